@@ -1,0 +1,111 @@
+//! The topics: names, schemas and settings. `millrace topics apply` creates them; nothing else does.
+
+use std::time::Duration;
+
+use crate::Epoch;
+
+/// Partitions of every document topic, fixed for an epoch: the record key decides the partition.
+pub const PARTITIONS: i32 = 12;
+/// The partitioner of every writer, equal to the Java client's default.
+pub const PARTITIONER: &str = "murmur2_random";
+/// Largest record of a document topic, in bytes.
+pub const MAX_RECORD_BYTES: usize = 4 << 20;
+/// Largest record of the dead-letter topic: an original of full size with its error headers still fits.
+pub const MAX_DEAD_LETTER_BYTES: usize = 8 << 20;
+
+/// What Kafka does with old records of a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cleanup {
+    /// Deleted after this time.
+    Delete(Duration),
+    /// The newest record of each key stays.
+    Compact,
+}
+
+/// One topic of the pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Topic {
+    /// Its name in epoch 1, and the stem of its subject.
+    pub name: &'static str,
+    /// The current schema, as JSON; none where values are raw bytes.
+    pub schema: Option<&'static str>,
+    /// What happens to old records.
+    pub cleanup: Cleanup,
+    /// Largest record in bytes.
+    pub max_record_bytes: usize,
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+macro_rules! topic {
+    ($(#[$doc:meta])* $name:ident, $topic:literal, $cleanup:expr) => {
+        $(#[$doc])*
+        pub const $name: Topic = Topic {
+            name: $topic,
+            schema: Some(include_str!(concat!("../../../schemas/", $topic, "/v1.avsc"))),
+            cleanup: $cleanup,
+            max_record_bytes: MAX_RECORD_BYTES,
+        };
+    };
+}
+
+topic!(
+    /// Accepted commands; key `tenant/document_id`.
+    SUBMITTED, "documents.submitted", Cleanup::Delete(DAY.saturating_mul(7))
+);
+topic!(
+    /// Parts of parsed revisions; key `tenant/document_id`.
+    PARSED, "documents.parsed", Cleanup::Delete(DAY.saturating_mul(7))
+);
+topic!(
+    /// Parts of embedded revisions; key `tenant/document_id`.
+    EMBEDDED, "chunks.embedded", Cleanup::Delete(DAY.saturating_mul(7))
+);
+topic!(
+    /// Events: a revision became live or a document was deleted; key `tenant/document_id`.
+    INDEXED, "vectors.indexed", Cleanup::Delete(DAY.saturating_mul(7))
+);
+topic!(
+    /// State of each revision; key `tenant/document_id#revision`, on the document's partition.
+    STATUS, "documents.status", Cleanup::Compact
+);
+topic!(
+    /// State of each dead letter; key `topic/partition/offset` of the original, on the document's partition.
+    FAILED, "documents.failed", Cleanup::Compact
+);
+/// Original key, value and headers of dead letters, byte for byte.
+pub const DLQ: Topic = Topic {
+    name: "documents.dlq",
+    schema: None,
+    cleanup: Cleanup::Delete(DAY.saturating_mul(30)),
+    max_record_bytes: MAX_DEAD_LETTER_BYTES,
+};
+
+/// All topics, in the order a document meets them.
+pub const ALL: [Topic; 7] = [SUBMITTED, PARSED, EMBEDDED, INDEXED, STATUS, FAILED, DLQ];
+
+impl Topic {
+    /// Name in an epoch: the plain name in the first, `<name>.e<N>` after it.
+    pub fn in_epoch(&self, epoch: Epoch) -> String {
+        match epoch.get() {
+            1 => self.name.to_owned(),
+            later => format!("{}.e{later}", self.name),
+        }
+    }
+    /// Registry subject of the values; epochs and lanes share it.
+    pub fn subject(&self) -> String {
+        format!("{}-value", self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_carry_the_epoch_from_the_second_on() {
+        assert_eq!(SUBMITTED.in_epoch(Epoch::FIRST), "documents.submitted");
+        assert_eq!(SUBMITTED.in_epoch(Epoch::new(2).unwrap()), "documents.submitted.e2");
+        assert_eq!(SUBMITTED.subject(), "documents.submitted-value");
+    }
+}

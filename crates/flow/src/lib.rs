@@ -1,0 +1,35 @@
+//! The stage runtime: one core under all three services.
+//!
+//! A stage is a [`tower::Service`] of one record: [`Delivery`] in, [`Outputs`] out, or a [`Failure`]. All else is the
+//! runtime's: which records run, in which order results leave, what is committed and when.
+//!
+//! Promises:
+//! - **Order per key.** Records of one key run one after another; their outputs leave in the order of the inputs.
+//!   Records of different keys run concurrently, however few partitions there are.
+//! - **No head-of-line blocking.** What finishes leaves with the next transaction. The position of a partition is its
+//!   lowest unfinished offset, with the finished ones above it as a bitmap beside it ([`position`]): a new owner skips
+//!   them, so nothing is done twice and nothing waits for a slower document.
+//! - **Bounded.** A partition's window spans at most [`window::MAX_SPAN`] offsets; records and bytes received and not
+//!   finished are bounded per process ([`budget`]). Full means: stop fetching that partition, go on polling.
+//! - **Closed doors.** Every unit of work carries the epoch of its assignment; what finishes after its partition was
+//!   taken away changes nothing.
+//!
+//! Parts: [`stage`] is what a service implements; [`position`], [`window`], [`budget`], [`lane`], [`retry`] and
+//! [`core`] are the pure core: plain types, no client, no clock of their own, tested against a naive model; [`runner`]
+//! drives a stage with them over a [`log::Log`]; [`progress`] is what the outside may see.
+//!
+//! Rejected: one task per partition (a hot partition would use one core), commit up to the first gap (a slow document
+//! would hold back, or repeat, everything behind it), a store of our own for positions (two truths).
+
+pub mod budget;
+pub mod core;
+pub mod lane;
+pub mod log;
+pub mod position;
+pub mod progress;
+pub mod retry;
+pub mod runner;
+pub mod stage;
+pub mod window;
+
+pub use stage::{Delivery, Failure, Headers, Origin, Output, Outputs};

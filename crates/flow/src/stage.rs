@@ -1,0 +1,182 @@
+//! What a service implements: a function of one record.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+/// Where a record stands in its log.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Origin {
+    /// Topic's name.
+    pub topic: std::sync::Arc<str>,
+    /// Partition of the topic.
+    pub partition: i32,
+    /// Offset in the partition.
+    pub offset: i64,
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}/{}", self.topic, self.partition, self.offset)
+    }
+}
+
+/// A record's headers, in order. Names may repeat; the last one counts, as Kafka's clients have it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Headers(pub Vec<(String, Bytes)>);
+
+impl Headers {
+    /// The last value under a name.
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.0.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.as_ref())
+    }
+    /// The last value under a name, if it is UTF-8.
+    pub fn get_str(&self, name: &str) -> Option<&str> {
+        self.get(name).and_then(|v| std::str::from_utf8(v).ok())
+    }
+    /// Adds a header behind the others.
+    pub fn push(&mut self, name: impl Into<String>, value: impl Into<Bytes>) {
+        self.0.push((name.into(), value.into()));
+    }
+}
+
+/// One record to process. Cheap to clone: bodies are shared.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// Where it stands.
+    pub origin: Origin,
+    /// Its key; records of equal key run one after another. Records without a key count as one key a partition.
+    pub key: Option<Bytes>,
+    /// Its value; none for a tombstone.
+    pub value: Option<Bytes>,
+    /// Its headers.
+    pub headers: Headers,
+    /// Its timestamp, milliseconds since 1970 UTC.
+    pub timestamp_ms: i64,
+    /// Which attempt this is, from 1. Waiting for an outage burns none.
+    pub attempt: u32,
+}
+
+impl Delivery {
+    /// Bytes it keeps in memory, roughly: what the window's bound counts.
+    pub fn size_bytes(&self) -> usize {
+        const OVERHEAD: usize = 256;
+        let headers: usize = self.headers.0.iter().map(|(n, v)| n.len() + v.len()).sum();
+        OVERHEAD + self.key.as_ref().map_or(0, Bytes::len) + self.value.as_ref().map_or(0, Bytes::len) + headers
+    }
+}
+
+/// A record to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// Topic to write to.
+    pub topic: String,
+    /// Partition, where the key does not decide it.
+    pub partition: Option<i32>,
+    /// Key; decides the partition unless one is given.
+    pub key: Bytes,
+    /// Value; none writes a tombstone.
+    pub value: Option<Bytes>,
+    /// Headers.
+    pub headers: Headers,
+}
+
+impl Output {
+    /// Bytes it occupies in a transaction, roughly.
+    pub fn size_bytes(&self) -> usize {
+        let headers: usize = self.headers.0.iter().map(|(n, v)| n.len() + v.len()).sum();
+        64 + self.key.len() + self.value.as_ref().map_or(0, Bytes::len) + headers
+    }
+}
+
+/// What a record becomes: written in this order, in one transaction with the record's position.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outputs(pub Vec<Output>);
+
+/// Why a record was not processed. The class decides what happens next.
+///
+/// | class | what it means | what the runtime does |
+/// |---|---|---|
+/// | `Transient` | a dependency is away | the same record again after a backoff; burns no attempt |
+/// | `RateLimited` | a dependency asks for patience | as `Transient`, not before `retry_after` |
+/// | `Config` | refused for all records alike: unauthorised, unknown topic | stops, says so |
+/// | `Invalid` | this record can never work | stops its key, says so (the dead-letter topic comes with a later version) |
+/// | `Failed` | it did not work this time | as `Invalid` |
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A dependency is away.
+    #[error("{reason}: {message}")]
+    Transient {
+        /// Stable code, UPPER_SNAKE.
+        reason: &'static str,
+        /// For people; names the operation and its cause.
+        message: String,
+    },
+    /// A dependency asks for patience.
+    #[error("{reason}: {message}")]
+    RateLimited {
+        /// Stable code, UPPER_SNAKE.
+        reason: &'static str,
+        /// For people.
+        message: String,
+        /// Not before this time has passed.
+        retry_after: Duration,
+    },
+    /// Refused for all records alike.
+    #[error("{reason}: {message}")]
+    Config {
+        /// Stable code, UPPER_SNAKE.
+        reason: &'static str,
+        /// For people.
+        message: String,
+    },
+    /// This record can never work.
+    #[error("{reason}: {message}")]
+    Invalid {
+        /// Stable code, UPPER_SNAKE.
+        reason: &'static str,
+        /// For people.
+        message: String,
+    },
+    /// It did not work this time.
+    #[error("{reason}: {message}")]
+    Failed {
+        /// Stable code, UPPER_SNAKE.
+        reason: &'static str,
+        /// For people.
+        message: String,
+    },
+}
+
+impl Failure {
+    /// Name of the class as `GetPipeline` shows it.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Transient { .. } => "TRANSIENT",
+            Self::RateLimited { .. } => "RATE_LIMITED",
+            Self::Config { .. } => "CONFIG",
+            Self::Invalid { .. } => "INVALID",
+            Self::Failed { .. } => "FAILED",
+        }
+    }
+    /// The stable code.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Transient { reason, .. }
+            | Self::RateLimited { reason, .. }
+            | Self::Config { reason, .. }
+            | Self::Invalid { reason, .. }
+            | Self::Failed { reason, .. } => reason,
+        }
+    }
+    /// The sentence for people.
+    pub fn message(&self) -> &str {
+        match self {
+            Self::Transient { message, .. }
+            | Self::RateLimited { message, .. }
+            | Self::Config { message, .. }
+            | Self::Invalid { message, .. }
+            | Self::Failed { message, .. } => message,
+        }
+    }
+}

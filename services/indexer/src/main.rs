@@ -1,0 +1,2 @@
+//! Thin.
+fn main() {}
