@@ -16,7 +16,7 @@
 //!
 //! Parts: [`stage`] is what a service implements; [`position`], [`window`], [`budget`], [`lane`], [`retry`] and
 //! [`core`] are the pure core: plain types, no client, no clock of their own, tested against a naive model; [`runner`]
-//! drives a stage with them over a [`log::Log`]; [`progress`] is what the outside may see.
+//! drives a stage with them over a [`log::Link`]; [`progress`] is what the outside may see.
 //!
 //! Rejected: one task per partition (a hot partition would use one core), commit up to the first gap (a slow document
 //! would hold back, or repeat, everything behind it), a store of our own for positions (two truths).
@@ -32,4 +32,4 @@ pub mod runner;
 pub mod stage;
 pub mod window;
 
-pub use stage::{Delivery, Failure, Headers, Origin, Output, Outputs};
+pub use stage::{Delivery, Failure, Headers, Origin, Output, Outputs, TopicPartition};

@@ -1,1 +1,77 @@
-//! In progress.
+//! What a runner needs of a log: three channels. An adapter (`crates/kafka`) owns the other ends.
+
+use std::collections::BTreeSet;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::core::Transaction;
+use crate::position::Position;
+use crate::stage::{Delivery, TopicPartition};
+
+/// What happened in the log. Order matters: records of a partition come after its assignment.
+#[derive(Debug)]
+pub enum Event {
+    /// Partitions were given to this stage.
+    Assigned {
+        /// Number of this change of assignment; rises.
+        assignment: u64,
+        /// Each with the position committed for it, or the reason why it cannot be processed.
+        partitions: Vec<(TopicPartition, Result<Position, String>)>,
+    },
+    /// Partitions are taken away. The log waits, within its own bound, until `done` is sent or dropped.
+    Revoked {
+        /// Number of this change of assignment; rises.
+        assignment: u64,
+        /// Which ones.
+        partitions: Vec<TopicPartition>,
+        /// They belong to somebody else already: nothing can be committed any more.
+        lost: bool,
+        /// To be sent when nothing of them is under way.
+        done: oneshot::Sender<()>,
+    },
+    /// A record.
+    Record(Delivery),
+    /// Where a partition ends.
+    End {
+        /// Which one.
+        partition: TopicPartition,
+        /// Its last stable offset.
+        last_stable: i64,
+        /// Every record up to there was handed over.
+        caught_up: bool,
+    },
+    /// A partition cannot be read any further until a person has acted.
+    Stopped {
+        /// Which one.
+        partition: TopicPartition,
+        /// Why, for people.
+        reason: String,
+    },
+    /// Another process with the same instance name took over.
+    Fenced(String),
+}
+
+/// How a transaction ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Outputs and positions stand.
+    Committed,
+    /// Nothing stands: the same can be sent again.
+    Aborted(String),
+    /// It is not known, or the producer cannot go on: start again from what is committed.
+    Restart(String),
+}
+
+/// A transaction to carry out, and where to tell its outcome.
+pub type Commit = (Transaction, oneshot::Sender<Outcome>);
+
+/// A runner's ends of the channels.
+#[derive(Debug)]
+pub struct Link {
+    /// What happens.
+    pub events: mpsc::Receiver<Event>,
+    /// Transactions, one at a time.
+    pub commits: mpsc::Sender<Commit>,
+    /// The partitions that must not be fetched now. A level, not an edge: the newest set counts.
+    pub paused: watch::Sender<BTreeSet<TopicPartition>>,
+}

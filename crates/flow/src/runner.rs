@@ -1,1 +1,293 @@
-//! In progress.
+//! Drives a stage: feeds the [`Core`] with what happens, does what it decides. Holds no decision of its own.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{oneshot, watch};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tower::{Service, ServiceExt as _};
+
+pub use crate::core::Limits;
+use crate::core::{Core, WorkId};
+use crate::log::{Event, Link, Outcome};
+use crate::progress::{StageProgress, StageState};
+use crate::stage::{Delivery, Failure, Outputs, TopicPartition};
+
+/// How often readers of progress get a new picture.
+const PICTURE: Duration = Duration::from_millis(250);
+
+/// Why a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// Asked to leave, and everything that could finish within the bound is committed.
+    Drained,
+    /// Start again from what is committed.
+    Restart(String),
+    /// Another process with the same instance name took over.
+    Fenced(String),
+}
+
+struct Runner<S> {
+    service: S,
+    core: Core,
+    limits: Limits,
+    link: Link,
+    work: JoinSet<Result<Outputs, Failure>>,
+    ids: HashMap<Id, WorkId>,
+    outcome: Option<oneshot::Receiver<Outcome>>,
+    drains: Vec<Drain>,
+    leaving: bool,
+    progress: watch::Sender<StageProgress>,
+}
+
+struct Drain {
+    partitions: Vec<TopicPartition>,
+    until: Instant,
+    done: Option<oneshot::Sender<()>>,
+}
+
+/// Runs a stage over a log until it is asked to leave or cannot go on. Errors of records are in `progress`.
+pub async fn run<S>(
+    service: S,
+    link: Link,
+    limits: Limits,
+    progress: watch::Sender<StageProgress>,
+    shutdown: CancellationToken,
+) -> Ended
+where
+    S: Service<Delivery, Response = Outputs, Error = Failure> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    let mut runner = Runner {
+        service,
+        core: Core::new(limits),
+        limits,
+        link,
+        work: JoinSet::new(),
+        ids: HashMap::new(),
+        outcome: None,
+        drains: Vec::new(),
+        leaving: false,
+        progress,
+    };
+    let ended = runner.run(shutdown).await;
+    // What still runs belongs to no assignment any more; it is stopped before somebody else starts the same.
+    runner.work.shutdown().await;
+    ended
+}
+
+impl<S> Runner<S>
+where
+    S: Service<Delivery, Response = Outputs, Error = Failure> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    async fn run(&mut self, shutdown: CancellationToken) -> Ended {
+        let mut picture = tokio::time::interval(PICTURE);
+        picture.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            if let Some(ended) = self.advance() {
+                return ended;
+            }
+            let deadline = self.next_deadline();
+            tokio::select! {
+                biased;
+                Some(done) = self.work.join_next_with_id() => self.finished(done),
+                outcome = outcome_of(&mut self.outcome) => {
+                    if let Some(ended) = self.settled(outcome) {
+                        return ended;
+                    }
+                }
+                event = self.link.events.recv() => match event {
+                    Some(Event::Fenced(reason)) => return Ended::Fenced(reason),
+                    Some(event) => self.happened(event),
+                    None => return Ended::Restart("the consumer ended".into()),
+                },
+                () = shutdown.cancelled(), if !self.leaving => self.leave(),
+                _ = picture.tick() => self.show(),
+                () = tokio::time::sleep_until(deadline.into()) => {}
+            }
+        }
+    }
+
+    /// Does everything that can be done now. Some when nothing is left to do.
+    fn advance(&mut self) -> Option<Ended> {
+        let now = Instant::now();
+        while let Some(work) = self.core.next_to_run(now) {
+            let service = self.service.clone();
+            let handle = self.work.spawn(service.oneshot(work.delivery));
+            self.ids.insert(handle.id(), work.id);
+        }
+        if self.outcome.is_none()
+            && let Some(transaction) = self.core.cut(now, !self.drains.is_empty())
+        {
+            let (reply, outcome) = oneshot::channel();
+            // The channel holds one: the core opens one transaction at a time.
+            if let Err(error) = self.link.commits.try_send((transaction, reply)) {
+                return Some(Ended::Restart(format!("the producer ended: {error}")));
+            }
+            self.outcome = Some(outcome);
+        }
+        let core = &mut self.core;
+        let open = core.is_leaving();
+        self.drains.retain_mut(|drain| {
+            // Past its time a drain gives up on what runs, never on the open transaction.
+            let ended = core.is_drained(&drain.partitions) || (now >= drain.until && !open);
+            if ended {
+                core.forget(&drain.partitions);
+                let _ = drain.done.take().map(|done| done.send(()));
+            }
+            !ended
+        });
+        let paused = self.core.paused();
+        self.link.paused.send_if_modified(|current| {
+            let changed = *current != paused;
+            *current = paused;
+            changed
+        });
+        (self.leaving && self.drains.is_empty()).then(|| {
+            self.show_as(StageState::Stopped);
+            Ended::Drained
+        })
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let drains = self.drains.iter().map(|drain| drain.until);
+        let far = Instant::now() + Duration::from_secs(3600);
+        drains.chain(self.core.next_deadline()).min().unwrap_or(far).max(Instant::now() + Duration::from_millis(1))
+    }
+
+    fn finished(&mut self, done: Result<(Id, Result<Outputs, Failure>), JoinError>) {
+        let (id, result) = match done {
+            Ok((id, result)) => (id, result),
+            Err(error) => (error.id(), Err(panicked(error))),
+        };
+        if let Some(id) = self.ids.remove(&id) {
+            if let Err(failure) = &result {
+                tracing::warn!(
+                    partition = %id.partition, offset = id.offset, class = failure.class(), reason = failure.reason(),
+                    message = failure.message(), "a record could not be processed"
+                );
+            }
+            self.core.finish(id, result, Instant::now(), now_ms(), rand::random());
+        }
+    }
+
+    fn settled(&mut self, outcome: Outcome) -> Option<Ended> {
+        self.outcome = None;
+        match outcome {
+            Outcome::Committed => self.core.settle(true, Instant::now(), 0.0),
+            Outcome::Aborted(reason) => {
+                tracing::warn!(reason, "a transaction was aborted and is sent again");
+                self.core.settle(false, Instant::now(), rand::random());
+            }
+            Outcome::Restart(reason) => return Some(Ended::Restart(reason)),
+        }
+        None
+    }
+
+    fn happened(&mut self, event: Event) {
+        match event {
+            Event::Record(delivery) => self.core.arrive(delivery),
+            Event::Assigned { assignment, partitions } => {
+                for (partition, position) in partitions {
+                    match position {
+                        Ok(position) => self.core.assign(assignment, partition, &position),
+                        Err(reason) => {
+                            tracing::error!(%partition, reason, "a partition is stopped");
+                            self.core.assign_stopped(assignment, partition, reason);
+                        }
+                    }
+                }
+                self.show();
+            }
+            Event::Revoked {
+                assignment,
+                partitions,
+                lost,
+                done,
+            } => {
+                self.core.begin_drain(assignment, &partitions);
+                let grace = if lost { 0 } else { self.limits.drain_ms };
+                self.drains.push(Drain {
+                    partitions,
+                    until: Instant::now() + Duration::from_millis(grace),
+                    done: Some(done),
+                });
+                self.show();
+            }
+            Event::End {
+                partition,
+                last_stable,
+                caught_up,
+            } => self.core.log_end(&partition, last_stable, caught_up),
+            Event::Stopped { partition, reason } => {
+                tracing::error!(%partition, reason, "a partition is stopped");
+                self.core.stop(&partition, reason);
+            }
+            // Handled where the loop can end.
+            Event::Fenced(_) => {}
+        }
+    }
+
+    /// Asked to leave: the same drain as for a revoke, of all partitions.
+    fn leave(&mut self) {
+        self.leaving = true;
+        let partitions = self.core.assigned();
+        self.core.begin_drain(0, &partitions);
+        self.drains.push(Drain {
+            partitions,
+            until: Instant::now() + Duration::from_millis(self.limits.drain_ms),
+            done: None,
+        });
+        self.show();
+    }
+
+    fn show(&self) {
+        let state = match (self.leaving, self.core.assigned().is_empty()) {
+            (true, _) => StageState::Draining,
+            (false, true) => StageState::Starting,
+            (false, false) => StageState::Running,
+        };
+        self.show_as(state);
+    }
+
+    fn show_as(&self, state: StageState) {
+        self.progress.send_modify(|progress| {
+            progress.state = state;
+            progress.reason = match state {
+                StageState::Starting => "waiting for partitions of its consumer group".into(),
+                _ => String::new(),
+            };
+            self.core.show(progress, now_ms());
+        });
+    }
+}
+
+async fn outcome_of(outcome: &mut Option<oneshot::Receiver<Outcome>>) -> Outcome {
+    match outcome {
+        Some(outcome) => outcome.await.unwrap_or_else(|_| Outcome::Restart("the producer ended".into())),
+        None => std::future::pending().await,
+    }
+}
+
+fn panicked(error: JoinError) -> Failure {
+    let message = match error.try_into_panic() {
+        Ok(panic) => panic
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "a panic without words".into()),
+        Err(error) => error.to_string(),
+    };
+    Failure::Failed {
+        reason: "PANIC",
+        message,
+    }
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

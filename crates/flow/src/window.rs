@@ -57,6 +57,11 @@ impl Window {
         self.position_after(&BTreeSet::new()).offset
     }
 
+    /// Offsets from the lowest unfinished one to the newest received.
+    pub fn span(&self) -> i64 {
+        self.slots.len() as i64
+    }
+
     /// Nothing received is unfinished.
     pub fn is_idle(&self) -> bool {
         self.slots.iter().all(|finished| *finished)
