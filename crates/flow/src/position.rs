@@ -43,7 +43,9 @@ pub struct Position {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MetadataError {
     /// Written by a version that this one does not know.
-    #[error("offset metadata of version {0:?} is not known here: run the version of Millrace that wrote it, or a newer one")]
+    #[error(
+        "offset metadata of version {0:?} is not known here: run the version of Millrace that wrote it, or a newer one"
+    )]
     Version(String),
     /// Not in the format.
     #[error("offset metadata is not readable at {0}: it was not written by Millrace, or was cut")]
@@ -114,15 +116,24 @@ impl Position {
 }
 
 fn bits(offset: i64, bitmap: &str) -> Result<BTreeSet<i64>, MetadataError> {
-    let bytes = URL_SAFE_NO_PAD.decode(bitmap).map_err(|_| MetadataError::Unreadable("b"))?;
+    let bytes = URL_SAFE_NO_PAD
+        .decode(bitmap)
+        .map_err(|_| MetadataError::Unreadable("b"))?;
     if bytes.len() as i64 > MAX_BITS / 8 {
         return Err(MetadataError::Unreadable("b"));
     }
     let set = |(index, byte): (usize, &u8)| {
         let byte = *byte;
-        (0..8).filter(move |bit| byte & (1 << bit) != 0).map(move |bit| index * 8 + bit)
+        (0..8)
+            .filter(move |bit| byte & (1 << bit) != 0)
+            .map(move |bit| index * 8 + bit)
     };
-    Ok(bytes.iter().enumerate().flat_map(set).map(|bit| offset + 1 + bit as i64).collect())
+    Ok(bytes
+        .iter()
+        .enumerate()
+        .flat_map(set)
+        .map(|bit| offset + 1 + bit as i64)
+        .collect())
 }
 
 #[cfg(test)]

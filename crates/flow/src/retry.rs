@@ -8,7 +8,9 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// Exponential backoff with full jitter: a random time up to 100 ms, doubled with every try, at most 30 s.
 /// `jitter` is a random number from 0 to 1 that the caller draws.
 pub fn backoff(tries: u32, jitter: f64) -> Duration {
-    let ceiling = FIRST.saturating_mul(1u32.checked_shl(tries.min(16)).unwrap_or(u32::MAX)).min(LONGEST);
+    let ceiling = FIRST
+        .saturating_mul(1u32.checked_shl(tries.min(16)).unwrap_or(u32::MAX))
+        .min(LONGEST);
     ceiling.mul_f64(jitter.clamp(0.0, 1.0))
 }
 

@@ -155,7 +155,11 @@ where
     fn next_deadline(&self) -> Instant {
         let drains = self.drains.iter().map(|drain| drain.until);
         let far = Instant::now() + Duration::from_secs(3600);
-        drains.chain(self.core.next_deadline()).min().unwrap_or(far).max(Instant::now() + Duration::from_millis(1))
+        drains
+            .chain(self.core.next_deadline())
+            .min()
+            .unwrap_or(far)
+            .max(Instant::now() + Duration::from_millis(1))
     }
 
     fn finished(&mut self, done: Result<(Id, Result<Outputs, Failure>), JoinError>) {
@@ -267,7 +271,9 @@ where
 
 async fn outcome_of(outcome: &mut Option<oneshot::Receiver<Outcome>>) -> Outcome {
     match outcome {
-        Some(outcome) => outcome.await.unwrap_or_else(|_| Outcome::Restart("the producer ended".into())),
+        Some(outcome) => outcome
+            .await
+            .unwrap_or_else(|_| Outcome::Restart("the producer ended".into())),
         None => std::future::pending().await,
     }
 }

@@ -96,7 +96,12 @@ impl Window {
             let offset = self.base + i as i64;
             (!finished && !leaving.contains(&offset)).then_some(offset)
         };
-        let mut offset = self.slots.iter().enumerate().find_map(open).unwrap_or_else(|| self.next());
+        let mut offset = self
+            .slots
+            .iter()
+            .enumerate()
+            .find_map(open)
+            .unwrap_or_else(|| self.next());
         while self.restored.contains(&offset) {
             offset += 1;
         }
@@ -165,7 +170,13 @@ mod tests {
         let mut window = Window::new(&position);
         assert_eq!(window.position_after(&set([])), position);
         window.arrive(10);
-        assert_eq!(window.position_after(&set([10])), Position { finished: set([12, 13]), ..Position::at(11) });
+        assert_eq!(
+            window.position_after(&set([10])),
+            Position {
+                finished: set([12, 13]),
+                ..Position::at(11)
+            }
+        );
         window.finish(&set([10]));
         window.arrive(11);
         assert_eq!(window.position_after(&set([11])), Position::at(14));

@@ -1,1 +1,32 @@
-//! Placeholder.
+//! The stage runtime's Kafka adapter, and the only crate that names rdkafka.
+//!
+//! Promises:
+//! - **Exactly once, log to log.** Outputs and positions are committed in one transaction; a commit happens only under
+//!   the assignment under which it was cut ([`transactor`]).
+//! - **Polling never stops.** Work, full windows and transactions wait elsewhere; only the revoke callback waits, within
+//!   a bound, while heartbeats go on ([`consumer`]).
+//! - **Outages are waited for.** A broker that is away ends no stage: a session that cannot go on is replaced by a new
+//!   one from committed positions ([`stage`]).
+//!
+//! Parts: [`stage`] runs a stage over sessions of one consumer thread and one producer thread; [`producer`] writes
+//! single records with a receipt; [`tail`] reads a whole topic without a group; [`admin`] creates and describes topics;
+//! [`partitioner`] says where a key lives.
+//!
+//! Rejected: `StreamConsumer` and `split_partition_queue` (callbacks run only while somebody polls the main queue; a
+//! dropped queue orphans its partition), the consumer's own offset store and auto-commit, one producer a partition.
+
+pub mod admin;
+pub mod config;
+mod consumer;
+mod convert;
+pub mod partitioner;
+pub mod producer;
+pub mod stage;
+pub mod tail;
+mod transactor;
+
+pub use admin::{Admin, AdminError, Created, NewTopic, TopicInfo};
+pub use config::{ConfigError, KafkaConfig};
+pub use producer::{Producer, SendError, Sent};
+pub use stage::{StageConfig, StageError, StageTask, stage};
+pub use tail::{Tail, TailConfig, TailEvent, tail};

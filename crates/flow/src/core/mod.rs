@@ -209,7 +209,9 @@ impl Core {
     /// A record arrived.
     pub fn arrive(&mut self, delivery: Delivery) {
         let id = delivery.origin.topic_partition();
-        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        let Some(partition) = self.partitions.get_mut(&id) else {
+            return;
+        };
         if let Some(offset) = partition.arrive(delivery) {
             self.runnable.push_back(partition.work_id(id, offset));
         }
@@ -227,7 +229,9 @@ impl Core {
             return None;
         }
         while let Some(id) = self.runnable.pop_front() {
-            let Some(partition) = current(&mut self.partitions, &id) else { continue };
+            let Some(partition) = current(&mut self.partitions, &id) else {
+                continue;
+            };
             if let Some(delivery) = partition.start(id.offset) {
                 self.running += 1;
                 return Some(Work { id, delivery });
@@ -239,7 +243,9 @@ impl Core {
     /// A record has run. `jitter` is a random number from 0 to 1, `now_ms` the wall clock for people.
     pub fn finish(&mut self, id: WorkId, result: Result<Outputs, Failure>, now: Instant, now_ms: i64, jitter: f64) {
         self.running -= 1;
-        let Some(partition) = current(&mut self.partitions, &id) else { return };
+        let Some(partition) = current(&mut self.partitions, &id) else {
+            return;
+        };
         partition.running -= 1;
         match result {
             Ok(outputs) => {
@@ -304,7 +310,10 @@ impl Core {
             let partition = self.partitions.get(id)?;
             Some((id.clone(), partition.window.position_after(offsets)))
         };
-        let positions = finished.iter().filter_map(|(id, offsets)| position((id, offsets))).collect();
+        let positions = finished
+            .iter()
+            .filter_map(|(id, offsets)| position((id, offsets)))
+            .collect();
         let items = Arc::new(items);
         self.leaving = Some(items.clone());
         Some(Transaction {
@@ -335,7 +344,8 @@ impl Core {
             }
             for (id, partition) in &mut self.partitions {
                 let started = partition.advance();
-                self.runnable.extend(started.into_iter().map(|offset| partition.work_id(id.clone(), offset)));
+                self.runnable
+                    .extend(started.into_iter().map(|offset| partition.work_id(id.clone(), offset)));
             }
         } else {
             self.hold = Some(now + backoff(self.aborts, jitter));

@@ -118,7 +118,9 @@ impl Partition {
 
     /// Counts a try that burns no attempt; how many there were before.
     pub(super) fn count_try(&mut self, offset: i64) -> u32 {
-        let Some(held) = self.records.get_mut(&offset) else { return 0 };
+        let Some(held) = self.records.get_mut(&offset) else {
+            return 0;
+        };
         held.tries += 1;
         held.tries - 1
     }

@@ -129,7 +129,10 @@ impl World {
 
     fn commit(&mut self, transaction: &Transaction) {
         for output in transaction.outputs() {
-            let offset = std::str::from_utf8(output.value.as_ref().unwrap()).unwrap().parse().unwrap();
+            let offset = std::str::from_utf8(output.value.as_ref().unwrap())
+                .unwrap()
+                .parse()
+                .unwrap();
             self.written[output.partition.unwrap() as usize].push(offset);
         }
         for (partition, position) in &transaction.positions {
@@ -152,7 +155,12 @@ impl World {
                 let work = self.core.next_to_run(self.now);
                 if let Some(work) = &work {
                     let key = |w: &Work| (w.id.partition.clone(), w.delivery.key.clone());
-                    assert!(!self.running.iter().any(|w| key(w) == key(work) && w.id.assignment == work.id.assignment));
+                    assert!(
+                        !self
+                            .running
+                            .iter()
+                            .any(|w| key(w) == key(work) && w.id.assignment == work.id.assignment)
+                    );
                 }
                 self.running.extend(work);
             }
@@ -213,7 +221,13 @@ impl World {
         self.step(Step::Commit);
         self.crash();
         for round in 0..10_000 {
-            for step in [Step::Arrive(round as u8), Step::Run, Step::Finish(round as u8), Step::Cut, Step::Commit] {
+            for step in [
+                Step::Arrive(round as u8),
+                Step::Run,
+                Step::Finish(round as u8),
+                Step::Cut,
+                Step::Commit,
+            ] {
                 self.step(step);
             }
             let len = |lists: &[Vec<i64>]| lists.iter().map(Vec::len).sum::<usize>();
@@ -275,7 +289,11 @@ fn a_slow_record_holds_back_nothing_but_its_key() {
     world.step(Step::Cut);
     world.step(Step::Commit);
     assert_eq!(world.written[0], [1, 3]);
-    assert_eq!(world.committed[0], (0, "1;s=0;o=;a=0;b=BQ".into()), "1 and 3 above the lowest unfinished");
+    assert_eq!(
+        world.committed[0],
+        (0, "1;s=0;o=;a=0;b=BQ".into()),
+        "1 and 3 above the lowest unfinished"
+    );
 }
 
 #[test]

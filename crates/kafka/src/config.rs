@@ -1,0 +1,175 @@
+//! How to reach Kafka, and the settings that the promises rest on.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use rdkafka::ClientConfig;
+use serde::{Deserialize, Serialize};
+
+/// Largest record that any client here writes or reads, in bytes: a dead letter of full size and its headers.
+const MESSAGE_MAX_BYTES: &str = "9437184";
+
+/// How to reach Kafka.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KafkaConfig {
+    /// `host:port`, several separated by commas.
+    pub bootstrap_servers: String,
+    /// Further librdkafka properties, for example for TLS and SASL. Those that the promises rest on are refused.
+    pub properties: BTreeMap<String, String>,
+}
+
+impl Default for KafkaConfig {
+    fn default() -> Self {
+        Self {
+            bootstrap_servers: "127.0.0.1:9092".into(),
+            properties: BTreeMap::new(),
+        }
+    }
+}
+
+/// Values of properties can be secrets: only their names are shown.
+impl fmt::Debug for KafkaConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaConfig")
+            .field("bootstrap_servers", &self.bootstrap_servers)
+            .field("properties", &self.properties.keys().collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+/// Why a client could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The property is Millrace's to set.
+    #[error("kafka.properties must not set {0}: Millrace's promises rest on its value")]
+    Reserved(String),
+    /// librdkafka does not take it.
+    #[error("the kafka settings are not accepted")]
+    Client(#[source] rdkafka::error::KafkaError),
+}
+
+const RESERVED: [&str; 14] = [
+    "acks",
+    "auto.offset.reset",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "enable.idempotence",
+    "group.id",
+    "group.instance.id",
+    "isolation.level",
+    "message.max.bytes",
+    "partition.assignment.strategy",
+    "partitioner",
+    "request.required.acks",
+    "transaction.timeout.ms",
+    "transactional.id",
+];
+
+impl KafkaConfig {
+    fn client(&self, client_id: &str) -> Result<ClientConfig, ConfigError> {
+        let mut client = ClientConfig::new();
+        client
+            .set("bootstrap.servers", &self.bootstrap_servers)
+            .set("client.id", client_id)
+            .set("socket.keepalive.enable", "true")
+            .set("allow.auto.create.topics", "false")
+            .set("reconnect.backoff.ms", "50")
+            .set("reconnect.backoff.max.ms", "2000");
+        for (name, value) in &self.properties {
+            if RESERVED.contains(&name.as_str()) {
+                return Err(ConfigError::Reserved(name.clone()));
+            }
+            client.set(name, value);
+        }
+        Ok(client)
+    }
+
+    pub(crate) fn admin(&self) -> Result<ClientConfig, ConfigError> {
+        self.client("millrace-admin")
+    }
+
+    pub(crate) fn producer(&self, client_id: &str) -> Result<ClientConfig, ConfigError> {
+        let mut client = self.client(client_id)?;
+        client
+            .set("acks", "all")
+            .set("enable.idempotence", "true")
+            .set("partitioner", "murmur2_random")
+            .set("linger.ms", "5")
+            .set("compression.type", "lz4")
+            .set("message.max.bytes", MESSAGE_MAX_BYTES)
+            .set("message.timeout.ms", "10000")
+            .set("queue.buffering.max.kbytes", "65536");
+        Ok(client)
+    }
+
+    pub(crate) fn transactional_producer(&self, transactional_id: &str) -> Result<ClientConfig, ConfigError> {
+        let mut client = self.producer(transactional_id)?;
+        client
+            .set("transactional.id", transactional_id)
+            .set("transaction.timeout.ms", "15000");
+        Ok(client)
+    }
+
+    fn consumer(&self, client_id: &str) -> Result<ClientConfig, ConfigError> {
+        let mut client = self.client(client_id)?;
+        client
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("isolation.level", "read_committed")
+            .set("queued.max.messages.kbytes", "16384")
+            .set("queued.min.messages", "10000")
+            .set("fetch.queue.backoff.ms", "50")
+            .set("message.max.bytes", MESSAGE_MAX_BYTES);
+        Ok(client)
+    }
+
+    pub(crate) fn member(&self, group: &str, instance: &str) -> Result<ClientConfig, ConfigError> {
+        let mut client = self.consumer(&format!("{group}.{instance}"))?;
+        client
+            .set("group.id", group)
+            .set("group.instance.id", instance)
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("session.timeout.ms", "30000")
+            .set("max.poll.interval.ms", "600000")
+            .set("auto.offset.reset", "error")
+            .set("statistics.interval.ms", "1000");
+        Ok(client)
+    }
+
+    pub(crate) fn reader(&self, name: &str) -> Result<ClientConfig, ConfigError> {
+        let mut client = self.consumer(name)?;
+        client
+            // librdkafka wants a name even where no group is joined and nothing is committed.
+            .set("group.id", name)
+            .set("auto.offset.reset", "earliest")
+            .set("enable.partition.eof", "true");
+        Ok(client)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_promises_rest_on_cannot_be_changed() {
+        for name in RESERVED {
+            let config = KafkaConfig {
+                properties: [(name.to_owned(), "x".to_owned())].into(),
+                ..KafkaConfig::default()
+            };
+            assert!(matches!(config.admin(), Err(ConfigError::Reserved(n)) if n == name));
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let config = KafkaConfig {
+            properties: [("sasl.password".to_owned(), "hunter2".to_owned())].into(),
+            ..KafkaConfig::default()
+        };
+        let shown = format!("{config:?}");
+        assert!(shown.contains("sasl.password") && !shown.contains("hunter2"), "{shown}");
+    }
+}

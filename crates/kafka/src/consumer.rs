@@ -1,0 +1,250 @@
+//! The consumer thread: polls, always; hands over what happens; carries assignments in and out.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::statistics::Statistics;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::convert;
+use millrace_flow::TopicPartition;
+use millrace_flow::log::Event;
+use millrace_flow::position::Position;
+
+/// Longest time between two looks at what should be paused.
+const POLL: Duration = Duration::from_millis(20);
+/// One request for positions or watermarks.
+const REQUEST: Duration = Duration::from_secs(10);
+
+pub(crate) type Member = BaseConsumer<Context>;
+
+/// What the callbacks need. They run on the consumer thread, inside `poll`.
+pub(crate) struct Context {
+    events: mpsc::Sender<Event>,
+    /// Counts changes of assignment, before they take effect.
+    pub(crate) assignment: Arc<AtomicU64>,
+    /// The assignment changed: what is paused must be told to librdkafka again.
+    reassigned: AtomicBool,
+    /// A callback could not do its work: the session must be replaced.
+    broken: AtomicBool,
+}
+
+impl Context {
+    pub(crate) fn new(events: mpsc::Sender<Event>) -> Self {
+        Self {
+            events,
+            assignment: Arc::default(),
+            reassigned: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+        }
+    }
+
+    fn assigned(&self, consumer: &Member, list: &TopicPartitionList) -> Result<(), KafkaError> {
+        let assignment = self.assignment.fetch_add(1, Ordering::SeqCst) + 1;
+        let committed = consumer.committed_offsets(list.clone(), REQUEST)?;
+        let mut start = TopicPartitionList::new();
+        let mut partitions = Vec::new();
+        for element in committed.elements() {
+            let partition = TopicPartition {
+                topic: element.topic().into(),
+                partition: element.partition(),
+            };
+            let (low, high) = consumer.fetch_watermarks(element.topic(), element.partition(), REQUEST)?;
+            let position = position(element.offset(), element.metadata(), low, high);
+            let offset = position
+                .as_ref()
+                .map_or(Offset::End, |position| Offset::Offset(position.offset));
+            start.add_partition_offset(&partition.topic, partition.partition, offset)?;
+            partitions.push((partition, position));
+        }
+        // Before any record of them can be polled.
+        let _ = self.events.blocking_send(Event::Assigned { assignment, partitions });
+        consumer.incremental_assign(&start)
+    }
+
+    fn revoked(&self, consumer: &Member, list: &TopicPartitionList) -> Result<(), KafkaError> {
+        let assignment = self.assignment.fetch_add(1, Ordering::SeqCst) + 1;
+        let (done, ended) = oneshot::channel();
+        let event = Event::Revoked {
+            assignment,
+            partitions: convert::partitions(list),
+            lost: consumer.assignment_lost(),
+            done,
+        };
+        if self.events.blocking_send(event).is_ok() {
+            // The runner bounds its drain below the session timeout; its end drops the sender.
+            let _ = ended.blocking_recv();
+        }
+        consumer.incremental_unassign(list)
+    }
+}
+
+/// Where a partition starts.
+///
+/// | committed | log | start |
+/// |---|---|---|
+/// | nothing | any | its beginning |
+/// | within the log | any | there, with what its metadata says |
+/// | below the log's start | records are gone | stopped: `LOST_RANGE` |
+/// | above the log's end | the log was re-created | stopped: `LOG_RECREATED` |
+/// | unreadable metadata | any | stopped: guessing would repeat or skip records |
+fn position(committed: Offset, metadata: &str, low: i64, high: i64) -> Result<Position, String> {
+    match committed {
+        Offset::Offset(at) if at < low => Err(format!(
+            "LOST_RANGE: committed position {at} lies below the log's start {low}: {} records were deleted by retention \
+             before they were processed; reset the group's offset to {low} to go on without them",
+            low - at
+        )),
+        Offset::Offset(at) if at > high => Err(format!(
+            "LOG_RECREATED: committed position {at} lies above the log's end {high}: the topic was re-created; \
+             start the next epoch, or reset the group's offsets"
+        )),
+        Offset::Offset(at) => {
+            Position::parse(at, metadata).map_err(|error| format!("OFFSET_METADATA at offset {at}: {error}"))
+        }
+        _ => Ok(Position::at(low)),
+    }
+}
+
+impl ClientContext for Context {
+    fn stats(&self, statistics: Statistics) {
+        for topic in statistics.topics.values() {
+            for partition in topic.partitions.values() {
+                if partition.partition < 0 || partition.ls_offset < 0 || partition.fetch_state != "active" {
+                    continue;
+                }
+                // Only a picture for people: a full channel drops it.
+                let _ = self.events.try_send(Event::End {
+                    partition: TopicPartition {
+                        topic: topic.topic.as_str().into(),
+                        partition: partition.partition,
+                    },
+                    last_stable: partition.ls_offset,
+                    caught_up: partition.fetchq_cnt == 0 && partition.next_offset >= partition.ls_offset,
+                });
+            }
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(%error, reason, "kafka client");
+    }
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let done = match err {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assigned(consumer, list),
+            _ => self.revoked(consumer, list),
+        };
+        self.reassigned.store(true, Ordering::SeqCst);
+        if let Err(error) = done {
+            tracing::warn!(%error, "a change of assignment could not be carried out");
+            self.broken.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Polls until told to close, or until the consumer cannot go on. Returning ends the events.
+pub(crate) fn poll(
+    consumer: &Member,
+    events: &mpsc::Sender<Event>,
+    mut wanted: watch::Receiver<BTreeSet<TopicPartition>>,
+    closing: &AtomicBool,
+) {
+    let mut paused = BTreeSet::new();
+    let context = consumer.context().clone();
+    while !closing.load(Ordering::SeqCst) && !context.broken.load(Ordering::SeqCst) {
+        let reassigned = context.reassigned.swap(false, Ordering::SeqCst);
+        if reassigned || wanted.has_changed().unwrap_or(false) {
+            let wanted = wanted.borrow_and_update().clone();
+            if let Err(error) = pause(consumer, &paused, &wanted, reassigned) {
+                tracing::warn!(%error, "partitions could not be paused or resumed");
+            }
+            paused = wanted;
+        }
+        match consumer.poll(POLL) {
+            None => {}
+            // The runner takes events without waiting for anything: this waits for microseconds.
+            Some(Ok(message))
+                if events
+                    .blocking_send(Event::Record(convert::delivery(&message)))
+                    .is_err() =>
+            {
+                return;
+            }
+            Some(Ok(_)) => {}
+            Some(Err(KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::FencedInstanceId))) => {
+                let reason = "another process with the same instance name joined the consumer group";
+                let _ = events.blocking_send(Event::Fenced(reason.into()));
+                return;
+            }
+            Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
+                tracing::error!(%code, "the consumer cannot go on");
+                return;
+            }
+            Some(Err(error)) => tracing::warn!(%error, "the consumer goes on after an error"),
+        }
+    }
+}
+
+fn pause(
+    consumer: &Member,
+    paused: &BTreeSet<TopicPartition>,
+    wanted: &BTreeSet<TopicPartition>,
+    reassigned: bool,
+) -> Result<(), KafkaError> {
+    let held: BTreeSet<TopicPartition> = convert::partitions(&consumer.assignment()?).into_iter().collect();
+    let changes = |from: &BTreeSet<TopicPartition>, to: &BTreeSet<TopicPartition>| {
+        let stays = |p: &TopicPartition| !reassigned && from.contains(p);
+        convert::list(to.intersection(&held).filter(|p| !stays(p)))
+    };
+    let running: BTreeSet<TopicPartition> = held.difference(wanted).cloned().collect();
+    let was_running: BTreeSet<TopicPartition> = held.difference(paused).cloned().collect();
+    for (list, stop) in [
+        (changes(paused, wanted), true),
+        (changes(&was_running, &running), false),
+    ] {
+        match (list.count(), stop) {
+            (0, _) => {}
+            (_, true) => consumer.pause(&list)?,
+            (_, false) => consumer.resume(&list)?,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_row_of_the_table() {
+        assert_eq!(position(Offset::Invalid, "", 5, 9), Ok(Position::at(5)));
+        assert_eq!(position(Offset::Offset(7), "", 5, 9), Ok(Position::at(7)));
+        let with_bitmap = position(Offset::Offset(5), "1;s=0;o=;a=0;b=AQ", 5, 9).unwrap();
+        assert_eq!(with_bitmap.finished, [6].into());
+        assert!(
+            position(Offset::Offset(4), "", 5, 9)
+                .unwrap_err()
+                .starts_with("LOST_RANGE")
+        );
+        assert!(
+            position(Offset::Offset(10), "", 5, 9)
+                .unwrap_err()
+                .starts_with("LOG_RECREATED")
+        );
+        assert!(
+            position(Offset::Offset(7), "9;", 5, 9)
+                .unwrap_err()
+                .starts_with("OFFSET_METADATA")
+        );
+    }
+}

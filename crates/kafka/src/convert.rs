@@ -1,0 +1,58 @@
+//! Between librdkafka's messages and the runtime's records.
+
+use bytes::Bytes;
+use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message, OwnedHeaders};
+
+use millrace_flow::{Delivery, Headers, Origin, TopicPartition};
+use rdkafka::TopicPartitionList;
+
+pub(crate) fn delivery(message: &BorrowedMessage<'_>) -> Delivery {
+    let headers = message.headers().map(|headers| {
+        let owned = headers.iter().map(|header| {
+            let value = header.value.map(Bytes::copy_from_slice).unwrap_or_default();
+            (header.key.to_owned(), value)
+        });
+        Headers(owned.collect())
+    });
+    Delivery {
+        origin: Origin {
+            topic: message.topic().into(),
+            partition: message.partition(),
+            offset: message.offset(),
+        },
+        key: message.key().map(Bytes::copy_from_slice),
+        value: message.payload().map(Bytes::copy_from_slice),
+        headers: headers.unwrap_or_default(),
+        timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
+        attempt: 1,
+    }
+}
+
+pub(crate) fn headers(headers: &Headers) -> OwnedHeaders {
+    let with = |owned: OwnedHeaders, (name, value): &(String, Bytes)| {
+        owned.insert(Header {
+            key: name,
+            value: Some(value.as_ref()),
+        })
+    };
+    headers
+        .0
+        .iter()
+        .fold(OwnedHeaders::new_with_capacity(headers.0.len()), with)
+}
+
+pub(crate) fn list<'a>(partitions: impl IntoIterator<Item = &'a TopicPartition>) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for partition in partitions {
+        list.add_partition(&partition.topic, partition.partition);
+    }
+    list
+}
+
+pub(crate) fn partitions(list: &TopicPartitionList) -> Vec<TopicPartition> {
+    let partition = |element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| TopicPartition {
+        topic: element.topic().into(),
+        partition: element.partition(),
+    };
+    list.elements().iter().map(partition).collect()
+}

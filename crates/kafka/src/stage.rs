@@ -1,0 +1,250 @@
+//! A stage over Kafka: sessions of one consumer and one transactional producer, replaced when they cannot go on.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rdkafka::consumer::Consumer as _;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tower::Service;
+
+use crate::config::{ConfigError, KafkaConfig};
+use crate::consumer::{self, Context, Member};
+use crate::transactor::{self, TransactionalProducer};
+use millrace_flow::log::{Event, Link};
+use millrace_flow::progress::{ProgressReader, StageProgress};
+use millrace_flow::runner::{self, Ended, Limits};
+use millrace_flow::{Delivery, Failure, Outputs};
+
+/// Events between the consumer thread and the runner; the window bounds what is behind them.
+const EVENTS: usize = 256;
+/// Between the end of a session and the next.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What a stage reads, as whom.
+#[derive(Debug, Clone)]
+pub struct StageConfig {
+    /// For people and metrics: `parse`, `embed`, `index`.
+    pub name: &'static str,
+    /// Consumer group.
+    pub group: String,
+    /// Stable name of this process: static member of the group, and with the group the transactional id.
+    pub instance: String,
+    /// Topics to read.
+    pub topics: Vec<String>,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// Why a stage ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// Kafka's settings are not usable.
+    #[error("the {stage} stage cannot start")]
+    Config {
+        /// The stage.
+        stage: &'static str,
+        /// What is wrong.
+        source: ConfigError,
+    },
+    /// Another process took over.
+    #[error("the {stage} stage was fenced: {reason}; give every process an instance name of its own")]
+    Fenced {
+        /// The stage.
+        stage: &'static str,
+        /// By whom.
+        reason: String,
+    },
+    /// The operating system gave no thread.
+    #[error("the {stage} stage cannot start a thread")]
+    Thread {
+        /// The stage.
+        stage: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// A stage that is ready to run.
+#[derive(Debug)]
+pub struct StageTask<S> {
+    kafka: KafkaConfig,
+    config: StageConfig,
+    service: S,
+    progress: watch::Sender<StageProgress>,
+}
+
+/// Puts a stage together; [`StageTask::run`] runs it.
+pub fn stage<S>(kafka: &KafkaConfig, config: StageConfig, service: S) -> (StageTask<S>, ProgressReader) {
+    let (progress, reader) = watch::channel(StageProgress {
+        name: config.name.to_owned(),
+        consumer_group: config.group.clone(),
+        reason: "connecting to Kafka".into(),
+        ..StageProgress::default()
+    });
+    let task = StageTask {
+        kafka: kafka.clone(),
+        config,
+        service,
+        progress,
+    };
+    (task, reader)
+}
+
+impl<S> StageTask<S>
+where
+    S: Service<Delivery, Response = Outputs, Error = Failure> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    /// Runs until asked to leave, and then until the drain is over. An outage of Kafka is waited for.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), StageError> {
+        let stage = self.config.name;
+        while !shutdown.is_cancelled() {
+            let Some(session) = Session::open(&self.kafka, &self.config, &shutdown).await? else {
+                continue;
+            };
+            let Session { link, threads } = session;
+            let service = self.service.clone();
+            let ended = runner::run(
+                service,
+                link,
+                self.config.limits,
+                self.progress.clone(),
+                shutdown.clone(),
+            )
+            .await;
+            threads.close().await;
+            match ended {
+                Ended::Drained => break,
+                Ended::Fenced(reason) => return Err(StageError::Fenced { stage, reason }),
+                Ended::Restart(reason) => {
+                    tracing::warn!(
+                        stage,
+                        reason,
+                        "the session ended; a new one starts from committed positions"
+                    );
+                    let starting = || millrace_flow::progress::StageState::Starting;
+                    self.progress.send_modify(|progress| {
+                        progress.state = starting();
+                        progress.partitions.clear();
+                        progress.reason = format!("starting again: {reason}");
+                    });
+                    shutdown.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
+                }
+            }
+        }
+        tracing::info!(stage, "the stage has left");
+        Ok(())
+    }
+}
+
+/// One consumer, one producer, and the threads that own them.
+struct Session {
+    link: Link,
+    threads: Threads,
+}
+
+struct Threads {
+    closing: Arc<AtomicBool>,
+    consumer: std::thread::JoinHandle<()>,
+    producer: std::thread::JoinHandle<()>,
+}
+
+impl Session {
+    /// None when the producer could not be made ready: to be tried again.
+    async fn open(
+        kafka: &KafkaConfig,
+        config: &StageConfig,
+        shutdown: &CancellationToken,
+    ) -> Result<Option<Self>, StageError> {
+        let stage = config.name;
+        let config_error = |source| StageError::Config { stage, source };
+        let client_error = |error| config_error(ConfigError::Client(error));
+        let transactional_id = format!("{}.{}", config.group, config.instance);
+        let producer: TransactionalProducer = kafka
+            .transactional_producer(&transactional_id)
+            .map_err(config_error)?
+            .create()
+            .map_err(client_error)?;
+        let waiting = producer.clone();
+        let init = tokio::task::spawn_blocking(move || transactor::init(&waiting));
+        // Without a broker this waits as long as it takes; asked to leave, the thread is left behind.
+        match shutdown.run_until_cancelled(init).await {
+            Some(Ok(Ok(()))) => {}
+            Some(Ok(Err(error))) => {
+                tracing::warn!(stage, %error, "the transactional producer could not be made ready");
+                shutdown.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
+                return Ok(None);
+            }
+            Some(Err(_)) | None => return Ok(None),
+        }
+
+        let (events_sender, events) = mpsc::channel::<Event>(EVENTS);
+        let (commits, mut commits_receiver) = mpsc::channel(1);
+        let (paused, paused_receiver) = watch::channel(BTreeSet::new());
+        let context = Context::new(events_sender.clone());
+        let assignment = context.assignment.clone();
+        let member: Member = kafka
+            .member(&config.group, &config.instance)
+            .map_err(config_error)?
+            .create_with_context(context)
+            .map_err(client_error)?;
+        let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
+        member.subscribe(&topics).map_err(client_error)?;
+        let member = Arc::new(member);
+        let closing = Arc::new(AtomicBool::new(false));
+
+        let thread_error = |source| StageError::Thread { stage, source };
+        let thread = |role: &str| std::thread::Builder::new().name(format!("{stage}-{role}"));
+        let (polled, close) = (member.clone(), closing.clone());
+        let consumer = thread("consumer")
+            .spawn(move || {
+                consumer::poll(&polled, &events_sender, paused_receiver, &close);
+                // The runner learns that nothing more comes; then this closes the consumer, which takes its time.
+                drop(events_sender);
+                close_when_last(polled);
+            })
+            .map_err(thread_error)?;
+        let producer = thread("producer")
+            .spawn(move || {
+                transactor::run(&producer, &member, &assignment, &mut commits_receiver);
+                drop(member);
+                drop(producer);
+            })
+            .map_err(thread_error)?;
+        Ok(Some(Self {
+            link: Link {
+                events,
+                commits,
+                paused,
+            },
+            threads: Threads {
+                closing,
+                consumer,
+                producer,
+            },
+        }))
+    }
+}
+
+/// Names the moment: dropping the last reference leaves the group and can take seconds.
+fn close_when_last(member: Arc<Member>) {
+    drop(member);
+}
+
+impl Threads {
+    /// Joins both threads. The runner has hung up, so the producer ends with its current transaction.
+    async fn close(self) {
+        let joined = tokio::task::spawn_blocking(move || {
+            let producer = self.producer.join();
+            self.closing.store(true, Ordering::SeqCst);
+            let consumer = self.consumer.join();
+            producer.and(consumer)
+        });
+        if !matches!(joined.await, Ok(Ok(()))) {
+            tracing::error!("a Kafka thread panicked");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Reads a whole topic without a consumer group: for replicas that keep their own offsets.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::mpsc;
+
+use crate::config::{ConfigError, KafkaConfig};
+use crate::convert;
+use millrace_flow::Delivery;
+
+const EVENTS: usize = 256;
+const POLL: Duration = Duration::from_millis(100);
+const REQUEST: Duration = Duration::from_secs(10);
+
+/// What to read.
+#[derive(Debug, Clone, Default)]
+pub struct TailConfig {
+    /// The topic; all its partitions are read.
+    pub topic: String,
+    /// First offset wanted, by partition; a missing one starts at the beginning.
+    pub starts: BTreeMap<i32, i64>,
+}
+
+/// What was read. Records of a partition come in order, committed ones only.
+#[derive(Debug)]
+pub enum TailEvent {
+    /// A record.
+    Record(Delivery),
+    /// Everything that stood in the partition was handed over; comes again each time its end is reached.
+    CaughtUp {
+        /// The partition.
+        partition: i32,
+        /// Where reading goes on.
+        next_offset: i64,
+    },
+}
+
+/// A running read. Dropping it ends the read.
+#[derive(Debug)]
+pub struct Tail {
+    events: mpsc::Receiver<TailEvent>,
+    closing: Arc<AtomicBool>,
+}
+
+impl Tail {
+    /// The next event; waits for it, through outages too. None when the reader has died.
+    pub async fn next(&mut self) -> Option<TailEvent> {
+        self.events.recv().await
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        self.closing.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Starts reading on a thread of its own.
+pub fn tail(kafka: &KafkaConfig, config: TailConfig) -> Result<Tail, ConfigError> {
+    let consumer: BaseConsumer = kafka
+        .reader(&format!("millrace.tail.{}", config.topic))?
+        .create()
+        .map_err(ConfigError::Client)?;
+    let (sender, events) = mpsc::channel(EVENTS);
+    let closing = Arc::new(AtomicBool::new(false));
+    let closed = closing.clone();
+    let reader = std::thread::Builder::new().name(format!("tail-{}", config.topic));
+    // Not joined: it ends by itself within a poll of the flag, or with the process.
+    reader
+        .spawn(move || {
+            if let Err(error) = read(&consumer, &config, &sender, &closed) {
+                tracing::error!(topic = config.topic, %error, "the topic cannot be read any further");
+            }
+        })
+        .map_err(|error| ConfigError::Client(KafkaError::ClientCreation(error.to_string())))?;
+    Ok(Tail { events, closing })
+}
+
+fn read(
+    consumer: &BaseConsumer,
+    config: &TailConfig,
+    events: &mpsc::Sender<TailEvent>,
+    closing: &AtomicBool,
+) -> Result<(), KafkaError> {
+    let Some(count) = partitions(consumer, &config.topic, closing) else {
+        return Ok(());
+    };
+    let mut list = TopicPartitionList::new();
+    for partition in 0..count {
+        let start = config
+            .starts
+            .get(&partition)
+            .map_or(Offset::Beginning, |at| Offset::Offset(*at));
+        list.add_partition_offset(&config.topic, partition, start)?;
+    }
+    consumer.assign(&list)?;
+    let mut next = config.starts.clone();
+    while !closing.load(Ordering::SeqCst) {
+        let event = match consumer.poll(POLL) {
+            None => continue,
+            Some(Ok(message)) => {
+                let delivery = convert::delivery(&message);
+                next.insert(delivery.origin.partition, delivery.origin.offset + 1);
+                TailEvent::Record(delivery)
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => TailEvent::CaughtUp {
+                partition,
+                next_offset: next.get(&partition).copied().unwrap_or(0),
+            },
+            Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error),
+            Some(Err(error)) => {
+                tracing::warn!(topic = config.topic, %error, "reading goes on after an error");
+                continue;
+            }
+        };
+        // A slow reader makes this wait: there is no group that could mind.
+        if events.blocking_send(event).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The topic's partition count; waits for the broker and for the topic.
+fn partitions(consumer: &BaseConsumer, topic: &str, closing: &AtomicBool) -> Option<i32> {
+    let mut told = false;
+    while !closing.load(Ordering::SeqCst) {
+        let found = consumer.fetch_metadata(Some(topic), REQUEST).ok().and_then(|metadata| {
+            let topic = metadata.topics().first()?;
+            (topic.error().is_none() && !topic.partitions().is_empty()).then(|| topic.partitions().len())
+        });
+        if let Some(count) = found {
+            return i32::try_from(count).ok();
+        }
+        if !std::mem::replace(&mut told, true) {
+            tracing::warn!(
+                topic,
+                "waiting for the topic: the broker is away or `millrace topics apply` has not run"
+            );
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    None
+}
