@@ -1,0 +1,295 @@
+//! Records to bytes and back, with the schemas of the registry.
+//!
+//! | decoding meets | failure |
+//! |---|---|
+//! | the registry away | Transient `REGISTRY_UNAVAILABLE` |
+//! | the registry refusing us, or not being one | Config `REGISTRY_REFUSED` |
+//! | bytes without the wire format, an id that the registry does not know, a body that does not fit | Invalid `UNREADABLE_RECORD` |
+//!
+//! Nothing is registered here: that is `millrace schema apply`'s.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use apache_avro::Schema;
+use bytes::Bytes;
+use millrace_events::headers::{REDRIVE, REVISION, TRACEPARENT, TRACESTATE};
+use millrace_events::topics::Topic;
+use millrace_events::wire::{self, SchemaId, WireError};
+use millrace_events::{Record, TraceContext};
+use millrace_flow::{Delivery, Failure, Headers};
+use millrace_rpc::error::chain;
+use millrace_schema::{Registry, RegistryError};
+
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// Why a process cannot read or write its topics.
+#[derive(Debug, thiserror::Error)]
+pub enum CodecError {
+    /// A topic to write has no schema in the registry.
+    #[error(
+        "the schema of {topic} is not registered in subject {subject}: run `millrace topics apply` against this registry"
+    )]
+    NotRegistered {
+        /// The topic.
+        topic: &'static str,
+        /// Its subject.
+        subject: String,
+    },
+    /// A topic without a schema was asked for.
+    #[error("{topic} carries raw bytes, it has no schema")]
+    NoSchema {
+        /// The topic.
+        topic: &'static str,
+    },
+    /// Our own schema cannot be parsed: the build is broken.
+    #[error("the built-in schema of {topic} cannot be parsed")]
+    OwnSchema {
+        /// The topic.
+        topic: &'static str,
+        /// What the parser said.
+        source: Box<apache_avro::Error>,
+    },
+    /// A version that others may have written with cannot be read by this build.
+    #[error(
+        "version {version} of subject {subject} (schema id {id}) cannot be read by this build: {why}; deploy one that can"
+    )]
+    Unreadable {
+        /// The subject.
+        subject: String,
+        /// The version.
+        version: i32,
+        /// Its schema's id.
+        id: u32,
+        /// What is wrong.
+        why: String,
+    },
+    /// The registry refused, or is not one. An outage is waited for instead.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+/// Encodes the topics a process writes and decodes those it reads. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Codec(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    registry: Registry,
+    writers: HashMap<&'static str, (SchemaId, Schema)>,
+    /// Parsed schemas by id: they never change. As many as the registry has.
+    readers: RwLock<HashMap<SchemaId, Arc<Schema>>>,
+}
+
+impl Codec {
+    /// Looks up the schemas of the topics to write, and proves that every registered version of the topics to read can
+    /// be read. An outage of the registry is waited for, and logged; stop waiting by dropping the future.
+    pub async fn connect(registry: Registry, writes: &[Topic], reads: &[Topic]) -> Result<Self, CodecError> {
+        let mut wait = FIRST_WAIT;
+        loop {
+            match Self::try_connect(&registry, writes, reads).await {
+                Err(CodecError::Registry(error)) if error.is_outage() => {
+                    tracing::warn!(error = chain(&error), ?wait, "waiting for the schema registry");
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(LONGEST_WAIT);
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn try_connect(registry: &Registry, writes: &[Topic], reads: &[Topic]) -> Result<Self, CodecError> {
+        let mut writers = HashMap::new();
+        for topic in writes {
+            let (text, schema) = own_schema(topic)?;
+            let subject = topic.subject();
+            let Some(id) = registry.lookup(&subject, text).await? else {
+                return Err(CodecError::NotRegistered {
+                    topic: topic.name,
+                    subject,
+                });
+            };
+            writers.insert(topic.name, (SchemaId(id), schema));
+        }
+        let mut readers = HashMap::new();
+        for topic in reads {
+            let (_, own) = own_schema(topic)?;
+            let subject = topic.subject();
+            for version in registry.versions(&subject).await? {
+                // A version deleted between the two calls is not a version any more.
+                let Some(registered) = registry.version(&subject, version).await? else {
+                    continue;
+                };
+                let schema = readable(&registered.schema, &own).map_err(|why| CodecError::Unreadable {
+                    subject: subject.clone(),
+                    version,
+                    id: registered.id,
+                    why,
+                })?;
+                readers.insert(SchemaId(registered.id), Arc::new(schema));
+            }
+        }
+        tracing::info!(
+            registry = registry.address(),
+            writes = writers.len(),
+            reads = readers.len(),
+            "schemas known"
+        );
+        Ok(Self(Arc::new(Inner {
+            registry: registry.clone(),
+            writers,
+            readers: RwLock::new(readers),
+        })))
+    }
+
+    /// A record in the wire format, for one of the topics that this process writes.
+    pub fn encode<R: Record>(&self, record: &R) -> Result<Bytes, Failure> {
+        let topic = R::TOPIC.name;
+        let Some((id, schema)) = self.0.writers.get(topic) else {
+            return Err(Failure::Config {
+                reason: "TOPIC_NOT_WRITTEN",
+                message: format!("this process was not started as a writer of {topic}"),
+            });
+        };
+        wire::encode(record, schema, *id)
+            .map(Bytes::from)
+            .map_err(|e| Failure::Invalid {
+                reason: "UNWRITABLE_RECORD",
+                message: chain(&e),
+            })
+    }
+
+    /// A record from its wire format, whichever registered version it was written with.
+    pub async fn decode<R: Record>(&self, value: &[u8]) -> Result<R, Failure> {
+        let (id, body) = wire::split(value).map_err(|e| unreadable::<R>(&e))?;
+        let schema = self.reader::<R>(id).await?;
+        wire::decode(body, &schema, id).map_err(|e| unreadable::<R>(&e))
+    }
+
+    /// The registry, for a readiness check.
+    pub fn registry(&self) -> &Registry {
+        &self.0.registry
+    }
+
+    async fn reader<R: Record>(&self, id: SchemaId) -> Result<Arc<Schema>, Failure> {
+        if let Some(schema) = self.known(id) {
+            return Ok(schema);
+        }
+        let topic = R::TOPIC.name;
+        let text = self
+            .0
+            .registry
+            .schema_by_id(id.0)
+            .await
+            .map_err(away_or_refused)?
+            .ok_or_else(|| Failure::Invalid {
+                reason: "UNREADABLE_RECORD",
+                message: format!(
+                    "a record of {topic} names schema id {}, which the registry does not know",
+                    id.0
+                ),
+            })?;
+        let schema = Schema::parse_str(&text).map(Arc::new).map_err(|e| Failure::Invalid {
+            reason: "UNREADABLE_RECORD",
+            message: format!(
+                "schema id {}, named by a record of {topic}, cannot be parsed: {}",
+                id.0,
+                chain(&e)
+            ),
+        })?;
+        tracing::info!(id = id.0, topic, "met a schema that is newer than this process");
+        self.0
+            .readers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id, schema.clone());
+        Ok(schema)
+    }
+
+    fn known(&self, id: SchemaId) -> Option<Arc<Schema>> {
+        self.0
+            .readers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&id)
+            .cloned()
+    }
+}
+
+fn own_schema(topic: &Topic) -> Result<(&'static str, Schema), CodecError> {
+    let text = topic.schema.ok_or(CodecError::NoSchema { topic: topic.name })?;
+    let schema = Schema::parse_str(text).map_err(|source| CodecError::OwnSchema {
+        topic: topic.name,
+        source: Box::new(source),
+    })?;
+    Ok((text, schema))
+}
+
+/// Parses a registered version, and checks what a decoder cannot do without: the record's name, and the fields that
+/// have no default. The checker of `millrace schema check` says more, and before anything is registered.
+fn readable(text: &str, own: &Schema) -> Result<Schema, String> {
+    let theirs = Schema::parse_str(text).map_err(|e| chain(&e))?;
+    let (Schema::Record(ours), Schema::Record(writer)) = (own, &theirs) else {
+        return Err("it is not a record".to_owned());
+    };
+    if ours.name != writer.name {
+        return Err(format!("it is a record {}, not {}", writer.name, ours.name));
+    }
+    let required = ours
+        .fields
+        .iter()
+        .filter(|f| f.default.is_none())
+        .map(|f| f.name.as_str());
+    let missing: Vec<&str> = required
+        .filter(|name| !writer.fields.iter().any(|f| f.name == *name))
+        .collect();
+    if missing.is_empty() {
+        Ok(theirs)
+    } else {
+        Err(format!("it lacks {}, which have no default", missing.join(", ")))
+    }
+}
+
+fn unreadable<R: Record>(error: &WireError) -> Failure {
+    Failure::Invalid {
+        reason: "UNREADABLE_RECORD",
+        message: format!("a record of {} cannot be read: {}", R::TOPIC.name, chain(error)),
+    }
+}
+
+fn away_or_refused(error: RegistryError) -> Failure {
+    let message = chain(&error);
+    if error.is_outage() {
+        Failure::Transient {
+            reason: "REGISTRY_UNAVAILABLE",
+            message,
+        }
+    } else {
+        Failure::Config {
+            reason: "REGISTRY_REFUSED",
+            message,
+        }
+    }
+}
+
+/// Headers that every output takes over from its input: the trace, and the marks of a redrive.
+pub fn trace_headers(delivery: &Delivery) -> Headers {
+    let taken = [TRACEPARENT, TRACESTATE, REVISION, REDRIVE];
+    let kept = taken.iter().filter_map(|name| {
+        let (_, value) = delivery.headers.0.iter().rev().find(|(n, _)| n == name)?;
+        Some(((*name).to_owned(), value.clone()))
+    });
+    Headers(kept.collect())
+}
+
+/// Headers of a record that begins a trace's way through the topics.
+pub fn headers_of(context: &TraceContext) -> Headers {
+    let mut headers = Headers::default();
+    headers.push(TRACEPARENT, context.traceparent().to_owned());
+    if let Some(state) = context.tracestate() {
+        headers.push(TRACESTATE, state.to_owned());
+    }
+    headers
+}
