@@ -1,0 +1,83 @@
+//! The bounds of batches and of what waits for one.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Bounds of a batch and of the queue before it.
+///
+/// The token budget is what a batch costs: rows times its longest row, padding included. A processor gains nothing
+/// from large batches (figures in the crate's header), and a query that comes while a batch of documents runs waits
+/// for its end: so the default is small. A GPU wants 16,384 and more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BatchLimits {
+    /// Largest batch: rows times longest row. A single longer text runs alone.
+    pub max_batch_tokens: usize,
+    /// Largest batch in texts.
+    pub max_batch_texts: usize,
+    /// How long a chunk of a document may wait for company while the model is idle. Queries never wait.
+    pub max_wait_ms: u64,
+    /// Tokens that may wait; beyond them nothing is taken in and callers wait (documents) or are refused (queries).
+    pub max_waiting_tokens: usize,
+    /// Requests that may wait to be taken in, for queries and for documents each.
+    pub queue_requests: usize,
+}
+
+impl Default for BatchLimits {
+    fn default() -> Self {
+        Self {
+            max_batch_tokens: 1_024,
+            max_batch_texts: 64,
+            max_wait_ms: 5,
+            max_waiting_tokens: 65_536,
+            queue_requests: 64,
+        }
+    }
+}
+
+impl BatchLimits {
+    /// How long a chunk may wait for company.
+    pub fn max_wait(&self) -> Duration {
+        Duration::from_millis(self.max_wait_ms)
+    }
+
+    /// What cannot work, as a sentence.
+    pub fn check(&self) -> Result<(), String> {
+        let positive = [
+            ("max_batch_tokens", self.max_batch_tokens),
+            ("max_batch_texts", self.max_batch_texts),
+            ("queue_requests", self.queue_requests),
+        ];
+        if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(format!("batch.{name} is 0: nothing could run"));
+        }
+        if self.max_waiting_tokens < self.max_batch_tokens {
+            return Err(format!(
+                "batch.max_waiting_tokens ({}) is below batch.max_batch_tokens ({}): no batch could fill",
+                self.max_waiting_tokens, self.max_batch_tokens
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_work_is_named() {
+        assert_eq!(BatchLimits::default().check(), Ok(()));
+        let zero = BatchLimits {
+            max_batch_texts: 0,
+            ..BatchLimits::default()
+        };
+        assert!(zero.check().unwrap_err().contains("batch.max_batch_texts"));
+        let narrow = BatchLimits {
+            max_waiting_tokens: 1_023,
+            ..BatchLimits::default()
+        };
+        assert!(narrow.check().unwrap_err().contains("batch.max_waiting_tokens"));
+    }
+}

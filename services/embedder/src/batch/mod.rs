@@ -1,0 +1,209 @@
+//! Batches over many documents: who needs vectors asks [`Embedder`], and whoever asks at the same time shares the model.
+//!
+//! ```text
+//! pipeline ─┐ documents (waits when full)        ┌─ model's thread ─┐
+//!           ├──────────▶ owner: what waits ──────▶│ one batch at a   │
+//! grpc ─────┘ queries (refused when full)  ◀──────│ time, gate       │
+//!                                                 └──────────────────┘
+//! ```
+//! - One owner task holds all that waits; it chooses a batch only when the model is idle, from all that has come until
+//!   then, so waiting makes batches better and never fuller than the limits.
+//! - Texts are tokenised by their callers before they wait: lengths are known, and the model computes meanwhile.
+//! - Queries run before documents; a request whose caller has left is dropped unrun.
+//! - Every queue is bounded; documents wait for room, queries are told to come back.
+//!
+//! Rejected: a batch per part (half of each is padding, and queries wait behind a whole part); a second session for
+//! queries (two sessions of one thread together are as fast as one of two, so each query would run at half speed);
+//! batches as large as fit (no faster on a processor, and every query waits for their end).
+
+mod engine;
+mod limits;
+mod owner;
+mod waiting;
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use engine::Health;
+pub use limits::BatchLimits;
+pub use waiting::Class;
+
+use crate::model::{Description, Loaded, TextError, Tokenizer, Vector};
+use engine::Engine;
+use owner::{Channels, Owner, Request};
+
+/// Why texts were not embedded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EmbedError {
+    /// The model does not take one of the texts. Asking again changes nothing.
+    #[error("text {index}: {source}")]
+    Text {
+        /// Its place in the request, from 0.
+        index: usize,
+        /// Why.
+        source: TextError,
+    },
+    /// The model works, but it fails on this text.
+    #[error("the model fails on text {index}: {why}")]
+    Rejected {
+        /// Its place in the request, from 0.
+        index: usize,
+        /// What happened.
+        why: String,
+    },
+    /// The queue of queries is full.
+    #[error("the queue is full")]
+    Busy,
+    /// The model does not compute at all; it is tried again every few seconds.
+    #[error("the model does not compute: {0}")]
+    ModelBroken(String),
+    /// The process is shutting down.
+    #[error("the embedder is stopping")]
+    Stopped,
+}
+
+/// Why the batcher ended before its time.
+#[derive(Debug, thiserror::Error)]
+pub enum BatchError {
+    /// The model's thread could not be started.
+    #[error("starting the model's thread failed")]
+    Spawn(#[source] std::io::Error),
+    /// The model's thread ended by itself: a panic in it, logged where it happened.
+    #[error("the model's thread died")]
+    ModelThread,
+}
+
+/// What is loaded: the identity stamped on vectors and what computes them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelInfo {
+    /// The identity stamped on every vector.
+    pub model: millrace_events::Model,
+    /// Longest text in tokens.
+    pub max_tokens: usize,
+    /// What computes.
+    pub backend: Description,
+}
+
+/// Asks for vectors. Cheap to clone; the batcher ends when the last clone is gone.
+#[derive(Debug, Clone)]
+pub struct Embedder {
+    tokenizer: Tokenizer,
+    info: Arc<ModelInfo>,
+    queries: mpsc::Sender<Request>,
+    documents: mpsc::Sender<Request>,
+    health: watch::Receiver<Health>,
+}
+
+/// A batcher that does not run yet.
+pub struct Batcher {
+    limits: BatchLimits,
+    model: Loaded,
+    queries: mpsc::Receiver<Request>,
+    documents: mpsc::Receiver<Request>,
+    engine_health: watch::Sender<Health>,
+}
+
+/// A batcher around a loaded model, and the handle to ask it with.
+pub fn batcher(model: Loaded, limits: BatchLimits) -> (Embedder, Batcher) {
+    let (ask_query, queries) = mpsc::channel(limits.queue_requests);
+    let (ask_document, documents) = mpsc::channel(limits.queue_requests);
+    let (engine_health, health) = watch::channel(Health::Good);
+    let embedder = Embedder {
+        tokenizer: model.tokenizer.clone(),
+        info: Arc::new(ModelInfo {
+            model: model.manifest.identity(),
+            max_tokens: model.manifest.max_tokens,
+            backend: model.backend.describe(),
+        }),
+        queries: ask_query,
+        documents: ask_document,
+        health,
+    };
+    let batcher = Batcher {
+        limits,
+        model,
+        queries,
+        documents,
+        engine_health,
+    };
+    (embedder, batcher)
+}
+
+impl Batcher {
+    /// Works until the last [`Embedder`] is gone, then answers what was asked and joins the model's thread.
+    pub async fn run(self) -> Result<(), BatchError> {
+        // One batch runs, none is prepared: what comes meanwhile, a query above all, can still join the next one.
+        let (give, jobs) = mpsc::channel(1);
+        let (report, done) = mpsc::channel(1);
+        let health = self.engine_health.subscribe();
+        let engine = Engine::new(self.model, self.engine_health);
+        let thread = std::thread::Builder::new()
+            .name("model".into())
+            .spawn(move || engine.run(jobs, report))
+            .map_err(BatchError::Spawn)?;
+        let channels = Channels {
+            queries: self.queries,
+            documents: self.documents,
+            jobs: give,
+            done,
+            health,
+        };
+        let mut owner = Owner::new(self.limits, channels);
+        let outcome = owner.run().await;
+        // Its channels close with it, which ends the thread.
+        drop(owner);
+        let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+        match (outcome, joined) {
+            (Ok(()), Ok(Ok(()))) => Ok(()),
+            (Err(error), _) => Err(error),
+            (Ok(()), _) => Err(BatchError::ModelThread),
+        }
+    }
+}
+
+impl Embedder {
+    /// The vectors of `texts`, in their order: of all of them, or an error.
+    ///
+    /// Documents wait while the queue is full; queries are refused with [`EmbedError::Busy`]. A caller that drops this
+    /// future takes its texts out of the queue.
+    pub async fn embed(&self, texts: Vec<String>, class: Class) -> Result<Vec<Vector>, EmbedError> {
+        if texts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let tokenizer = self.tokenizer.clone();
+        let inputs = tokio::task::spawn_blocking(move || {
+            let tokenize = |(index, text): (usize, &String)| {
+                let tokens = tokenizer.tokenize(text);
+                tokens.map_err(|source| EmbedError::Text { index, source })
+            };
+            texts.iter().enumerate().map(tokenize).collect::<Result<Vec<_>, _>>()
+        })
+        .await
+        .map_err(|_| EmbedError::Stopped)??;
+        let (reply, answer) = oneshot::channel();
+        let request = Request { class, inputs, reply };
+        match class {
+            Class::Query => self.queries.try_send(request).map_err(|error| match error {
+                TrySendError::Full(_) => EmbedError::Busy,
+                TrySendError::Closed(_) => EmbedError::Stopped,
+            })?,
+            Class::Document => self.documents.send(request).await.map_err(|_| EmbedError::Stopped)?,
+        }
+        answer.await.unwrap_or(Err(EmbedError::Stopped))
+    }
+
+    /// What is loaded.
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// Whether the model computes, as the last batch or canary showed.
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.health.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests;

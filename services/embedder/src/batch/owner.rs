@@ -1,0 +1,189 @@
+//! The one owner of what waits: takes requests in, hands batches to the model's thread, hands vectors out.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::engine::{Done, InputError, Job};
+use super::waiting::{Class, Item, Next, Waiting};
+use super::{BatchError, BatchLimits, EmbedError};
+use crate::model::{Tokens, Vector};
+
+/// Texts of one caller, who gets all their vectors or one error.
+pub(super) struct Request {
+    pub(super) class: Class,
+    pub(super) inputs: Vec<Tokens>,
+    pub(super) reply: Reply,
+}
+
+type Reply = oneshot::Sender<Result<Vec<Vector>, EmbedError>>;
+
+/// Which text of which request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    request: u64,
+    index: usize,
+}
+
+struct Open {
+    reply: Reply,
+    vectors: Vec<Option<Vector>>,
+    left: usize,
+}
+
+/// A canary sings when the model was idle for so long: a device that died unseen is found before a caller finds it.
+const CANARY_AFTER: Duration = Duration::from_secs(30);
+/// While the model is broken it is asked more often.
+const CANARY_WHILE_BROKEN: Duration = Duration::from_secs(2);
+
+pub(super) struct Owner {
+    queries: mpsc::Receiver<Request>,
+    documents: mpsc::Receiver<Request>,
+    jobs: mpsc::Sender<Job<Place>>,
+    done: mpsc::Receiver<Done<Place>>,
+    health: tokio::sync::watch::Receiver<super::Health>,
+    waiting: Waiting<(Place, Tokens)>,
+    open: HashMap<u64, Open>,
+    next_request: u64,
+    busy: bool,
+    last_run: Instant,
+}
+
+/// The ends of the channels that the owner holds.
+pub(super) struct Channels {
+    pub(super) queries: mpsc::Receiver<Request>,
+    pub(super) documents: mpsc::Receiver<Request>,
+    pub(super) jobs: mpsc::Sender<Job<Place>>,
+    pub(super) done: mpsc::Receiver<Done<Place>>,
+    pub(super) health: tokio::sync::watch::Receiver<super::Health>,
+}
+
+impl Owner {
+    pub(super) fn new(limits: BatchLimits, channels: Channels) -> Self {
+        Self {
+            queries: channels.queries,
+            documents: channels.documents,
+            jobs: channels.jobs,
+            done: channels.done,
+            health: channels.health,
+            waiting: Waiting::new(limits),
+            open: HashMap::new(),
+            next_request: 0,
+            busy: false,
+            last_run: Instant::now(),
+        }
+    }
+
+    /// Works until every handle is gone and all that was asked is answered.
+    pub(super) async fn run(&mut self) -> Result<(), BatchError> {
+        let (mut queries_open, mut documents_open) = (true, true);
+        loop {
+            let wake = if self.busy { None } else { self.start().await? };
+            if !queries_open && !documents_open && !self.busy && self.waiting.is_empty() {
+                return Ok(());
+            }
+            let room = self.waiting.has_room();
+            let wake = wake.unwrap_or_else(|| self.next_canary());
+            tokio::select! {
+                biased;
+                done = self.done.recv(), if self.busy => self.finish(done.ok_or(BatchError::ModelThread)?),
+                request = self.queries.recv(), if room && queries_open => match request {
+                    Some(request) => self.take(request),
+                    None => queries_open = false,
+                },
+                request = self.documents.recv(), if room && documents_open => match request {
+                    Some(request) => self.take(request),
+                    None => documents_open = false,
+                },
+                () = tokio::time::sleep_until(wake), if !self.busy => {}
+            }
+            self.take_all_ready();
+        }
+    }
+
+    /// A batch is cut from all that is known: what has already come is taken in before the choice.
+    fn take_all_ready(&mut self) {
+        while self.waiting.has_room() {
+            let Ok(request) = self.queries.try_recv().or_else(|_| self.documents.try_recv()) else {
+                break;
+            };
+            self.take(request);
+        }
+    }
+
+    fn take(&mut self, request: Request) {
+        let since = Instant::now();
+        let id = self.next_request;
+        self.next_request += 1;
+        let count = request.inputs.len();
+        self.open.insert(
+            id,
+            Open {
+                reply: request.reply,
+                vectors: vec![None; count],
+                left: count,
+            },
+        );
+        for (index, tokens) in request.inputs.into_iter().enumerate() {
+            let item = Item {
+                tokens: tokens.len(),
+                since,
+                work: (Place { request: id, index }, tokens),
+            };
+            self.waiting.push(request.class, item);
+        }
+    }
+
+    /// Gives the idle model something to do; says when to look again if nothing is to be done yet.
+    async fn start(&mut self) -> Result<Option<Instant>, BatchError> {
+        self.open.retain(|_, open| !open.reply.is_closed());
+        self.waiting.retain(|(place, _)| self.open.contains_key(&place.request));
+        let now = Instant::now();
+        let job = match self.waiting.next(now) {
+            Next::Run(batch) => Job::Batch(batch.into_iter().map(|item| item.work).collect()),
+            Next::WaitUntil(at) => return Ok(Some(at)),
+            Next::Idle if now >= self.next_canary() => Job::Canary,
+            Next::Idle => return Ok(None),
+        };
+        self.jobs.send(job).await.map_err(|_| BatchError::ModelThread)?;
+        self.busy = true;
+        Ok(None)
+    }
+
+    fn next_canary(&self) -> Instant {
+        let good = *self.health.borrow() == super::Health::Good;
+        self.last_run + if good { CANARY_AFTER } else { CANARY_WHILE_BROKEN }
+    }
+
+    fn finish(&mut self, done: Done<Place>) {
+        self.busy = false;
+        self.last_run = Instant::now();
+        for (place, result) in done {
+            // A request is gone once one of its texts failed, or its caller left.
+            let Some(open) = self.open.get_mut(&place.request) else {
+                continue;
+            };
+            let answer = match result {
+                Ok(vector) => {
+                    open.vectors[place.index] = Some(vector);
+                    open.left -= 1;
+                    if open.left > 0 {
+                        continue;
+                    }
+                    Ok(std::mem::take(&mut open.vectors).into_iter().flatten().collect())
+                }
+                Err(InputError::Input(why)) => Err(EmbedError::Rejected {
+                    index: place.index,
+                    why,
+                }),
+                Err(InputError::Model(why)) => Err(EmbedError::ModelBroken(why)),
+            };
+            if let Some(open) = self.open.remove(&place.request) {
+                // The caller may have left meanwhile.
+                let _ = open.reply.send(answer);
+            }
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! The owner with a test in the model's place, and the whole batcher around a fake backend.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use super::engine::{Done, InputError, Job};
+use super::owner::Place;
+use super::*;
+use crate::model::{Backend, BackendError, Gate, Manifest, Tokens, tokenizer};
+
+fn tokens(len: usize) -> Tokens {
+    Tokens {
+        ids: vec![1; len].into(),
+        types: vec![0; len].into(),
+    }
+}
+
+fn limits() -> BatchLimits {
+    BatchLimits {
+        max_batch_tokens: 100,
+        max_waiting_tokens: 300,
+        queue_requests: 2,
+        ..BatchLimits::default()
+    }
+}
+
+/// An owner whose model is the test.
+struct Rig {
+    queries: mpsc::Sender<Request>,
+    documents: mpsc::Sender<Request>,
+    jobs: mpsc::Receiver<Job<Place>>,
+    done: mpsc::Sender<Done<Place>>,
+    // Kept open: the owner reads it.
+    _health: watch::Sender<Health>,
+}
+
+type Answer = oneshot::Receiver<Result<Vec<Vector>, EmbedError>>;
+
+impl Rig {
+    fn new() -> (Self, Owner) {
+        let (queries, query_requests) = mpsc::channel(limits().queue_requests);
+        let (documents, document_requests) = mpsc::channel(limits().queue_requests);
+        let (give, jobs) = mpsc::channel(1);
+        let (done, results) = mpsc::channel(1);
+        let (health, seen) = watch::channel(Health::Good);
+        let channels = Channels {
+            queries: query_requests,
+            documents: document_requests,
+            jobs: give,
+            done: results,
+            health: seen,
+        };
+        let rig = Self {
+            queries,
+            documents,
+            jobs,
+            done,
+            _health: health,
+        };
+        (rig, Owner::new(limits(), channels))
+    }
+
+    fn ask(&self, class: Class, lengths: &[usize]) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        let inputs = lengths.iter().map(|len| tokens(*len)).collect();
+        let queue = match class {
+            Class::Query => &self.queries,
+            Class::Document => &self.documents,
+        };
+        queue.try_send(Request { class, inputs, reply }).unwrap();
+        answer
+    }
+
+    /// The next batch, answered with each text's length; gives the lengths.
+    async fn work(&mut self) -> Vec<usize> {
+        let Some(Job::Batch(batch)) = self.jobs.recv().await else {
+            panic!("no batch");
+        };
+        let lengths = batch.iter().map(|(_, tokens)| tokens.len()).collect();
+        let vector = |len: usize| GATE.pass(vec![len as f32, 1.0]).unwrap();
+        let results = batch
+            .into_iter()
+            .map(|(place, tokens)| (place, Ok(vector(tokens.len()))));
+        self.done.send(results.collect()).await.unwrap();
+        lengths
+    }
+}
+
+const GATE: Gate = Gate {
+    dimensions: 2,
+    normalized: false,
+};
+
+fn firsts(vectors: &[Vector]) -> Vec<f32> {
+    vectors.iter().map(|vector| vector.values()[0]).collect()
+}
+
+/// Runs an owner beside a test until the test is through; its channels then close and it must end well.
+macro_rules! beside {
+    ($owner:ident, $rig:ident, $test:expr) => {
+        let test = async move {
+            let mut $rig = $rig;
+            $test
+        };
+        let (ended, ()) = tokio::join!($owner.run(), test);
+        ended.unwrap();
+    };
+}
+
+#[tokio::test(start_paused = true)]
+async fn queries_run_before_documents_and_alone() {
+    let (rig, mut owner) = Rig::new();
+    let document = rig.ask(Class::Document, &[40, 40, 40]);
+    let query = rig.ask(Class::Query, &[39]);
+    beside!(owner, rig, {
+        assert_eq!(rig.work().await, [39]);
+        assert_eq!(firsts(&query.await.unwrap().unwrap()), [39.0]);
+        assert_eq!(rig.work().await, [40, 40]);
+        assert_eq!(rig.work().await, [40]);
+        assert_eq!(firsts(&document.await.unwrap().unwrap()), [40.0; 3]);
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn documents_that_come_while_the_model_runs_share_the_next_batch() {
+    let (rig, mut owner) = Rig::new();
+    let first = rig.ask(Class::Document, &[90]);
+    beside!(owner, rig, {
+        let Some(Job::Batch(running)) = rig.jobs.recv().await else {
+            panic!("no batch");
+        };
+        let answers = [rig.ask(Class::Document, &[8, 9]), rig.ask(Class::Document, &[7])];
+        let failed = InputError::Input("it says no".into());
+        let result = running.into_iter().map(|(place, _)| (place, Err(failed.clone())));
+        rig.done.send(result.collect()).await.unwrap();
+        let why = "it says no".into();
+        assert_eq!(first.await.unwrap(), Err(EmbedError::Rejected { index: 0, why }));
+        assert_eq!(rig.work().await, [8, 9, 7]);
+        let [two, one] = answers;
+        assert_eq!(firsts(&two.await.unwrap().unwrap()), [8.0, 9.0]);
+        assert_eq!(firsts(&one.await.unwrap().unwrap()), [7.0]);
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_waits_for_does_not_run() {
+    let (rig, mut owner) = Rig::new();
+    drop(rig.ask(Class::Document, &[50, 51]));
+    let kept = rig.ask(Class::Document, &[52]);
+    beside!(owner, rig, {
+        assert_eq!(rig.work().await, [52]);
+        assert!(kept.await.unwrap().is_ok());
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_is_bounded_and_a_full_queue_refuses() {
+    let (rig, mut owner) = Rig::new();
+    // 300 tokens may wait; the model holds 100 of the first request, and is busy until the end.
+    let first = rig.ask(Class::Document, &[100; 4]);
+    beside!(owner, rig, {
+        let Some(Job::Batch(running)) = rig.jobs.recv().await else {
+            panic!("no batch");
+        };
+        assert_eq!(running.len(), 1);
+        // Two fill the queue; the owner has no room and must leave them there.
+        let more = [rig.ask(Class::Document, &[60]), rig.ask(Class::Document, &[60])];
+        tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+        let (reply, _answer) = oneshot::channel();
+        let (class, inputs) = (Class::Document, vec![tokens(1)]);
+        let refused = rig.documents.try_send(Request { class, inputs, reply });
+        assert!(matches!(refused, Err(TrySendError::Full(_))));
+        let results = running
+            .into_iter()
+            .map(|(place, tokens)| (place, GATE.pass(vec![tokens.len() as f32, 1.0])));
+        let results = results.map(|(place, vector)| (place, Ok(vector.unwrap())));
+        rig.done.send(results.collect()).await.unwrap();
+        for expected in [&[100][..], &[100], &[100], &[60], &[60]] {
+            assert_eq!(rig.work().await, expected);
+        }
+        assert_eq!(first.await.unwrap().unwrap().len(), 4);
+        for answer in more {
+            assert!(answer.await.unwrap().is_ok());
+        }
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_model_is_asked_its_canary() {
+    let (rig, mut owner) = Rig::new();
+    beside!(owner, rig, {
+        let began = tokio::time::Instant::now();
+        assert!(matches!(rig.jobs.recv().await, Some(Job::Canary)));
+        assert_eq!(began.elapsed().as_secs(), 30);
+        rig.done.send(Vec::new()).await.unwrap();
+    });
+}
+
+/// Counts `a`s and `b`s. Fails on three `b`s, on everything while it is broken, and panics on four.
+struct Fake {
+    broken: Arc<AtomicBool>,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Backend for Fake {
+    fn embed(&mut self, inputs: &[&Tokens]) -> Result<Vec<Vec<f32>>, BackendError> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        if self.broken.load(Ordering::Relaxed) {
+            return Err(BackendError("the device is gone".into()));
+        }
+        let count = |input: &Tokens, id| input.ids.iter().filter(|found| **found == id).count();
+        // The canary's sentences have neither.
+        if inputs.iter().all(|input| count(input, 1) + count(input, 2) == 0) {
+            return Ok(vec![vec![1.0, 0.0], vec![1.0, 0.1], vec![0.0, 1.0]]);
+        }
+        match inputs.iter().map(|input| count(input, 2)).max() {
+            Some(3) => Err(BackendError("three".into())),
+            Some(4) => panic!("four"),
+            _ => Ok(inputs
+                .iter()
+                .map(|input| vec![count(input, 1) as f32, count(input, 2) as f32])
+                .collect()),
+        }
+    }
+
+    fn describe(&self) -> Description {
+        Description {
+            name: "fake",
+            version: "1".into(),
+            device: "test",
+            threads: 1,
+        }
+    }
+}
+
+fn fake() -> (Embedder, Batcher, Arc<AtomicBool>, Arc<AtomicUsize>) {
+    let (broken, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let model = Loaded {
+        manifest: Manifest {
+            id: "fake".into(),
+            dtype: "f32".into(),
+            dimensions: 2,
+            pooling: crate::model::manifest::Pooling::Mean,
+            normalized: false,
+            max_tokens: 16,
+            sha256: "0".repeat(64),
+        },
+        tokenizer: tokenizer::tests::trapped(16),
+        backend: Box::new(Fake {
+            broken: broken.clone(),
+            calls: calls.clone(),
+        }),
+    };
+    let (embedder, batcher) = batcher(model, limits());
+    (embedder, batcher, broken, calls)
+}
+
+fn texts(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+#[tokio::test]
+async fn vectors_come_back_in_the_order_of_their_texts() {
+    let (embedder, batcher, ..) = fake();
+    let test = async move {
+        let asked = texts(&["a a a a a a", "a", "a a a", "b a"]);
+        let vectors = embedder.embed(asked, Class::Document).await.unwrap();
+        assert_eq!(firsts(&vectors), [6.0, 1.0, 3.0, 1.0]);
+        assert_eq!(vectors[3].values(), [1.0, 1.0]);
+        assert_eq!(embedder.embed(Vec::new(), Class::Query).await, Ok(Vec::new()));
+    };
+    let (ended, ()) = tokio::join!(batcher.run(), test);
+    ended.unwrap();
+}
+
+#[tokio::test]
+async fn a_text_that_does_not_fit_is_named_and_nothing_runs() {
+    let (embedder, batcher, _, calls) = fake();
+    let test = async move {
+        for (bad, expected) in [
+            (" ".to_owned(), TextError::Empty),
+            (
+                "a ".repeat(17),
+                TextError::TooManyTokens {
+                    tokens: 17,
+                    max_tokens: 16,
+                },
+            ),
+        ] {
+            let result = embedder.embed(vec!["a".into(), bad], Class::Query).await;
+            assert_eq!(
+                result,
+                Err(EmbedError::Text {
+                    index: 1,
+                    source: expected
+                })
+            );
+        }
+        assert_eq!(calls.load(Ordering::Relaxed), 0);
+    };
+    let (ended, ()) = tokio::join!(batcher.run(), test);
+    ended.unwrap();
+}
+
+#[tokio::test]
+async fn one_bad_text_costs_nobody_else_their_vector() {
+    let (embedder, batcher, ..) = fake();
+    let test = async move {
+        let ask = |text: &str| embedder.embed(texts(&[text]), Class::Document);
+        let zero = embedder.embed(texts(&["a", "x a", "x x a"]), Class::Document);
+        let (good, bad, also_good, zero) = tokio::join!(ask("a a b"), ask("b b b"), ask("a b b"), zero);
+        assert_eq!(firsts(&good.unwrap()), [2.0]);
+        assert_eq!(firsts(&also_good.unwrap()), [1.0]);
+        assert_eq!(firsts(&zero.unwrap()), [1.0, 1.0, 1.0]);
+        let why = "three".into();
+        assert_eq!(bad, Err(EmbedError::Rejected { index: 0, why }));
+        assert_eq!(*embedder.health().borrow(), Health::Good);
+    };
+    let (ended, ()) = tokio::join!(batcher.run(), test);
+    ended.unwrap();
+}
+
+#[tokio::test]
+async fn a_broken_model_is_not_the_texts_fault_and_comes_back() {
+    let (embedder, batcher, broken, _) = fake();
+    let test = async move {
+        broken.store(true, Ordering::Relaxed);
+        let result = embedder.embed(texts(&["a"]), Class::Query).await;
+        assert_eq!(result, Err(EmbedError::ModelBroken("the device is gone".into())));
+        let mut health = embedder.health();
+        assert!(matches!(&*health.borrow_and_update(), Health::Broken(_)));
+        // No caller comes; the canary finds out.
+        broken.store(false, Ordering::Relaxed);
+        let limit = std::time::Duration::from_secs(30);
+        tokio::time::timeout(limit, health.wait_for(|health| *health == Health::Good))
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(embedder.embed(texts(&["a"]), Class::Query).await.is_ok());
+    };
+    let (ended, ()) = tokio::join!(batcher.run(), test);
+    ended.unwrap();
+}
+
+#[tokio::test]
+async fn a_dead_thread_ends_the_batcher_and_its_callers() {
+    let (embedder, batcher, ..) = fake();
+    let asked = embedder.embed(texts(&["b b b b"]), Class::Query);
+    let (ended, result) = tokio::join!(batcher.run(), asked);
+    assert!(matches!(ended, Err(BatchError::ModelThread)));
+    assert_eq!(result, Err(EmbedError::Stopped));
+    assert_eq!(
+        embedder.embed(texts(&["a"]), Class::Query).await,
+        Err(EmbedError::Stopped)
+    );
+}

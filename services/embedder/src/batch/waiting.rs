@@ -1,0 +1,172 @@
+//! Texts that wait for the model, and which of them run next. Plain data: no channel, no clock.
+
+use tokio::time::Instant;
+
+use super::BatchLimits;
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Somebody waits for the answer: runs before documents.
+    Query,
+    /// Chunks of documents.
+    Document,
+}
+
+/// One text that waits.
+#[derive(Debug)]
+pub struct Item<T> {
+    /// Its length in tokens.
+    pub tokens: usize,
+    /// When it came.
+    pub since: Instant,
+    /// What it is.
+    pub work: T,
+}
+
+/// What to do now that the model is idle.
+#[derive(Debug)]
+pub enum Next<T> {
+    /// Run these, longest row first or last: their order means nothing.
+    Run(Vec<Item<T>>),
+    /// Wait for company, but not past this time.
+    WaitUntil(Instant),
+    /// Nothing waits.
+    Idle,
+}
+
+/// A row that is more than half padding is not worth its place beside the others.
+const MAX_PADDING: usize = 2;
+/// After so many batches of queries in a row one of documents runs, if any wait.
+const QUERY_BATCHES_IN_A_ROW: usize = 8;
+
+/// What waits, oldest first in each class.
+#[derive(Debug)]
+pub struct Waiting<T> {
+    limits: BatchLimits,
+    queries: Vec<Item<T>>,
+    documents: Vec<Item<T>>,
+    tokens: usize,
+    query_batches: usize,
+}
+
+impl<T> Waiting<T> {
+    /// Nothing waits yet.
+    pub fn new(limits: BatchLimits) -> Self {
+        Self {
+            limits,
+            queries: Vec::new(),
+            documents: Vec::new(),
+            tokens: 0,
+            query_batches: 0,
+        }
+    }
+    /// Whether more may be taken in. What is taken in then may be one request's worth above the bound.
+    pub fn has_room(&self) -> bool {
+        self.tokens < self.limits.max_waiting_tokens
+    }
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.queries.is_empty() && self.documents.is_empty()
+    }
+    /// Puts a text behind the others of its class.
+    pub fn push(&mut self, class: Class, item: Item<T>) {
+        self.tokens += item.tokens;
+        match class {
+            Class::Query => self.queries.push(item),
+            Class::Document => self.documents.push(item),
+        }
+    }
+    /// Drops what nobody waits for any more.
+    pub fn retain(&mut self, wanted: impl Fn(&T) -> bool) {
+        for class in [&mut self.queries, &mut self.documents] {
+            class.retain(|item| wanted(&item.work));
+        }
+        self.recount();
+    }
+
+    /// What runs next.
+    ///
+    /// | what waits | next |
+    /// |---|---|
+    /// | nothing | idle |
+    /// | queries | a batch of queries, at once |
+    /// | queries and documents, after 8 batches of queries in a row | a batch of documents |
+    /// | documents for a full batch, or one that has waited its time | a batch of documents |
+    /// | fewer, all young | wait |
+    pub fn next(&mut self, now: Instant) -> Next<T> {
+        let starved = !self.documents.is_empty() && self.query_batches >= QUERY_BATCHES_IN_A_ROW;
+        if !self.queries.is_empty() && !starved {
+            self.query_batches += 1;
+            let batch = cut(&mut self.queries, &self.limits);
+            self.recount();
+            return Next::Run(batch);
+        }
+        let Some(oldest) = self.documents.first() else {
+            self.query_batches = 0;
+            return Next::Idle;
+        };
+        let deadline = oldest.since + self.limits.max_wait();
+        let tokens: usize = self.documents.iter().map(|item| item.tokens).sum();
+        let full = tokens >= self.limits.max_batch_tokens || self.documents.len() >= self.limits.max_batch_texts;
+        if full || starved || deadline <= now {
+            self.query_batches = 0;
+            let batch = cut(&mut self.documents, &self.limits);
+            self.recount();
+            Next::Run(batch)
+        } else {
+            Next::WaitUntil(deadline)
+        }
+    }
+
+    fn recount(&mut self) {
+        self.tokens = self.queries.iter().chain(&self.documents).map(|item| item.tokens).sum();
+    }
+}
+
+/// Takes the oldest text and those nearest to it in length, as many as the limits allow. Since the oldest always goes,
+/// no length waits for ever, however many of other lengths come.
+fn cut<T>(items: &mut Vec<Item<T>>, limits: &BatchLimits) -> Vec<Item<T>> {
+    let mut by_length: Vec<usize> = (0..items.len()).collect();
+    // Older before younger of the same length: the sort is stable.
+    by_length.sort_by_key(|&at| items[at].tokens);
+    let Some(anchor) = by_length.iter().position(|&at| at == 0) else {
+        return Vec::new();
+    };
+    let tokens = |place: usize| items[by_length[place]].tokens;
+    // The batch is by_length[from..to]; its longest row is its last.
+    let (mut from, mut to) = (anchor, anchor + 1);
+    let fits = |rows: usize, longest: usize| {
+        rows <= limits.max_batch_texts && rows.saturating_mul(longest) <= limits.max_batch_tokens
+    };
+    loop {
+        let rows = to - from + 1;
+        let longer = (to < by_length.len()).then(|| tokens(to));
+        let longer = longer.filter(|&longest| longest <= MAX_PADDING * tokens(from) && fits(rows, longest));
+        let shorter = (from > 0).then(|| tokens(from - 1));
+        let shorter = shorter.filter(|&short| tokens(to - 1) <= MAX_PADDING * short && fits(rows, tokens(to - 1)));
+        let away = |length: usize| length.abs_diff(tokens(anchor));
+        match (shorter, longer) {
+            (Some(short), Some(long)) if away(short) < away(long) => from -= 1,
+            (_, Some(_)) => to += 1,
+            (Some(_), None) => from -= 1,
+            (None, None) => break,
+        }
+    }
+    let mut chosen = by_length[from..to].to_vec();
+    chosen.sort_unstable();
+    let mut chosen = chosen.into_iter().peekable();
+    let (mut batch, mut rest) = (Vec::with_capacity(to - from), Vec::with_capacity(items.len()));
+    for (at, item) in items.drain(..).enumerate() {
+        match chosen.next_if_eq(&at) {
+            Some(_) => batch.push(item),
+            None => rest.push(item),
+        }
+    }
+    *items = rest;
+    batch
+}
+
+#[cfg(test)]
+#[path = "waiting_tests.rs"]
+mod tests;

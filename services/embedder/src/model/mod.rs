@@ -1,0 +1,184 @@
+//! The model: its directory, its tokenizer, what runs it, and the judge of what comes out.
+//!
+//! A model directory holds `model.onnx`, `tokenizer.json` and `model.toml` ([`Manifest`]). Loading verifies the
+//! checksum of the very bytes that then run, checks the graph's inputs and outputs, and embeds a canary.
+
+pub mod backend;
+pub mod canary;
+pub mod manifest;
+pub mod onnx;
+pub mod pooling;
+pub mod tokenizer;
+
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+pub use backend::{Backend, BackendError, Description};
+pub use manifest::Manifest;
+pub use pooling::{BadVector, Gate, Vector};
+pub use tokenizer::{TextError, Tokenizer, Tokens};
+
+use onnx::{OnnxBackend, OnnxOptions};
+
+/// The model file's name in a model directory.
+pub const MODEL_FILE: &str = "model.onnx";
+
+/// Why a model cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// A file of the model directory cannot be read.
+    #[error("reading {} failed; a model directory holds model.onnx, tokenizer.json and model.toml", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// `model.toml` says something that cannot be.
+    #[error("{} is not a model manifest: {what}", path.display())]
+    Manifest {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// The model file is another one than the manifest speaks of.
+    #[error(
+        "{} has sha256 {found}, its manifest says {expected}: the file is damaged or another export; fetch it again",
+        path.display()
+    )]
+    Checksum {
+        /// The file.
+        path: PathBuf,
+        /// What the manifest says.
+        expected: String,
+        /// What was found.
+        found: String,
+    },
+    /// `tokenizer.json` cannot be used.
+    #[error("{} is not a tokenizer: {what}", path.display())]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// The ONNX runtime cannot be loaded.
+    #[error("loading the ONNX runtime from {} failed: {what}", library.display())]
+    Runtime {
+        /// The shared library.
+        library: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// The runtime refuses the model.
+    #[error("the ONNX runtime cannot run the model: {what}")]
+    Session {
+        /// What it said.
+        what: String,
+    },
+    /// The model runs and gives nonsense.
+    #[error("the model does not pass its canary: {0}")]
+    Canary(String),
+}
+
+/// Where a model is and how to run it.
+#[derive(Debug, Clone)]
+pub struct ModelSource {
+    /// The model directory.
+    pub dir: PathBuf,
+    /// The ONNX runtime's shared library.
+    pub onnxruntime: PathBuf,
+    /// Threads to compute with; none takes as many as the machine offers.
+    pub threads: Option<usize>,
+}
+
+/// A model that has been verified and has embedded its canary.
+pub struct Loaded {
+    /// What its directory says.
+    pub manifest: Manifest,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// What runs it.
+    pub backend: Box<dyn Backend>,
+}
+
+impl Loaded {
+    /// Loads a model. Blocking work of a second or so.
+    pub fn load(source: &ModelSource) -> Result<Self, ModelError> {
+        let manifest = Manifest::read(&source.dir)?;
+        let tokenizer = Tokenizer::read(&source.dir, manifest.max_tokens)?;
+        let model = verified(&source.dir.join(MODEL_FILE), &manifest.sha256)?;
+        let backend = OnnxBackend::new(
+            &model,
+            OnnxOptions {
+                library: source.onnxruntime.clone(),
+                threads: source.threads.unwrap_or_else(available_threads),
+                dimensions: manifest.dimensions,
+                pad_id: tokenizer.pad_id(),
+            },
+        )?;
+        let mut loaded = Self {
+            manifest,
+            tokenizer,
+            backend: Box::new(backend),
+        };
+        let gate = loaded.gate();
+        canary::sing(&loaded.tokenizer, loaded.backend.as_mut(), gate).map_err(ModelError::Canary)?;
+        Ok(loaded)
+    }
+
+    /// The judge of its vectors.
+    pub fn gate(&self) -> Gate {
+        Gate {
+            dimensions: self.manifest.dimensions,
+            normalized: self.manifest.normalized,
+        }
+    }
+}
+
+fn available_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
+    std::fs::read(path).map_err(|source| ModelError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// A file's bytes, if they are the ones meant.
+fn verified(path: &Path, expected: &str) -> Result<Vec<u8>, ModelError> {
+    let bytes = read(path)?;
+    let found: String = Sha256::digest(&bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    if found == expected {
+        Ok(bytes)
+    } else {
+        Err(ModelError::Checksum {
+            path: path.to_owned(),
+            expected: expected.to_owned(),
+            found,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_file_than_the_manifest_means_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(MODEL_FILE);
+        std::fs::write(&path, "abc").unwrap();
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(verified(&path, abc).unwrap(), b"abc");
+        let error = verified(&path, &abc.replace('b', "c")).unwrap_err();
+        assert!(error.to_string().contains(abc), "{error}");
+    }
+}
