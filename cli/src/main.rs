@@ -1,1 +1,75 @@
-fn main() {}
+//! `millrace`: the local stack, and a client of the services wherever they run.
+//!
+//! [`commands`] has a file a command; [`stack`] brings the local stack up and keeps it alive; [`client`] finds the
+//! services; [`topics`] is what `up` and `topics apply` share; [`output`] is what people and programs see; [`exit`]
+//! says what the exit codes mean.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod client;
+mod commands;
+mod exit;
+mod files;
+mod output;
+mod retry;
+mod stack;
+mod topics;
+
+/// Documents into searchable vectors, through Kafka: run it here, or talk to it elsewhere
+#[derive(Debug, Parser)]
+#[command(name = "millrace", version, after_help = AFTER_HELP, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    target: client::Target,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Up(commands::up::Up),
+    Fetch(commands::fetch::Fetch),
+    Submit(commands::submit::Submit),
+    Search(commands::search::Search),
+    Status(commands::document::StatusOf),
+    Watch(commands::document::Watch),
+    Delete(commands::document::Delete),
+    Topics(commands::topics::Topics),
+    Run(commands::run::Run),
+}
+
+const AFTER_HELP: &str = "Begin with:
+  millrace up                             and, in another terminal:
+  millrace submit README.md --wait
+  millrace search \"what is a revision\"
+
+Exit codes:
+  0   done
+  1   it failed, or part of it: a document refused or FAILED, nothing known of a document, a stack that cannot start
+  2   the command line is not understood
+  64  a service's configuration is not usable
+  69  a service or broker does not answer
+  78  a service was fenced: another process has its instance name";
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let target = &cli.target;
+    let outcome = match cli.command {
+        Command::Run(run) => return commands::run::run(run).await,
+        Command::Up(up) => commands::up::run(up, target).await,
+        Command::Fetch(fetch) => commands::fetch::run(fetch).await,
+        Command::Submit(submit) => commands::submit::run(submit, target).await,
+        Command::Search(search) => commands::search::run(search, target).await,
+        Command::Status(status) => commands::document::status(status, target).await,
+        Command::Watch(watch) => commands::document::watch(watch, target).await,
+        Command::Delete(delete) => commands::document::delete(delete, target).await,
+        Command::Topics(topics) => commands::topics::run(topics, target).await,
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => exit::report(&e),
+    }
+}

@@ -1,0 +1,9 @@
+//! One file a command: its flags, its examples, its work.
+
+pub mod document;
+pub mod fetch;
+pub mod run;
+pub mod search;
+pub mod submit;
+pub mod topics;
+pub mod up;

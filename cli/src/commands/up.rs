@@ -1,0 +1,86 @@
+//! `millrace up`.
+
+use anyhow::Result;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::client::Target;
+use crate::output::{self, Progress};
+use crate::stack::{Interrupted, Options, Stack};
+
+/// Start the local stack: Kafka, a schema registry, the three services; stop it with Ctrl-C
+///
+/// Everything that the stack keeps lies under --dir: data, logs/, config/, pids/ and stack.json. A second start
+/// carries on where the first one stopped. What must be fetched is fetched once, into ~/.cache/millrace.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  millrace up                          then, in another terminal: millrace submit README.md --wait
+  millrace up --dir /tmp/second        another stack beside the first
+  millrace up --json                   one line on stdout when everything is ready:
+    {\"kafka\":\"127.0.0.1:17001\",\"registry\":\"http://127.0.0.1:17003/apis/ccompat/v7\",\"ingest\":\"http://127.0.0.1:17004\",…}
+  kill -9 $(cat .millrace/pids/embedder.pid)      it is started again; with --no-supervise it is not")]
+pub struct Up {
+    /// Print the addresses as one line of JSON on stdout when everything is ready
+    #[arg(long)]
+    json: bool,
+    /// Leave a part that dies dead
+    #[arg(long)]
+    no_supervise: bool,
+    /// Only broker and registry, with topics and schemas
+    #[arg(long, hide = true)]
+    no_services: bool,
+}
+
+/// Runs until a signal, or until a part is given up.
+pub async fn run(up: Up, target: &Target) -> Result<()> {
+    let interrupt = on_signal()?;
+    let progress = Progress::stderr();
+    let options = Options {
+        dir: target.dir.clone(),
+        supervise: !up.no_supervise,
+        services: !up.no_services,
+        progress: progress.clone(),
+    };
+    let mut stack = match Stack::start(options, &interrupt).await {
+        Ok(stack) => stack,
+        Err(e) if e.is::<Interrupted>() => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    if up.json {
+        output::json(&stack.addresses);
+    } else {
+        let a = &stack.addresses;
+        for (name, address) in [
+            ("kafka", &a.kafka),
+            ("registry", &a.registry),
+            ("ingest", &a.ingest),
+            ("embedder", &a.embedder),
+            ("indexer", &a.indexer),
+        ] {
+            output::line(format_args!("{name:<10} {address}"));
+        }
+    }
+    progress.line("ready; Ctrl-C stops everything");
+    let failure = tokio::select! {
+        () = interrupt.cancelled() => None,
+        failure = stack.failure() => Some(failure),
+    };
+    stack.stop().await?;
+    failure.map_or(Ok(()), Err)
+}
+
+/// A token that the first SIGINT or SIGTERM cancels. Further ones change nothing: stopping is bounded.
+pub fn on_signal() -> Result<CancellationToken> {
+    let token = CancellationToken::new();
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let asked = token.clone();
+    // Ends with the process: it owns nothing and nobody waits for it.
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        asked.cancel();
+    });
+    Ok(token)
+}

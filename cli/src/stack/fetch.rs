@@ -1,0 +1,326 @@
+//! Fetching the parts that are not ours: through Maven, once, into a cache of the user's.
+//!
+//! An entry of the cache is complete or absent: it is put together in a folder beside it and renamed. Maven unpacks
+//! too, so neither the JDK's `jar` nor an archive library is needed.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context, Result, anyhow, bail};
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+
+use super::needs;
+use crate::output::{Progress, Step};
+
+/// The cache's folder and what lies where in it.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+const MODEL: &str = "models/all-minilm-l6-v2-1.20.0-beta30";
+const MODEL_SHA256: &str = "759c3cd2b7fe7e93933ad23c4c9181b7396442a2ed746ec7c1d46192c469c46e";
+const TOKENIZER_SHA256: &str = "da0e79933b9ed51798a3ae27893d3c5fa4a201126cef75586296df9b4d2c62a0";
+const MODEL_MANIFEST: &str = include_str!("../../../deploy/local/model.toml");
+#[cfg(target_os = "macos")]
+const ONNX_LIBRARY: &str = "libonnxruntime.dylib";
+#[cfg(not(target_os = "macos"))]
+const ONNX_LIBRARY: &str = "libonnxruntime.so";
+
+struct Entry {
+    name: &'static str,
+    folder: &'static str,
+    pom: &'static str,
+    /// Downloaded, and kept by Maven in its own repository.
+    download_mib: u64,
+    /// Unpacked, in the cache.
+    disk_mib: u64,
+    /// Makes what Maven has put into the folder what the stack expects there.
+    arrange: fn(&Path) -> Result<()>,
+}
+
+const ENTRIES: [Entry; 4] = [
+    Entry {
+        name: "Apache Kafka 4.3.0",
+        folder: "kafka-4.3.0",
+        pom: include_str!("../../../deploy/local/kafka.pom.xml"),
+        download_mib: 44,
+        disk_mib: 44,
+        arrange: |folder| expect(folder, "kafka_2.13-4.3.0.jar"),
+    },
+    Entry {
+        name: "Apicurio registry 3.0.9",
+        folder: "apicurio-3.0.9",
+        pom: include_str!("../../../deploy/local/apicurio.pom.xml"),
+        download_mib: 104,
+        disk_mib: 125,
+        arrange: |folder| expect(folder, REGISTRY_JAR),
+    },
+    Entry {
+        name: "ONNX runtime 1.29.0",
+        folder: "onnxruntime-1.29.0",
+        pom: include_str!("../../../deploy/local/onnxruntime.pom.xml"),
+        download_mib: 52,
+        disk_mib: 42,
+        arrange: arrange_onnxruntime,
+    },
+    Entry {
+        name: "all-MiniLM-L6-v2",
+        folder: MODEL,
+        pom: include_str!("../../../deploy/local/model.pom.xml"),
+        download_mib: 80,
+        disk_mib: 87,
+        arrange: arrange_model,
+    },
+];
+
+const REGISTRY_JAR: &str = "apicurio-registry-app-3.0.9-runner.jar";
+
+impl Cache {
+    /// `$MILLRACE_CACHE`, else `$XDG_CACHE_HOME/millrace`, else `~/.cache/millrace`.
+    pub fn of_user() -> Result<Self> {
+        let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let root = set("MILLRACE_CACHE")
+            .or_else(|| set("XDG_CACHE_HOME").map(|base| base.join("millrace")))
+            .or_else(|| set("HOME").map(|home| home.join(".cache/millrace")))
+            .ok_or_else(|| anyhow!("neither MILLRACE_CACHE nor HOME is set: set MILLRACE_CACHE to a directory"))?;
+        Ok(Self {
+            root: std::path::absolute(root)?,
+        })
+    }
+    /// Class path of the broker.
+    pub fn kafka_class_path(&self) -> String {
+        format!("{}/*", self.root.join("kafka-4.3.0").display())
+    }
+    /// The registry's executable jar.
+    pub fn registry_jar(&self) -> PathBuf {
+        self.root.join("apicurio-3.0.9").join(REGISTRY_JAR)
+    }
+    /// The runtime's shared library.
+    pub fn onnxruntime(&self) -> PathBuf {
+        self.root.join("onnxruntime-1.29.0").join(ONNX_LIBRARY)
+    }
+    /// Folder of the model: `model.onnx`, `tokenizer.json`, `model.toml`.
+    pub fn model(&self) -> PathBuf {
+        self.root.join(MODEL)
+    }
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn missing(&self) -> Vec<&'static Entry> {
+        ENTRIES.iter().filter(|e| !self.root.join(e.folder).is_dir()).collect()
+    }
+
+    /// Fetches what the cache lacks; does nothing, quickly, when it lacks nothing.
+    pub async fn fill(&self, progress: &Progress) -> Result<()> {
+        if self.missing().is_empty() {
+            return Ok(());
+        }
+        needs::maven().await?;
+        fs::create_dir_all(&self.root)
+            .with_context(|| format!("cannot make the cache directory {}", self.root.display()))?;
+        let _lock = self.lock(progress).await?;
+        let missing = self.missing();
+        let mib = missing.iter().map(|e| e.download_mib + e.disk_mib).sum();
+        needs::space(
+            &self.root,
+            mib,
+            "the parts to fetch",
+            "set MILLRACE_CACHE to a directory on another disk",
+        )?;
+        for entry in missing {
+            let step = progress.step(entry.name);
+            step.say(format!("fetching about {} MiB through Maven", entry.download_mib));
+            self.fetch(entry, &step)
+                .await
+                .with_context(|| format!("cannot fetch {}", entry.name))?;
+            step.done("fetched");
+        }
+        Ok(())
+    }
+
+    async fn lock(&self, progress: &Progress) -> Result<File> {
+        let path = self.root.join("lock");
+        let file = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        if file.try_lock().is_err() {
+            progress.line("waiting for another millrace that is fetching into the same cache");
+        }
+        tokio::task::spawn_blocking(move || file.lock().map(|()| file))
+            .await?
+            .with_context(|| format!("cannot lock {}", path.display()))
+    }
+
+    async fn fetch(&self, entry: &'static Entry, step: &Step) -> Result<()> {
+        let target = self.root.join(entry.folder);
+        let partial = self.root.join("partial");
+        // Left there by one that was killed; the lock says that nobody works in it.
+        match fs::remove_dir_all(&partial) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(e).with_context(|| format!("cannot remove {}", partial.display()));
+            }
+            _ => {}
+        }
+        let out = partial.join("out");
+        fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+        let pom = partial.join("pom.xml");
+        fs::write(&pom, entry.pom).with_context(|| format!("cannot write {}", pom.display()))?;
+        self.maven(&pom, &out, step).await?;
+        step.say("checking");
+        let arranged = out.clone();
+        tokio::task::spawn_blocking(move || {
+            let _ = fs::remove_dir_all(arranged.join(".markers"));
+            (entry.arrange)(&arranged)
+        })
+        .await??;
+        if let Some(parent) = target.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::rename(&out, &target).with_context(|| format!("cannot put {} in place", target.display()))?;
+        let _ = fs::remove_dir_all(&partial);
+        Ok(())
+    }
+
+    async fn maven(&self, pom: &Path, out: &Path, step: &Step) -> Result<()> {
+        let log = self.root.join("maven.log");
+        let mut maven = Command::new("mvn")
+            .args(["-B", "-f"])
+            .arg(pom)
+            .arg(format!("-Dout={}", out.display()))
+            .arg(format!("-Dplatform={}", platform()?))
+            .arg("initialize")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::create(&log).with_context(|| format!("cannot write {}", log.display()))?)
+            .kill_on_drop(true)
+            .process_group(0)
+            .spawn()
+            .context("cannot start mvn")?;
+        let stdout = maven.stdout.take().ok_or_else(|| anyhow!("mvn has no stdout"))?;
+        let mut lines = BufReader::new(stdout).lines();
+        let mut said = String::new();
+        let mut first_error = None;
+        while let Some(line) = lines.next_line().await? {
+            if let Some(file) = downloading(&line) {
+                step.tick(format!("downloading {file}"));
+            }
+            if first_error.is_none() {
+                first_error = line.strip_prefix("[ERROR] ").map(str::to_owned);
+            }
+            said.push_str(&line);
+            said.push('\n');
+        }
+        let status = maven.wait().await?;
+        if !status.success() {
+            let stderr = fs::read_to_string(&log).unwrap_or_default();
+            fs::write(&log, format!("{said}{stderr}"))?;
+            let why = first_error.or_else(|| stderr.lines().next().map(str::to_owned));
+            bail!(
+                "Maven says: {} (all of it: {})",
+                why.unwrap_or_else(|| status.to_string()),
+                log.display()
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The file that a line of Maven's says it downloads.
+fn downloading(line: &str) -> Option<&str> {
+    let line = line.strip_prefix("[INFO] ").unwrap_or(line);
+    line.strip_prefix("Downloading from ")?.rsplit('/').next()
+}
+
+fn platform() -> Result<&'static str> {
+    match (std::env::consts::OS, std::env::consts::ARCH) {
+        ("linux", "x86_64") => Ok("linux-x64"),
+        ("linux", "aarch64") => Ok("linux-aarch64"),
+        ("macos", "aarch64") => Ok("osx-aarch64"),
+        (os, arch) => bail!("the ONNX runtime is not published for {os} on {arch}: the local stack cannot run here"),
+    }
+}
+
+fn expect(folder: &Path, file: &str) -> Result<()> {
+    if folder.join(file).is_file() {
+        Ok(())
+    } else {
+        bail!("Maven put no {file} into {}", folder.display())
+    }
+}
+
+fn arrange_onnxruntime(folder: &Path) -> Result<()> {
+    let native = format!("ai/onnxruntime/native/{}/{ONNX_LIBRARY}", platform()?);
+    expect(folder, &native)?;
+    fs::rename(folder.join(native), folder.join(ONNX_LIBRARY))?;
+    fs::remove_dir_all(folder.join("ai"))?;
+    Ok(())
+}
+
+fn arrange_model(folder: &Path) -> Result<()> {
+    for (from, to, sha256) in [
+        ("all-minilm-l6-v2.onnx", "model.onnx", MODEL_SHA256),
+        ("all-minilm-l6-v2-tokenizer.json", "tokenizer.json", TOKENIZER_SHA256),
+    ] {
+        expect(folder, from)?;
+        verify(&folder.join(from), sha256)?;
+        fs::rename(folder.join(from), folder.join(to))?;
+    }
+    fs::write(folder.join("model.toml"), MODEL_MANIFEST)?;
+    Ok(())
+}
+
+fn verify(file: &Path, expected: &str) -> Result<()> {
+    let mut hash = Sha256::new();
+    std::io::copy(&mut File::open(file)?, &mut hash)?;
+    let found = format!("{:x}", hash.finalize());
+    if found != expected {
+        bail!(
+            "{} has the sha256 {found}, expected {expected}: what was downloaded is damaged or not what it should be; \
+             delete the artifact from Maven's repository (~/.m2) and try again",
+            file.file_name().unwrap_or_default().display()
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_checksum_is_refused_with_both_sums() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("all-minilm-l6-v2.onnx"), "abc").unwrap();
+        let refused = arrange_model(dir.path()).unwrap_err().to_string();
+        assert!(
+            refused.contains(MODEL_SHA256) && refused.contains("ba7816bf"),
+            "{refused}"
+        );
+        assert!(!dir.path().join("model.onnx").exists());
+    }
+
+    #[test]
+    fn the_manifest_names_the_model_that_is_checked() {
+        let manifest: toml::Table = MODEL_MANIFEST.parse().unwrap();
+        assert_eq!(manifest["sha256"].as_str(), Some(MODEL_SHA256));
+        assert_eq!(manifest["dimensions"].as_integer(), Some(384));
+    }
+
+    #[test]
+    fn downloads_are_seen_in_both_of_mavens_dialects() {
+        let url = "https://repo.maven.apache.org/maven2/a/b-1.jar";
+        assert_eq!(
+            downloading(&format!("[INFO] Downloading from central: {url}")),
+            Some("b-1.jar")
+        );
+        assert_eq!(
+            downloading(&format!("Downloading from central: {url}")),
+            Some("b-1.jar")
+        );
+        assert_eq!(downloading("[INFO] Building kafka 1"), None);
+    }
+}

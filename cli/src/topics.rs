@@ -1,0 +1,153 @@
+//! The topics as they must be: created where they lack, refused where they differ in what can never change.
+
+use anyhow::{Context, Result, bail};
+use millrace_events::Epoch;
+use millrace_events::topics::{ALL, Cleanup, PARTITIONS, Topic};
+use millrace_kafka::{Admin, Created, NewTopic, TopicInfo};
+use millrace_schema::Registry;
+
+/// One topic after [`apply`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// Its name, epoch included.
+    pub name: String,
+    /// Replicas of each partition.
+    pub replication: i32,
+    /// Whether it is new.
+    pub created: bool,
+}
+
+/// Replicas where the caller does not say: three brokers can lose one without a gap in what is promised.
+pub fn default_replication(brokers: usize) -> i32 {
+    if brokers >= 3 { 3 } else { 1 }
+}
+
+/// Creates the topics that lack. Does nothing, and says so, when all are there.
+pub async fn apply(admin: &Admin, epoch: Epoch, replication: Option<i32>) -> Result<Vec<Applied>> {
+    let brokers = admin.brokers().await?;
+    let replication = match replication {
+        Some(wanted) if usize::try_from(wanted).is_ok_and(|w| (1..=brokers).contains(&w)) => wanted,
+        Some(wanted) => bail!("a replication factor of {wanted} is not possible: the cluster has {brokers} brokers"),
+        None => default_replication(brokers),
+    };
+    let existing = admin.topics().await?;
+    for topic in &ALL {
+        refuse_other_partitions(&topic.in_epoch(epoch), &existing)?;
+    }
+    let mut applied = Vec::new();
+    for topic in &ALL {
+        let name = topic.in_epoch(epoch);
+        let found = existing.iter().find(|t| t.name == name).map(|t| t.replication);
+        let created = match found {
+            Some(_) => false,
+            None => {
+                let new = NewTopic {
+                    name: name.clone(),
+                    partitions: PARTITIONS,
+                    replication,
+                    config: config(topic, replication),
+                };
+                let created = admin
+                    .create(new)
+                    .await
+                    .with_context(|| format!("cannot create {name}"))?;
+                created == Created::Created
+            }
+        };
+        applied.push(Applied {
+            name,
+            replication: found.unwrap_or(replication),
+            created,
+        });
+    }
+    Ok(applied)
+}
+
+/// A key's partition is part of the contract: with another count its documents would lose their order.
+fn refuse_other_partitions(name: &str, existing: &[TopicInfo]) -> Result<()> {
+    match existing.iter().find(|t| t.name == name) {
+        Some(topic) if topic.partitions != PARTITIONS => bail!(
+            "the topic {name} has {} partitions, not {PARTITIONS}: the partition of a document is fixed for an epoch; \
+             stop accepting, drain, and start the next epoch, or delete the topic if it holds nothing",
+            topic.partitions
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// A topic's settings. One in-sync replica less than replicas lets a broker restart without a refusal.
+pub fn config(topic: &Topic, replication: i32) -> Vec<(String, String)> {
+    let min_isr = if replication >= 3 { 2 } else { 1 };
+    let mut config = vec![
+        ("max.message.bytes".to_owned(), topic.max_record_bytes.to_string()),
+        ("min.insync.replicas".to_owned(), min_isr.to_string()),
+        ("unclean.leader.election.enable".to_owned(), "false".to_owned()),
+    ];
+    match topic.cleanup {
+        Cleanup::Delete(after) => {
+            config.push(("cleanup.policy".to_owned(), "delete".to_owned()));
+            config.push(("retention.ms".to_owned(), after.as_millis().to_string()));
+        }
+        Cleanup::Compact => config.push(("cleanup.policy".to_owned(), "compact".to_owned())),
+    }
+    config
+}
+
+/// Registers the topics' schemas, compatibility first; services look theirs up and never register. Says how many.
+pub async fn register(registry: &Registry) -> Result<usize> {
+    let mut count = 0;
+    for topic in &ALL {
+        let Some(schema) = topic.schema else { continue };
+        let subject = topic.subject();
+        registry
+            .set_compatibility(&subject, "FULL_TRANSITIVE")
+            .await
+            .with_context(|| subject.clone())?;
+        registry
+            .register(&subject, schema)
+            .await
+            .with_context(|| subject.clone())?;
+        count += 1;
+    }
+    Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millrace_events::topics::{DLQ, STATUS, SUBMITTED};
+
+    #[test]
+    fn settings_follow_the_table_of_topics() {
+        let has = |topic: &Topic, replication, name: &str, value: &str| {
+            config(topic, replication).contains(&(name.to_owned(), value.to_owned()))
+        };
+        assert!(has(&SUBMITTED, 1, "retention.ms", "604800000"));
+        assert!(has(&SUBMITTED, 1, "min.insync.replicas", "1"));
+        assert!(has(&SUBMITTED, 3, "min.insync.replicas", "2"));
+        assert!(has(&STATUS, 3, "cleanup.policy", "compact"));
+        assert!(has(&DLQ, 3, "max.message.bytes", "8388608"));
+    }
+
+    #[test]
+    fn another_partition_count_is_refused() {
+        let topic = |partitions| {
+            [TopicInfo {
+                name: "documents.parsed".to_owned(),
+                partitions,
+                replication: 1,
+            }]
+        };
+        assert!(refuse_other_partitions("documents.parsed", &topic(12)).is_ok());
+        assert!(refuse_other_partitions("documents.dlq", &topic(6)).is_ok());
+        let refused = refuse_other_partitions("documents.parsed", &topic(6))
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains("6 partitions, not 12"), "{refused}");
+    }
+
+    #[test]
+    fn three_brokers_are_needed_for_three_replicas() {
+        assert_eq!([1, 2, 3, 9].map(default_replication), [1, 1, 3, 3]);
+    }
+}
