@@ -8,8 +8,16 @@
 //! - The model file that runs is the one that the manifest's sha256 means.
 //!
 //! Parts: [`model`] (directory, tokenizer, ONNX runtime, pooling, gate), [`batch`] (who shares the model, and when),
-//! [`bench`] (what the model alone reaches).
+//! [`pipeline`] (the embed stage), [`grpc`] (queries), [`app`] (puts all together), [`bench`] (what the model alone
+//! reaches).
 
+pub mod app;
 pub mod batch;
 pub mod bench;
+pub mod config;
+pub mod grpc;
 pub mod model;
+pub mod pipeline;
+
+pub use app::{AppError, run};
+pub use config::Config;

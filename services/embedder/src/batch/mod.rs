@@ -206,4 +206,6 @@ impl Embedder {
 }
 
 #[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
 mod tests;

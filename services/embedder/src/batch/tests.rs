@@ -1,12 +1,9 @@
 //! The owner with a test in the model's place, and the whole batcher around a fake backend.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
 use super::engine::{Done, InputError, Job};
 use super::owner::Place;
 use super::*;
-use crate::model::{Backend, BackendError, Gate, Manifest, Tokens, tokenizer};
+use crate::model::{Gate, Tokens};
 
 fn tokens(len: usize) -> Tokens {
     Tokens {
@@ -196,72 +193,13 @@ async fn an_idle_model_is_asked_its_canary() {
     });
 }
 
-/// Counts `a`s and `b`s. Fails on three `b`s, on everything while it is broken, and panics on four.
-struct Fake {
-    broken: Arc<AtomicBool>,
-    calls: Arc<AtomicUsize>,
-}
-
-impl Backend for Fake {
-    fn embed(&mut self, inputs: &[&Tokens]) -> Result<Vec<Vec<f32>>, BackendError> {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        if self.broken.load(Ordering::Relaxed) {
-            return Err(BackendError("the device is gone".into()));
-        }
-        let count = |input: &Tokens, id| input.ids.iter().filter(|found| **found == id).count();
-        // The canary's sentences have neither.
-        if inputs.iter().all(|input| count(input, 1) + count(input, 2) == 0) {
-            return Ok(vec![vec![1.0, 0.0], vec![1.0, 0.1], vec![0.0, 1.0]]);
-        }
-        match inputs.iter().map(|input| count(input, 2)).max() {
-            Some(3) => Err(BackendError("three".into())),
-            Some(4) => panic!("four"),
-            _ => Ok(inputs
-                .iter()
-                .map(|input| vec![count(input, 1) as f32, count(input, 2) as f32])
-                .collect()),
-        }
-    }
-
-    fn describe(&self) -> Description {
-        Description {
-            name: "fake",
-            version: "1".into(),
-            device: "test",
-            threads: 1,
-        }
-    }
-}
-
-fn fake() -> (Embedder, Batcher, Arc<AtomicBool>, Arc<AtomicUsize>) {
-    let (broken, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let model = Loaded {
-        manifest: Manifest {
-            id: "fake".into(),
-            dtype: "f32".into(),
-            dimensions: 2,
-            pooling: crate::model::manifest::Pooling::Mean,
-            normalized: false,
-            max_tokens: 16,
-            sha256: "0".repeat(64),
-        },
-        tokenizer: tokenizer::tests::trapped(16),
-        backend: Box::new(Fake {
-            broken: broken.clone(),
-            calls: calls.clone(),
-        }),
-    };
-    let (embedder, batcher) = batcher(model, limits());
-    (embedder, batcher, broken, calls)
-}
-
 fn texts(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
 }
 
 #[tokio::test]
 async fn vectors_come_back_in_the_order_of_their_texts() {
-    let (embedder, batcher, ..) = fake();
+    let (embedder, batcher, _) = fake::batcher();
     let test = async move {
         let asked = texts(&["a a a a a a", "a", "a a a", "b a"]);
         let vectors = embedder.embed(asked, Class::Document).await.unwrap();
@@ -275,7 +213,7 @@ async fn vectors_come_back_in_the_order_of_their_texts() {
 
 #[tokio::test]
 async fn a_text_that_does_not_fit_is_named_and_nothing_runs() {
-    let (embedder, batcher, _, calls) = fake();
+    let (embedder, batcher, fake) = fake::batcher();
     let test = async move {
         for (bad, expected) in [
             (" ".to_owned(), TextError::Empty),
@@ -296,7 +234,7 @@ async fn a_text_that_does_not_fit_is_named_and_nothing_runs() {
                 })
             );
         }
-        assert_eq!(calls.load(Ordering::Relaxed), 0);
+        assert_eq!(fake.calls(), 0);
     };
     let (ended, ()) = tokio::join!(batcher.run(), test);
     ended.unwrap();
@@ -304,7 +242,7 @@ async fn a_text_that_does_not_fit_is_named_and_nothing_runs() {
 
 #[tokio::test]
 async fn one_bad_text_costs_nobody_else_their_vector() {
-    let (embedder, batcher, ..) = fake();
+    let (embedder, batcher, _) = fake::batcher();
     let test = async move {
         let ask = |text: &str| embedder.embed(texts(&[text]), Class::Document);
         let zero = embedder.embed(texts(&["a", "x a", "x x a"]), Class::Document);
@@ -322,15 +260,15 @@ async fn one_bad_text_costs_nobody_else_their_vector() {
 
 #[tokio::test]
 async fn a_broken_model_is_not_the_texts_fault_and_comes_back() {
-    let (embedder, batcher, broken, _) = fake();
+    let (embedder, batcher, fake) = fake::batcher();
     let test = async move {
-        broken.store(true, Ordering::Relaxed);
+        fake.break_down(true);
         let result = embedder.embed(texts(&["a"]), Class::Query).await;
         assert_eq!(result, Err(EmbedError::ModelBroken("the device is gone".into())));
         let mut health = embedder.health();
         assert!(matches!(&*health.borrow_and_update(), Health::Broken(_)));
         // No caller comes; the canary finds out.
-        broken.store(false, Ordering::Relaxed);
+        fake.break_down(false);
         let limit = std::time::Duration::from_secs(30);
         tokio::time::timeout(limit, health.wait_for(|health| *health == Health::Good))
             .await
@@ -344,7 +282,7 @@ async fn a_broken_model_is_not_the_texts_fault_and_comes_back() {
 
 #[tokio::test]
 async fn a_dead_thread_ends_the_batcher_and_its_callers() {
-    let (embedder, batcher, ..) = fake();
+    let (embedder, batcher, _) = fake::batcher();
     let asked = embedder.embed(texts(&["b b b b"]), Class::Query);
     let (ended, result) = tokio::join!(batcher.run(), asked);
     assert!(matches!(ended, Err(BatchError::ModelThread)));

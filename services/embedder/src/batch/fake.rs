@@ -1,0 +1,82 @@
+//! A backend for tests: counts `a`s and `b`s, fails when told to.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use super::{BatchLimits, Batcher, Embedder};
+use crate::model::manifest::Pooling;
+use crate::model::{Backend, BackendError, Description, Loaded, Manifest, Tokens, tokenizer};
+
+/// Gives `[a, b]`, how often each is in a text. Fails on three `b`s, panics on four, and fails on everything while it
+/// is broken. Takes 16 tokens.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Fake {
+    broken: Arc<AtomicBool>,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Fake {
+    pub(crate) fn break_down(&self, broken: bool) {
+        self.broken.store(broken, Ordering::Relaxed);
+    }
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+}
+
+impl Backend for Fake {
+    fn embed(&mut self, inputs: &[&Tokens]) -> Result<Vec<Vec<f32>>, BackendError> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        if self.broken.load(Ordering::Relaxed) {
+            return Err(BackendError("the device is gone".into()));
+        }
+        let count = |input: &Tokens, id| input.ids.iter().filter(|found| **found == id).count();
+        // The canary's sentences have neither.
+        if inputs.iter().all(|input| count(input, 1) + count(input, 2) == 0) {
+            return Ok(vec![vec![1.0, 0.0], vec![1.0, 0.1], vec![0.0, 1.0]]);
+        }
+        match inputs.iter().map(|input| count(input, 2)).max() {
+            Some(3) => Err(BackendError("three".into())),
+            Some(4) => panic!("four"),
+            _ => Ok(inputs
+                .iter()
+                .map(|input| vec![count(input, 1) as f32, count(input, 2) as f32])
+                .collect()),
+        }
+    }
+
+    fn describe(&self) -> Description {
+        Description {
+            name: "fake",
+            version: "1".into(),
+            device: "test",
+            threads: 1,
+        }
+    }
+}
+
+/// A batcher around a [`Fake`], with small limits.
+pub(crate) fn batcher() -> (Embedder, Batcher, Fake) {
+    let fake = Fake::default();
+    let model = Loaded {
+        manifest: Manifest {
+            id: "fake".into(),
+            dtype: "f32".into(),
+            dimensions: 2,
+            pooling: Pooling::Mean,
+            normalized: false,
+            max_tokens: 16,
+            sha256: "0".repeat(64),
+        },
+        tokenizer: tokenizer::tests::trapped(16),
+        backend: Box::new(fake.clone()),
+    };
+    let limits = BatchLimits {
+        max_batch_tokens: 100,
+        max_waiting_tokens: 300,
+        queue_requests: 2,
+        ..BatchLimits::default()
+    };
+    let (embedder, batcher) = super::batcher(model, limits);
+    (embedder, batcher, fake)
+}

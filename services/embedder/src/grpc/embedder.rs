@@ -1,0 +1,192 @@
+//! `EmbedderService`: vectors for queries, and which model gives them.
+
+use std::time::Duration;
+
+use millrace_api::embedder::v1 as api;
+use millrace_api::embedder::v1::embedder_service_server::{EmbedderService, EmbedderServiceServer};
+use millrace_rpc::error::{self, Rejection};
+use millrace_runtime::server::MAX_MESSAGE_BYTES;
+use tonic::{Request, Response, Status};
+
+use crate::batch::{Class, EmbedError, Embedder};
+use crate::model::TextError;
+
+/// Texts of one call.
+const MAX_TEXTS: usize = 64;
+/// About the time of a few batches: the queue has moved by then.
+const RETRY_WHEN_BUSY: Duration = Duration::from_millis(500);
+/// A broken model is asked again this often.
+const RETRY_WHEN_BROKEN: Duration = Duration::from_secs(2);
+
+/// Answers `EmbedderService` from the batcher.
+#[derive(Debug, Clone)]
+pub struct EmbedderGrpc {
+    embedder: Embedder,
+}
+
+impl EmbedderGrpc {
+    /// Over a batcher's handle.
+    pub fn new(embedder: Embedder) -> Self {
+        Self { embedder }
+    }
+    /// The gRPC service.
+    pub fn server(self) -> EmbedderServiceServer<Self> {
+        EmbedderServiceServer::new(self)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+    fn model(&self) -> api::Model {
+        let model = &self.embedder.info().model;
+        api::Model {
+            id: model.id.clone(),
+            revision: model.revision.clone(),
+            dimensions: model.dimensions,
+            dtype: model.dtype.clone(),
+            normalized: model.normalized,
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl EmbedderService for EmbedderGrpc {
+    async fn embed(&self, request: Request<api::EmbedRequest>) -> Result<Response<api::EmbedResponse>, Status> {
+        let texts = request.into_inner().texts;
+        if !(1..=MAX_TEXTS).contains(&texts.len()) {
+            let message = format!("1 to {MAX_TEXTS} texts a call, these are {}", texts.len());
+            return Err(error::invalid_field("texts", "TEXT_COUNT", message).into());
+        }
+        let vectors = self.embedder.embed(texts, Class::Query).await.map_err(rejection)?;
+        let embeddings = vectors
+            .into_iter()
+            .map(|vector| api::Embedding {
+                values: vector.into_values(),
+            })
+            .collect();
+        Ok(Response::new(api::EmbedResponse {
+            embeddings,
+            model: Some(self.model()),
+        }))
+    }
+
+    async fn get_model(
+        &self,
+        _request: Request<api::GetModelRequest>,
+    ) -> Result<Response<api::GetModelResponse>, Status> {
+        let info = self.embedder.info();
+        Ok(Response::new(api::GetModelResponse {
+            model: Some(self.model()),
+            max_tokens: i32::try_from(info.max_tokens).unwrap_or(i32::MAX),
+            backend: info.backend.name.to_owned(),
+            device: info.backend.device.to_owned(),
+        }))
+    }
+}
+
+fn rejection(refused: EmbedError) -> Rejection {
+    match refused {
+        EmbedError::Text { index, source } => text_rejection(index, &source),
+        EmbedError::Rejected { .. } => error::internal("MODEL_FAILED", refused),
+        EmbedError::Busy => {
+            error::resource_exhausted("EMBEDDER_BUSY", "too many queries wait for the model", RETRY_WHEN_BUSY)
+        }
+        EmbedError::ModelBroken(_) => {
+            error::unavailable("MODEL_UNAVAILABLE", "the model does not compute", RETRY_WHEN_BROKEN)
+        }
+        EmbedError::Stopped => {
+            error::unavailable("DRAINING", "the process is leaving: ask another one", RETRY_WHEN_BUSY)
+        }
+    }
+}
+
+fn text_rejection(index: usize, refused: &TextError) -> Rejection {
+    let field = format!("texts[{index}]");
+    let message = refused.to_string();
+    match refused {
+        TextError::Empty => error::invalid_field(field, "TEXT_EMPTY", message),
+        TextError::TooManyTokens { tokens, max_tokens } => error::invalid_field(field, "TEXT_TOO_LONG", message)
+            .with("tokens", tokens)
+            .with("max_tokens", max_tokens),
+        TextError::TooManyBytes { bytes, max_bytes } => error::invalid_field(field, "TEXT_TOO_LONG", message)
+            .with("bytes", bytes)
+            .with("max_bytes", max_bytes),
+        TextError::Refused(_) => error::invalid_field(field, "TEXT_REFUSED", message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+    use tonic_types::StatusExt;
+
+    use super::*;
+    use crate::batch::fake::{self, Fake};
+
+    async fn with_service<F: Future<Output = ()>>(test: impl FnOnce(EmbedderGrpc, Fake) -> F) {
+        let (embedder, batcher, fake) = fake::batcher();
+        let (ended, ()) = tokio::join!(batcher.run(), test(EmbedderGrpc::new(embedder), fake));
+        ended.unwrap();
+    }
+
+    async fn embed(service: &EmbedderGrpc, texts: &[&str]) -> Result<api::EmbedResponse, Status> {
+        let texts = texts.iter().map(|text| (*text).to_owned()).collect();
+        let response = service.embed(Request::new(api::EmbedRequest { texts })).await?;
+        Ok(response.into_inner())
+    }
+
+    #[tokio::test]
+    async fn texts_become_vectors_and_the_model_is_told() {
+        with_service(|service, _| async move {
+            let response = embed(&service, &["a a", "b"]).await.unwrap();
+            let values: Vec<_> = response.embeddings.into_iter().map(|e| e.values).collect();
+            assert_eq!(values, [[2.0, 0.0], [0.0, 1.0]]);
+            let request = Request::new(api::GetModelRequest {});
+            let told = service.get_model(request).await.unwrap().into_inner();
+            assert_eq!(told.model, response.model);
+            assert_eq!((told.max_tokens, told.backend.as_str()), (16, "fake"));
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_a_request_is_named_by_field() {
+        with_service(|service, _| async move {
+            let many = vec!["a"; 65];
+            let long = "a ".repeat(17);
+            for (texts, field, reason) in [
+                (&[][..], "texts", "TEXT_COUNT"),
+                (&many[..], "texts", "TEXT_COUNT"),
+                (&["a", "a", "a", " "][..], "texts[3]", "TEXT_EMPTY"),
+                (&["a", &long][..], "texts[1]", "TEXT_TOO_LONG"),
+            ] {
+                let status = embed(&service, texts).await.unwrap_err();
+                assert_eq!(status.code(), Code::InvalidArgument);
+                let details = status.get_error_details();
+                assert_eq!(details.error_info().unwrap().reason, reason);
+                assert_eq!(details.bad_request().unwrap().field_violations[0].field, field);
+            }
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_broken_model_is_unavailable_and_says_nothing_of_its_inside() {
+        with_service(|service, fake| async move {
+            fake.break_down(true);
+            let status = embed(&service, &["a"]).await.unwrap_err();
+            assert_eq!(status.code(), Code::Unavailable);
+            assert!(status.get_error_details().retry_info().is_some());
+            assert!(!status.message().contains("device"), "{}", status.message());
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_text_that_the_model_fails_on_is_our_fault() {
+        with_service(|service, _| async move {
+            let status = embed(&service, &["a", "b b b"]).await.unwrap_err();
+            assert_eq!(status.code(), Code::Internal);
+            assert!(!status.message().contains("three"), "{}", status.message());
+        })
+        .await;
+    }
+}

@@ -1,0 +1,5 @@
+//! Adapters: request → domain → status.
+
+mod embedder;
+
+pub use embedder::EmbedderGrpc;

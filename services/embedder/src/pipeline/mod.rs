@@ -1,0 +1,3 @@
+//! The service's stages, testable with no network.
+
+pub mod embed;
