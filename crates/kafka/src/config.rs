@@ -143,7 +143,7 @@ impl KafkaConfig {
             // librdkafka wants a name even where no group is joined and nothing is committed.
             .set("group.id", name)
             .set("auto.offset.reset", "earliest")
-            .set("enable.partition.eof", "true");
+            .set("statistics.interval.ms", "200");
         Ok(client)
     }
 }

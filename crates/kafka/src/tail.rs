@@ -1,12 +1,14 @@
 //! Reads a whole topic without a consumer group: for replicas that keep their own offsets.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
+use rdkafka::statistics::Statistics;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
@@ -32,11 +34,11 @@ pub struct TailConfig {
 pub enum TailEvent {
     /// A record.
     Record(Delivery),
-    /// Everything that stood in the partition was handed over; comes again each time its end is reached.
+    /// Everything committed that stood in the partition was handed over; comes again each time its end has moved.
     CaughtUp {
         /// The partition.
         partition: i32,
-        /// Where reading goes on.
+        /// Where reading goes on: the partition's end, transaction markers included.
         next_offset: i64,
     },
 }
@@ -61,13 +63,64 @@ impl Drop for Tail {
     }
 }
 
+/// Learns from the client's statistics where everything was handed over: they count transaction markers, which no record
+/// tells of. Its callbacks run inside `poll`, behind every record handed over before.
+struct Context {
+    events: mpsc::Sender<TailEvent>,
+    positions: Mutex<HashMap<i32, Seen>>,
+}
+
+/// What the last statistics said of a partition.
+#[derive(Clone, Copy, PartialEq)]
+struct Seen {
+    next_offset: i64,
+    told: bool,
+}
+
+impl ClientContext for Context {
+    fn stats(&self, statistics: Statistics) {
+        let Ok(mut positions) = self.positions.lock() else { return };
+        for partition in statistics.topics.values().flat_map(|topic| topic.partitions.values()) {
+            let next_offset = partition.next_offset;
+            let at_end = partition.partition >= 0
+                && partition.fetch_state == "active"
+                && partition.fetchq_cnt == 0
+                && partition.ls_offset >= 0
+                && next_offset >= partition.ls_offset;
+            let seen = positions.get(&partition.partition).copied();
+            // Twice in a row: once could fall between a fetch and its hand-over.
+            let told = match seen {
+                Some(seen) if at_end && seen.next_offset == next_offset && !seen.told => {
+                    let event = TailEvent::CaughtUp {
+                        partition: partition.partition,
+                        next_offset,
+                    };
+                    self.events.blocking_send(event).is_ok()
+                }
+                seen => seen.is_some_and(|seen| seen.told && seen.next_offset == next_offset),
+            };
+            positions.insert(partition.partition, Seen { next_offset, told });
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(%error, reason, "kafka client");
+    }
+}
+
+impl ConsumerContext for Context {}
+
 /// Starts reading on a thread of its own.
 pub fn tail(kafka: &KafkaConfig, config: TailConfig) -> Result<Tail, ConfigError> {
-    let consumer: BaseConsumer = kafka
-        .reader(&format!("millrace.tail.{}", config.topic))?
-        .create()
-        .map_err(ConfigError::Client)?;
     let (sender, events) = mpsc::channel(EVENTS);
+    let context = Context {
+        events: sender.clone(),
+        positions: Mutex::default(),
+    };
+    let consumer: BaseConsumer<Context> = kafka
+        .reader(&format!("millrace.tail.{}", config.topic))?
+        .create_with_context(context)
+        .map_err(ConfigError::Client)?;
     let closing = Arc::new(AtomicBool::new(false));
     let closed = closing.clone();
     let reader = std::thread::Builder::new().name(format!("tail-{}", config.topic));
@@ -83,7 +136,7 @@ pub fn tail(kafka: &KafkaConfig, config: TailConfig) -> Result<Tail, ConfigError
 }
 
 fn read(
-    consumer: &BaseConsumer,
+    consumer: &BaseConsumer<Context>,
     config: &TailConfig,
     events: &mpsc::Sender<TailEvent>,
     closing: &AtomicBool,
@@ -100,19 +153,10 @@ fn read(
         list.add_partition_offset(&config.topic, partition, start)?;
     }
     consumer.assign(&list)?;
-    let mut next = config.starts.clone();
     while !closing.load(Ordering::SeqCst) {
         let event = match consumer.poll(POLL) {
             None => continue,
-            Some(Ok(message)) => {
-                let delivery = convert::delivery(&message);
-                next.insert(delivery.origin.partition, delivery.origin.offset + 1);
-                TailEvent::Record(delivery)
-            }
-            Some(Err(KafkaError::PartitionEOF(partition))) => TailEvent::CaughtUp {
-                partition,
-                next_offset: next.get(&partition).copied().unwrap_or(0),
-            },
+            Some(Ok(message)) => TailEvent::Record(convert::delivery(&message)),
             Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error),
             Some(Err(error)) => {
                 tracing::warn!(topic = config.topic, %error, "reading goes on after an error");
@@ -128,7 +172,7 @@ fn read(
 }
 
 /// The topic's partition count; waits for the broker and for the topic.
-fn partitions(consumer: &BaseConsumer, topic: &str, closing: &AtomicBool) -> Option<i32> {
+fn partitions(consumer: &BaseConsumer<Context>, topic: &str, closing: &AtomicBool) -> Option<i32> {
     let mut told = false;
     while !closing.load(Ordering::SeqCst) {
         let found = consumer.fetch_metadata(Some(topic), REQUEST).ok().and_then(|metadata| {
