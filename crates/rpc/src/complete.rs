@@ -1,24 +1,27 @@
-//! Puts ErrorInfo on the errors that tonic makes by itself, before a handler is asked.
+//! Puts ErrorInfo on the errors that no handler made.
 //!
 //! | tonic answers | because | the caller gets |
 //! |---|---|---|
 //! | OUT_OF_RANGE, a message over the limit | the request is larger than the service takes | RESOURCE_EXHAUSTED `MESSAGE_TOO_LARGE` |
 //! | UNIMPLEMENTED | no such method or service here | the same, `METHOD_UNKNOWN` |
 //! | any other, without details | it could not read the request | the same, the code's name as reason |
+//! | nothing: the handler panicked | a mistake of ours | INTERNAL `HANDLER_PANICKED` with an incident number |
 //!
 //! What carries details is passed on untouched. Streams end with trailers of our own making: they are not looked at.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::FutureExt;
 use http::{Request, Response};
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
-use crate::error::Rejection;
+use crate::error::{self, Rejection};
 
 /// Completes errors of every service below it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -57,7 +60,10 @@ where
         let path = request.uri().path().to_owned();
         let response = self.inner.call(request);
         Box::pin(async move {
-            let response = response.await?;
+            let Ok(response) = AssertUnwindSafe(response).catch_unwind().await else {
+                return Ok(error::internal("HANDLER_PANICKED", path).status().into_http());
+            };
+            let response = response?;
             // Only an answer without a body has its status in the headers.
             Ok(match Status::from_header_map(response.headers()) {
                 Some(status) if status.code() != Code::Ok && status.details().is_empty() => {
@@ -108,7 +114,6 @@ fn reason(code: Code) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error;
     use std::convert::Infallible;
     use tower::{ServiceExt, service_fn};
 

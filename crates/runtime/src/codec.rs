@@ -293,3 +293,7 @@ pub fn headers_of(context: &TraceContext) -> Headers {
     }
     headers
 }
+
+#[cfg(test)]
+#[path = "codec_tests.rs"]
+mod tests;

@@ -200,12 +200,13 @@ impl Health for HealthService {
     }
 }
 
-/// Passes items up to and with the first error.
+/// Passes items up to and with the first error, then ends without waiting for another one.
 fn until_error<T, E>(items: impl Stream<Item = Result<T, E>>) -> impl Stream<Item = Result<T, E>> {
-    items.scan(false, |failed, item| {
-        let next = (!*failed).then_some(item);
-        *failed |= matches!(next, Some(Err(_)));
-        futures::future::ready(next)
+    futures::stream::unfold(Some(Box::pin(items)), |items| async move {
+        let mut items = items?;
+        let item = items.next().await?;
+        let rest = item.is_ok().then_some(items);
+        Some((item, rest))
     })
 }
 

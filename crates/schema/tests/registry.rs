@@ -1,4 +1,6 @@
 //! The client against scripted HTTP answers. The real registry is met in the end-to-end tests.
+// Clippy takes only `#[test]` functions for tests, not what they call.
+#![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
 

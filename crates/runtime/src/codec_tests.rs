@@ -1,0 +1,251 @@
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use millrace_events::{DocumentParsed, DocumentStatus, Kind, topics};
+use millrace_flow::Origin;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use super::*;
+
+/// A registry's answers by the start of the request's first line. Only for error paths: the real one is met end to end.
+struct Answers {
+    address: String,
+    by_request: Arc<Mutex<BTreeMap<String, (u16, String)>>>,
+    asked: Arc<Notify>,
+    server: JoinHandle<()>,
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+const NOT_FOUND: &str = r#"{"error_code":40403,"message":"Schema not found"}"#;
+
+impl Answers {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let by_request = Arc::new(Mutex::new(BTreeMap::<String, (u16, String)>::new()));
+        let answers = by_request.clone();
+        let asked = Arc::new(Notify::new());
+        let tell = asked.clone();
+        let server = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = vec![0; 64 << 10];
+                let mut len = 0;
+                while !is_whole(&request[..len]) {
+                    len += stream.read(&mut request[len..]).await.unwrap();
+                }
+                let line = String::from_utf8_lossy(&request[..len])
+                    .lines()
+                    .next()
+                    .unwrap()
+                    .replace(" HTTP/1.1", "");
+                let answer = answers.lock().unwrap().get(&line).cloned();
+                let (status, body) = answer.unwrap_or((404, NOT_FOUND.to_owned()));
+                let length = body.len();
+                let head = format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
+                stream.write_all((head + &body).as_bytes()).await.unwrap();
+                tell.notify_one();
+            }
+        });
+        Self {
+            address,
+            by_request,
+            asked,
+            server,
+        }
+    }
+
+    fn set(&self, request: &str, status: u16, body: impl Into<String>) {
+        self.by_request
+            .lock()
+            .unwrap()
+            .insert(request.to_owned(), (status, body.into()));
+    }
+
+    fn registered(&self, topic: &Topic, id: u32, schema: &str) {
+        let subject = topic.subject();
+        let version = serde_json::json!({ "subject": subject, "version": 1, "id": id, "schema": schema }).to_string();
+        self.set(&format!("POST /subjects/{subject}"), 200, version.clone());
+        self.set(&format!("GET /subjects/{subject}/versions"), 200, "[1]");
+        self.set(&format!("GET /subjects/{subject}/versions/1"), 200, version);
+        self.set(
+            &format!("GET /schemas/ids/{id}"),
+            200,
+            serde_json::json!({ "schema": schema }).to_string(),
+        );
+    }
+
+    fn registry(&self) -> Registry {
+        Registry::new(&self.address).unwrap()
+    }
+}
+
+fn is_whole(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let length = head
+        .lines()
+        .find_map(|l| l.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    body.len() >= length.unwrap_or(0)
+}
+
+fn parsed() -> DocumentParsed {
+    DocumentParsed {
+        tenant: "t".into(),
+        document_id: "d".into(),
+        revision: 1 << 48,
+        kind: Kind::Upsert,
+        ..DocumentParsed::default()
+    }
+}
+
+async fn connected(answers: &Answers, reads: &[Topic]) -> Codec {
+    answers.registered(&topics::PARSED, 7, topics::PARSED.schema.unwrap());
+    Codec::connect(answers.registry(), &[topics::PARSED], reads)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn what_is_encoded_is_decoded_with_or_without_having_met_the_schema() {
+    let answers = Answers::start().await;
+    for reads in [&[topics::PARSED][..], &[]] {
+        let codec = connected(&answers, reads).await;
+        let value = codec.encode(&parsed()).unwrap();
+        assert_eq!(&value[..5], [0, 0, 0, 0, 7]);
+        assert_eq!(codec.decode::<DocumentParsed>(&value).await.unwrap(), parsed());
+    }
+}
+
+#[tokio::test]
+async fn a_topic_that_is_not_written_cannot_be_encoded() {
+    let answers = Answers::start().await;
+    let codec = connected(&answers, &[]).await;
+    let failure = codec.encode(&DocumentStatus::default()).unwrap_err();
+    assert_eq!((failure.class(), failure.reason()), ("CONFIG", "TOPIC_NOT_WRITTEN"));
+}
+
+#[tokio::test]
+async fn the_class_of_a_failed_decode_follows_its_cause() {
+    let answers = Answers::start().await;
+    let codec = connected(&answers, &[topics::PARSED]).await;
+    answers.set("GET /schemas/ids/8", 503, "");
+    answers.set("GET /schemas/ids/9", 403, r#"{"error_code":40301,"message":"no"}"#);
+    answers.set("GET /schemas/ids/11", 200, r#"{"schema":"not avro"}"#);
+    for (value, class, reason) in [
+        (&b""[..], "INVALID", "UNREADABLE_RECORD"),
+        (b"{}", "INVALID", "UNREADABLE_RECORD"),
+        (&[0, 0, 0, 0, 7, 200], "INVALID", "UNREADABLE_RECORD"),
+        (&[0, 0, 0, 0, 8, 1], "TRANSIENT", "REGISTRY_UNAVAILABLE"),
+        (&[0, 0, 0, 0, 9, 1], "CONFIG", "REGISTRY_REFUSED"),
+        (&[0, 0, 0, 0, 10, 1], "INVALID", "UNREADABLE_RECORD"),
+        (&[0, 0, 0, 0, 11, 1], "INVALID", "UNREADABLE_RECORD"),
+    ] {
+        let failure = codec.decode::<DocumentParsed>(value).await.unwrap_err();
+        assert_eq!(
+            (failure.class(), failure.reason()),
+            (class, reason),
+            "{value:?}: {failure}"
+        );
+    }
+    // The outage is over: the same id is asked for again.
+    answers.set(
+        "GET /schemas/ids/8",
+        200,
+        serde_json::json!({ "schema": topics::PARSED.schema }).to_string(),
+    );
+    let mut value = codec.encode(&parsed()).unwrap().to_vec();
+    value[4] = 8;
+    assert_eq!(codec.decode::<DocumentParsed>(&value).await.unwrap(), parsed());
+}
+
+#[tokio::test]
+async fn a_start_without_schemas_is_refused_by_name() {
+    let answers = Answers::start().await;
+    let error = Codec::connect(answers.registry(), &[topics::STATUS], &[])
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("documents.status-value"), "{error}");
+    let error = Codec::connect(answers.registry(), &[topics::DLQ], &[])
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, CodecError::NoSchema { topic: "documents.dlq" }),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_version_that_cannot_be_read_refuses_the_start() {
+    let answers = Answers::start().await;
+    let lacking = r#"{"type":"record","name":"DocumentParsed","namespace":"NAMESPACE","fields":[{"name":"tenant","type":"string"}]}"#;
+    let own = Schema::parse_str(topics::PARSED.schema.unwrap()).unwrap();
+    let namespace = own.namespace().map(|n| n.to_string()).unwrap_or_default();
+    for (schema, why) in [
+        ("not avro".to_owned(), "cannot be read by this build"),
+        (r#""string""#.to_owned(), "not a record"),
+        (topics::STATUS.schema.unwrap().to_owned(), "DocumentStatus"),
+        (lacking.replace("NAMESPACE", &namespace), "document_id"),
+    ] {
+        answers.registered(&topics::PARSED, 3, &schema);
+        let error = Codec::connect(answers.registry(), &[], &[topics::PARSED])
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(why) && error.contains("version 1 of subject documents.parsed-value"),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_outage_is_waited_for() {
+    let answers = Answers::start().await;
+    answers.set("POST /subjects/documents.parsed-value", 503, "");
+    let registry = answers.registry();
+    let connecting = tokio::spawn(async move { Codec::connect(registry, &[topics::PARSED], &[]).await });
+    answers.asked.notified().await;
+    answers.registered(&topics::PARSED, 7, topics::PARSED.schema.unwrap());
+    let codec = connecting.await.unwrap().unwrap();
+    assert!(codec.encode(&parsed()).is_ok());
+}
+
+#[test]
+fn trace_and_redrive_marks_are_taken_over_once() {
+    let context = TraceContext::generate().with_tracestate(Some("a=1".into()));
+    let mut headers = Headers::default();
+    headers.push("traceparent", "an older one");
+    headers.0.extend(headers_of(&context).0);
+    headers.push("millrace-redrive", "2");
+    headers.push("other", "x");
+    let delivery = Delivery {
+        origin: Origin {
+            topic: "documents.submitted".into(),
+            partition: 0,
+            offset: 0,
+        },
+        key: None,
+        value: None,
+        headers,
+        timestamp_ms: 0,
+        attempt: 1,
+    };
+    let taken = trace_headers(&delivery);
+    assert_eq!(taken.0.len(), 3);
+    assert_eq!(taken.get_str("traceparent"), Some(context.traceparent()));
+    assert_eq!(
+        (taken.get_str("tracestate"), taken.get_str("millrace-redrive")),
+        (Some("a=1"), Some("2"))
+    );
+}
