@@ -1,1 +1,14 @@
-//! Placeholder.
+//! What tests of the whole need: a real stack of their own, eyes on its topics, patience without sleeps.
+//!
+//! [`stack`] starts `millrace up` in a temporary directory and kills parts of it on request; [`client`] submits and
+//! searches as another team's client would; [`log`] reads topics `read_committed` and holds them against the promises;
+//! [`poll`] waits on a level with a limit and prints the last state. Development only: nothing of the product depends
+//! on this crate.
+
+pub mod client;
+pub mod log;
+pub mod poll;
+pub mod stack;
+
+pub use client::Client;
+pub use stack::Stack;

@@ -1,0 +1,141 @@
+//! A stack of real parts for tests: `millrace up` in a directory of its own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use serde::Deserialize;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use crate::poll;
+
+/// Fetching through Maven on a bare machine is the longest part.
+const START_LIMIT: Duration = Duration::from_secs(900);
+const STOP_LIMIT: Duration = Duration::from_secs(90);
+
+/// Where the parts of a stack listen, as `millrace up --json` prints it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Addresses {
+    /// Bootstrap server.
+    pub kafka: String,
+    /// The registry's API.
+    pub registry: String,
+    /// gRPC.
+    pub ingest: String,
+    /// gRPC.
+    pub embedder: String,
+    /// gRPC.
+    pub indexer: String,
+}
+
+/// A running stack. Dropped, it is killed; [`Stack::down`] stops it cleanly.
+#[derive(Debug)]
+pub struct Stack {
+    /// Where its parts listen.
+    pub addresses: Addresses,
+    millrace: PathBuf,
+    dir: TempDir,
+    up: Child,
+}
+
+impl Stack {
+    /// Starts a new stack with the given `millrace` binary, and waits until all of it serves.
+    pub async fn up(millrace: &Path) -> Result<Self> {
+        Self::start(millrace, tempfile::Builder::new().prefix("millrace-test-").tempdir()?).await
+    }
+
+    async fn start(millrace: &Path, dir: TempDir) -> Result<Self> {
+        let log = fs::OpenOptions::new().create(true).append(true).open(dir.path().join("up.log"))?;
+        let mut up = Command::new(millrace)
+            .args(["up", "--json", "--dir"])
+            .arg(dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start {}", millrace.display()))?;
+        let stdout = up.stdout.take().context("no stdout")?;
+        let mut line = String::new();
+        let read = timeout(START_LIMIT, BufReader::new(stdout).read_line(&mut line)).await;
+        let addresses = match read {
+            Ok(Ok(_)) => serde_json::from_str(&line).ok(),
+            _ => None,
+        };
+        let Some(addresses) = addresses else {
+            let told = fs::read_to_string(dir.path().join("up.log")).unwrap_or_default();
+            bail!("the stack did not come up; it said {line:?} and\n{told}");
+        };
+        Ok(Self { addresses, millrace: millrace.to_owned(), dir, up })
+    }
+
+    /// The stack's directory.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// What `up` has told so far, and the end of each log: for a test that fails.
+    pub fn told(&self) -> String {
+        let end = |path: &Path| {
+            let text = fs::read(path).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
+            let lines: Vec<_> = text.lines().collect();
+            lines[lines.len().saturating_sub(25)..].join("\n")
+        };
+        let mut told = end(&self.dir.path().join("up.log"));
+        for part in ["ingest", "embedder", "indexer"] {
+            let log = self.dir.path().join("logs").join(format!("{part}.log"));
+            told.push_str(&format!("\n--- {part}\n{}", end(&log)));
+        }
+        told
+    }
+
+    /// Process id of a part: `kafka`, `registry`, `ingest`, `embedder`, `indexer`.
+    pub fn pid(&self, part: &str) -> Result<Pid> {
+        let file = self.dir.path().join("pids").join(format!("{part}.pid"));
+        let text = fs::read_to_string(&file).with_context(|| format!("{part} has no process"))?;
+        text.trim().parse().ok().and_then(Pid::from_raw).with_context(|| format!("{text:?} is no process id"))
+    }
+
+    /// Sends a signal to a part and waits until the process is gone. `up` starts another one.
+    pub async fn kill(&self, part: &str, signal: Signal) -> Result<()> {
+        let pid = self.pid(part)?;
+        kill_process(pid, signal).with_context(|| format!("cannot signal {part}"))?;
+        poll::until(&format!("{part} to end"), STOP_LIMIT, async || {
+            let now = self.pid(part);
+            Ok(if now.is_ok_and(|now| now == pid) { Err(pid) } else { Ok(()) })
+        })
+        .await
+    }
+
+    /// Stops everything with SIGTERM; fails if `up` fails or a process is left.
+    pub async fn down(self) -> Result<TempDir> {
+        let Self { mut up, dir, .. } = self;
+        let parts = ["kafka", "registry", "ingest", "embedder", "indexer"];
+        let file = |part: &str| dir.path().join("pids").join(format!("{part}.pid"));
+        let pids: Vec<Pid> = parts
+            .iter()
+            .filter_map(|part| fs::read_to_string(file(part)).ok()?.trim().parse().ok().and_then(Pid::from_raw))
+            .collect();
+        ensure!(pids.len() == parts.len(), "a part was not running");
+        let pid = up.id().and_then(|id| Pid::from_raw(id.cast_signed())).context("up has ended by itself")?;
+        kill_process(pid, Signal::TERM)?;
+        let status = timeout(STOP_LIMIT, up.wait()).await.context("up did not stop")??;
+        ensure!(status.success(), "up stopped with {status}");
+        let left: Vec<_> = pids.into_iter().filter(|pid| test_kill_process(*pid).is_ok()).collect();
+        ensure!(left.is_empty(), "processes are left: {left:?}");
+        Ok(dir)
+    }
+
+    /// Stops everything and starts it again on the same directory.
+    pub async fn restart(self) -> Result<Self> {
+        let millrace = self.millrace.clone();
+        let dir = self.down().await?;
+        Self::start(&millrace, dir).await
+    }
+}
