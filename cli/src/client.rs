@@ -98,7 +98,11 @@ pub fn explain(error: &anyhow::Error, status: &Status) -> String {
         .chain()
         .take_while(|cause| cause.downcast_ref::<Status>().is_none());
     let mut parts: Vec<String> = before.map(ToString::to_string).collect();
-    parts.push(millrace_rpc::error::describe(status));
+    parts.push(match millrace_rpc::error::reason(status) {
+        // A service's own sentence says all; the code's description would only stand in its way.
+        Some(reason) => format!("{} ({reason})", status.message()),
+        None => millrace_rpc::error::describe(status),
+    });
     let mut text = parts.join(": ");
     if let Some(hint) = hint(status) {
         text.push_str("; ");

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::{IsTerminal, Write};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -27,6 +28,7 @@ pub fn json(value: &impl Serialize) {
 #[derive(Debug, Clone)]
 pub struct Progress {
     bars: Option<MultiProgress>,
+    noticed: Arc<Mutex<Option<(String, Instant)>>>,
 }
 
 impl Progress {
@@ -34,6 +36,7 @@ impl Progress {
     pub fn stderr() -> Self {
         Self {
             bars: std::io::stderr().is_terminal().then(MultiProgress::new),
+            noticed: Arc::default(),
         }
     }
 
@@ -43,6 +46,18 @@ impl Progress {
             // indicatif's own println shows nothing while no bar is on display.
             Some(bars) => bars.suspend(|| eprintln!("{}", text.as_ref())),
             None => eprintln!("{}", text.as_ref()),
+        }
+    }
+
+    /// A line that many callers may have to say at once: the same text comes at most every ten seconds.
+    pub fn notice(&self, text: String) {
+        let mut noticed = self.noticed.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = noticed
+            .as_ref()
+            .is_some_and(|(said, at)| *said == text && at.elapsed() < Duration::from_secs(10));
+        if !recent {
+            self.line(&text);
+            *noticed = Some((text, Instant::now()));
         }
     }
 

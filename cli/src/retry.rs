@@ -35,17 +35,20 @@ impl Retry {
     /// |---|---|
     /// | UNAVAILABLE, RESOURCE_EXHAUSTED | after the RetryInfo's delay, else 0.2 s doubling to 5 s |
     /// | DEADLINE_EXCEEDED | the same: what became of it is unknown |
+    /// | UNKNOWN, INTERNAL, CANCELLED without a reason of Millrace's | the same: the connection was cut |
     /// | any other | no |
     pub async fn after(&mut self, status: Status, progress: &Progress) -> Result<(), Status> {
-        let again = matches!(
-            status.code(),
-            Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded
-        );
+        let cut = millrace_rpc::error::reason(&status).is_none();
+        let again = match status.code() {
+            Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded => true,
+            Code::Unknown | Code::Internal | Code::Cancelled => cut,
+            _ => false,
+        };
         if !again || self.since.elapsed() >= Self::LIMIT {
             return Err(status);
         }
-        if self.delay == Self::FIRST && status.code() == Code::Unavailable {
-            progress.line(format!("{}; trying again", millrace_rpc::error::describe(&status)));
+        if status.code() != Code::ResourceExhausted {
+            progress.notice(format!("{}; trying again", millrace_rpc::error::describe(&status)));
         }
         sleep(self.next(millrace_rpc::error::retry_after(&status))).await;
         Ok(())
@@ -68,6 +71,9 @@ mod tests {
         let quiet = Progress::stderr();
         let mut retry = Retry::new();
         assert!(retry.after(Status::invalid_argument("x"), &quiet).await.is_err());
+        let bug = millrace_rpc::error::internal("INDEX_BROKEN", "x").status();
+        assert!(retry.after(bug, &quiet).await.is_err());
+        assert!(retry.after(Status::unknown("h2 protocol error"), &quiet).await.is_ok());
         let mut attempts = 0;
         while retry.after(Status::unavailable("away"), &quiet).await.is_ok() {
             attempts += 1;

@@ -136,23 +136,26 @@ pub struct Watch {
     json: bool,
 }
 
-/// Follows it.
+/// Follows it, through outages of ingest.
 pub async fn watch(command: Watch, target: &Target) -> Result<()> {
     let request = WatchDocumentRequest {
         tenant: command.tenant,
         document_id: command.document.clone(),
         revision: command.revision,
     };
-    let mut stream = target
-        .ingest()?
-        .watch_document(request)
+    let mut shown = None;
+    let on_change = |document: Document| {
+        // A watch that is taken up again begins with what was shown last.
+        if shown.as_ref() != Some(&document) {
+            show(&document, command.json);
+        }
+        let done = command.revision != 0 && is_final(document.state());
+        shown = Some(document);
+        done
+    };
+    follow(&target.ingest()?, &request, on_change, &Progress::stderr())
         .await
-        .context(command.document.clone())?
-        .into_inner();
-    while let Some(change) = stream.message().await.context(command.document.clone())? {
-        show(&change.document.unwrap_or_default(), command.json);
-    }
-    Ok(())
+        .context(command.document)
 }
 
 /// Whether a state is the last one of its revision.
@@ -173,14 +176,30 @@ pub async fn until_final(
     receipt: &Receipt,
     progress: &Progress,
 ) -> Result<Document, tonic::Status> {
+    let request = WatchDocumentRequest {
+        tenant: receipt.tenant.clone(),
+        document_id: receipt.document_id.clone(),
+        revision: receipt.revision,
+    };
+    let mut last = Document::default();
+    let on_change = |document: Document| {
+        last = document;
+        is_final(last.state())
+    };
+    follow(client, &request, on_change, progress).await?;
+    Ok(last)
+}
+
+/// Watches until `done` says so of a change; a watch that is cut off is taken up again.
+async fn follow(
+    client: &IngestServiceClient<Channel>,
+    request: &WatchDocumentRequest,
+    mut done: impl FnMut(Document) -> bool,
+    progress: &Progress,
+) -> Result<(), tonic::Status> {
     let mut retry = Retry::new();
     loop {
-        let request = WatchDocumentRequest {
-            tenant: receipt.tenant.clone(),
-            document_id: receipt.document_id.clone(),
-            revision: receipt.revision,
-        };
-        let end = match client.clone().watch_document(request).await {
+        let end = match client.clone().watch_document(request.clone()).await {
             Err(status) => status,
             Ok(answer) => {
                 let mut stream = answer.into_inner();
@@ -188,16 +207,11 @@ pub async fn until_final(
                     match stream.message().await {
                         Ok(Some(change)) => {
                             retry = Retry::new();
-                            let document = change.document.unwrap_or_default();
-                            if is_final(document.state()) {
-                                return Ok(document);
+                            if done(change.document.unwrap_or_default()) {
+                                return Ok(());
                             }
                         }
                         Ok(None) => break tonic::Status::unavailable("the watch ended early"),
-                        // A connection that was cut while the stream was open.
-                        Err(status) if status.code() == tonic::Code::Unknown => {
-                            break tonic::Status::unavailable(status.message().to_owned());
-                        }
                         Err(status) => break status,
                     }
                 }

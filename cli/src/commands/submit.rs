@@ -111,7 +111,9 @@ pub async fn run(command: Submit, target: &Target) -> Result<()> {
         done += 1;
         failures += usize::from(outcome.failed());
         progress.result(|| outcome.show(&command.tenant, command.json));
-        step.tick(format!("{done} of {total}, {failures} failed"));
+        if total > 1 {
+            step.tick(format!("{done} of {total}, {failures} failed"));
+        }
     }
     drop(step);
     if total > 1 && !command.json {

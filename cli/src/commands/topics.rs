@@ -25,6 +25,8 @@ pub struct Topics {
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     /// Create the topics that lack; change none that exists
+    ///
+    /// With --registry their schemas are registered there too, with compatibility FULL_TRANSITIVE.
     Apply {
         /// Replicas of each partition [default: 3 with three brokers or more, else 1]
         #[arg(long, value_name = "N")]

@@ -12,10 +12,10 @@ const MAVEN: (u32, u32) = (3, 6);
 pub async fn java() -> Result<PathBuf> {
     let home = std::env::var_os("JAVA_HOME").filter(|h| !h.is_empty());
     let java = home.map_or_else(|| PathBuf::from("java"), |home| Path::new(&home).join("bin/java"));
-    let said = output_of(&java, "-version").await.with_context(|| {
-        format!(
-            "Java {JAVA} or newer is needed for the broker and the schema registry, and {} cannot be run: install a \
-             JRE (Debian: openjdk-17-jre-headless) or set JAVA_HOME",
+    let said = output_of(&java, "-version").await.map_err(|e| {
+        anyhow!(
+            "Java {JAVA} or newer is needed for the broker and the schema registry, and {} cannot be run ({e}): install \
+             a JRE (Debian: openjdk-17-jre-headless) or set JAVA_HOME",
             java.display()
         )
     })?;
@@ -31,10 +31,12 @@ pub async fn java() -> Result<PathBuf> {
 
 /// Maven, needed only where something must be fetched.
 pub async fn maven() -> Result<()> {
-    let said = output_of(Path::new("mvn"), "--version").await.context(
-        "Maven (mvn) is needed to fetch the broker, the registry and the model, and cannot be run: install it (Debian: \
-         maven)",
-    )?;
+    let said = output_of(Path::new("mvn"), "--version").await.map_err(|e| {
+        anyhow!(
+            "Maven is needed to fetch the broker, the registry and the model, and mvn cannot be run ({e}): install it \
+             (Debian: maven)"
+        )
+    })?;
     let found = maven_version(&said).ok_or_else(|| {
         anyhow!(
             "mvn --version says no version but: {}",

@@ -20,6 +20,8 @@ pub fn prepare(layout: &Layout, cache: &Cache, java: &Path, ports: &Ports) -> Pr
         args: vec![
             "-Xmx400m".into(),
             "-XX:+UseSerialGC".into(),
+            // It has little to do: starting fast is worth more than running fast.
+            "-XX:TieredStopAtLevel=1".into(),
             "-XX:-UsePerfData".into(),
             // Unused by the registry: how a left-over process is recognised.
             format!("-Dmillrace.dir={}", layout.root().display()).into(),

@@ -28,7 +28,8 @@ pub fn prepare(name: &'static str, layout: &Layout, cache: &Cache, state: &State
         name,
         command: std::env::current_exe().context("cannot find this program's own file")?,
         args: vec!["run".into(), name.into(), "--config".into(), path.into_os_string()],
-        envs: vec![(ENDS_WITH_STDIN, "1".into())],
+        // Logs go to a file: no colours.
+        envs: vec![(ENDS_WITH_STDIN, "1".into()), ("NO_COLOR", "1".into())],
         layout: layout.clone(),
         stop_within: Duration::from_secs(30),
         ends_with_us: true,

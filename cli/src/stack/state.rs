@@ -29,7 +29,7 @@ impl Layout {
     }
     /// Makes the folders.
     pub fn create(&self) -> Result<()> {
-        for folder in ["", "kafka", "registry", "logs", "config", "pids"] {
+        for folder in ["kafka", "registry", "logs", "config", "pids"] {
             let folder = self.root.join(folder);
             fs::create_dir_all(&folder).with_context(|| format!("cannot make the directory {}", folder.display()))?;
         }
