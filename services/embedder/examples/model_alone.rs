@@ -23,8 +23,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         };
         let mut model = Loaded::load(&source)?;
         println!("{:?}", model.backend.describe());
-        for words_each in [40, 80, 125] {
-            let chunks: Vec<String> = words.chunks(words_each).map(|words| words.join(" ")).take(96).collect();
+        for words_each in [30, 60, 95] {
+            let fits = |text: &String| {
+                model
+                    .tokenizer
+                    .tokenize(text)
+                    .is_ok_and(|tokens| tokens.len() < 3 * words_each)
+            };
+            let chunks: Vec<String> = words
+                .chunks(words_each)
+                .map(|words| words.join(" "))
+                .filter(fits)
+                .take(48)
+                .collect();
             let mut line = String::new();
             for batch in [1, 2, 4, 8, 16, 32] {
                 let measured = bench::measure(&mut model, &chunks, batch)?;

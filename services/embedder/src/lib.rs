@@ -11,6 +11,23 @@
 //! [`pipeline`] (the embed stage), [`grpc`] (queries), [`app`] (puts all together), [`bench`] (what the model alone
 //! reaches).
 
+//!
+//! Figures behind the defaults (`cargo run --release -p millrace-embedder --example model_alone` gives those of another
+//! machine), chunks a second of real prose on two cores of an AMX Xeon that other work wanted too, so that only the
+//! proportions count; debug build of this crate:
+//!
+//! | texts in a batch | 1 | 2 | 4 | 8 | 16 | 32 |
+//! |---|---|---|---|---|---|---|
+//! | 76 tokens, 2 threads | 18 | 16 | 17 | 20 | 18 | 17 |
+//! | 162 tokens, 2 threads | 8 | 9 | 9 | 8 | 8 | 6 |
+//! | 76 tokens, 1 thread | 28 | 31 | 32 | 27 | 25 | 21 |
+//! | 162 tokens, 1 thread | 12 | 10 | 12 | 11 | 10 | 8 |
+//!
+//! From 4 to 8 texts on a larger batch gains nothing and a query waits longer for its end: hence 1,024 tokens a batch.
+//! Where other processes want the same cores, two threads wait for each other at every step of the graph and one thread
+//! alone is faster: there set `model.threads` below the number of cores. On idle cores two threads of this machine reach
+//! 62 (128 tokens) and 37 (200 tokens), from an earlier measurement.
+
 pub mod app;
 pub mod batch;
 pub mod bench;

@@ -1,6 +1,9 @@
 //! The real model on the real runtime. Needs both on disk: `./millrace fetch` puts them into the cache, or the
 //! variables below name them.
-#![allow(clippy::unwrap_used, reason = "helpers of tests are outside of what clippy knows as tests")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests are outside of what clippy knows as tests"
+)]
 
 use std::path::{Path, PathBuf};
 
