@@ -1,0 +1,41 @@
+//! The seam to the wire format: records to bytes and back, with the registry behind it in production.
+
+use std::future::Future;
+
+use bytes::Bytes;
+use millrace_events::Record;
+use millrace_flow::Failure;
+
+/// Writes and reads the values of topics.
+pub trait RecordCodec: Clone + Send + Sync + 'static {
+    /// A record in the wire format.
+    fn encode<R: Record>(&self, record: &R) -> Result<Bytes, Failure>;
+    /// A record from its wire format. `Transient` while the registry is away.
+    fn decode<R: Record>(&self, value: &[u8]) -> impl Future<Output = Result<R, Failure>> + Send;
+}
+
+/// The wire format with the built-in schemas, and no registry.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Offline;
+
+#[cfg(test)]
+impl RecordCodec for Offline {
+    fn encode<R: Record>(&self, record: &R) -> Result<Bytes, Failure> {
+        let schema = apache_avro::Schema::parse_str(R::TOPIC.schema.unwrap()).unwrap();
+        Ok(
+            millrace_events::wire::encode(record, &schema, millrace_events::wire::SchemaId(1))
+                .unwrap()
+                .into(),
+        )
+    }
+    async fn decode<R: Record>(&self, value: &[u8]) -> Result<R, Failure> {
+        let schema = apache_avro::Schema::parse_str(R::TOPIC.schema.unwrap()).unwrap();
+        let invalid = |error: millrace_events::wire::WireError| Failure::Invalid {
+            reason: "UNREADABLE_RECORD",
+            message: error.to_string(),
+        };
+        let (id, body) = millrace_events::wire::split(value).map_err(invalid)?;
+        millrace_events::wire::decode(body, &schema, id).map_err(invalid)
+    }
+}

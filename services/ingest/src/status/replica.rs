@@ -1,0 +1,346 @@
+//! The one owner of the store: feeds it from the topic, tells who waits or watches.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use millrace_events::headers::TRACEPARENT;
+use millrace_events::{DocumentKey, DocumentStatus, RequestId, Revision, StatusKey, TraceContext};
+use millrace_flow::{Delivery, Failure};
+use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::store::{Batch, Change, Store, StoreError};
+use super::view::{DocumentView, RevisionStatus};
+use crate::clock::now_ms;
+use crate::codec::RecordCodec;
+
+/// Events applied in one transaction of the store.
+const BATCH: usize = 512;
+/// Between two waits for the disk: what a crash loses of the replica is read again.
+const DURABLE_EVERY: Duration = Duration::from_secs(1);
+/// Changes that a watcher may be behind; one that is further behind reads the state itself.
+const CHANGES: usize = 1024;
+const REGISTRY_PAUSE: Duration = Duration::from_secs(1);
+/// A replica that was last fed longer ago than this is read anew: tombstones may be gone from the topic by now
+/// (Kafka keeps them for 24 hours).
+const MAX_AGE_MS: i64 = 12 * 60 * 60 * 1000;
+
+/// What the topic's reader hands over.
+#[derive(Debug)]
+pub enum Event {
+    /// A record of `documents.status`.
+    Record(Delivery),
+    /// A partition's end was reached.
+    CaughtUp {
+        /// The partition.
+        partition: i32,
+        /// Where reading goes on.
+        next_offset: i64,
+    },
+}
+
+/// Why the replica stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplicaError {
+    /// Its file failed.
+    #[error("the status replica stopped")]
+    Store(#[from] StoreError),
+    /// Its topic cannot be read by this build or with these rights.
+    #[error("the status replica cannot read its topic")]
+    Unreadable(#[source] Failure),
+    /// The reader of the topic died.
+    #[error("reading documents.status ended")]
+    Ended,
+}
+
+/// How far the replica is.
+#[derive(Debug, Clone, Default)]
+struct Positions {
+    /// Next offset by partition: everything below is applied.
+    next: BTreeMap<i32, i64>,
+    /// Partitions whose committed end was reached since the process started.
+    complete: BTreeSet<i32>,
+}
+
+/// Reads the replica. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Replica {
+    store: Store,
+    changes: broadcast::Sender<DocumentKey>,
+    positions: watch::Receiver<Positions>,
+}
+
+/// Feeds the replica; its only writer.
+#[derive(Debug)]
+pub struct Feed {
+    store: Store,
+    changes: broadcast::Sender<DocumentKey>,
+    positions: watch::Sender<Positions>,
+}
+
+/// Puts a replica over a store.
+pub fn replica(store: Store) -> (Replica, Feed) {
+    let (changes, _) = broadcast::channel(CHANGES);
+    let (sender, positions) = watch::channel(Positions::default());
+    let feed = Feed {
+        store: store.clone(),
+        changes: changes.clone(),
+        positions: sender,
+    };
+    let replica = Replica {
+        store,
+        changes,
+        positions,
+    };
+    (replica, feed)
+}
+
+impl Replica {
+    /// What is known of a document; see [`Store::view`].
+    pub async fn view(&self, document: &DocumentKey, revision: Option<Revision>) -> Result<DocumentView, StoreError> {
+        let document = document.clone();
+        self.read(move |store| store.view(&document, revision)).await
+    }
+    /// The revision that took effect for a request id; see [`Store::request`].
+    pub async fn request(
+        &self,
+        document: &DocumentKey,
+        request: RequestId,
+        now_ms: i64,
+    ) -> Result<Option<RevisionStatus>, StoreError> {
+        let document = document.clone();
+        self.read(move |store| store.request(&document, request, now_ms)).await
+    }
+    /// Documents whose state changed, from now on. A receiver that lags must read the state itself.
+    pub fn changes(&self) -> broadcast::Receiver<DocumentKey> {
+        self.changes.subscribe()
+    }
+    /// Tells watchers of a change that did not come through the topic.
+    pub fn notify(&self, document: &DocumentKey) {
+        // Nobody watching is no error.
+        let _ = self.changes.send(document.clone());
+    }
+    /// Returns once everything of a partition below `end` has been applied. Where a transaction of somebody who died is
+    /// open below `end`, that is after the broker has ended it.
+    pub async fn reached(&self, partition: i32, end: i64) {
+        self.wait(|at| end <= at.next.get(&partition).copied().unwrap_or(0))
+            .await;
+    }
+    /// Returns once everything committed when the process started has been applied, of all these partitions.
+    pub async fn complete(&self, partitions: &BTreeSet<i32>) {
+        self.wait(|at| at.complete.is_superset(partitions)).await;
+    }
+
+    async fn wait(&self, there: impl FnMut(&Positions) -> bool) {
+        if self.positions.clone().wait_for(there).await.is_err() {
+            // The feed is gone and the process is ending: nobody may take this for "reached".
+            std::future::pending().await
+        }
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        blocking(&self.store, read).await
+    }
+}
+
+impl Feed {
+    /// Makes the stored offsets fit the topic as it is, and returns where to read from. `ends` holds first offset and
+    /// end of each partition.
+    ///
+    /// | stored | topic | then |
+    /// |---|---|---|
+    /// | within first offset and end | | go on from there |
+    /// | above the end, below the first offset | re-created, or shortened behind our back | forget all, read anew |
+    /// | last fed 12 hours ago | tombstones may be missing | forget all, read anew |
+    pub async fn starts(&self, ends: &BTreeMap<i32, (i64, i64)>) -> Result<BTreeMap<i32, i64>, StoreError> {
+        let ends = ends.clone();
+        let starts = blocking(&self.store, move |store| {
+            let offsets = store.offsets()?;
+            let saved_at_ms = store.saved_at_ms()?;
+            let Some(why) = outdated(&offsets, &ends, saved_at_ms, now_ms()) else {
+                return Ok(offsets);
+            };
+            tracing::warn!(why, "the status replica is read anew");
+            store.clear()?;
+            Ok(BTreeMap::new())
+        })
+        .await?;
+        self.positions.send_modify(|at| at.next = starts.clone());
+        Ok(starts)
+    }
+
+    /// Applies events until `shutdown`.
+    pub async fn run<C: RecordCodec>(
+        self,
+        events: impl Stream<Item = Event> + Send,
+        codec: C,
+        shutdown: CancellationToken,
+    ) -> Result<(), ReplicaError> {
+        let events = events.ready_chunks(BATCH);
+        tokio::pin!(events);
+        let mut durable_at = Instant::now();
+        loop {
+            let chunk = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return self.apply(Applied::default(), true).await,
+                chunk = events.next() => chunk.ok_or(ReplicaError::Ended)?,
+            };
+            let Some(applied) = shutdown.run_until_cancelled(applied(chunk, &codec)).await else {
+                continue;
+            };
+            let durable = durable_at.elapsed() >= DURABLE_EVERY;
+            self.apply(applied?, durable).await?;
+            if durable {
+                durable_at = Instant::now();
+            }
+        }
+    }
+
+    async fn apply(&self, Applied { batch, complete }: Applied, durable: bool) -> Result<(), ReplicaError> {
+        let batch = blocking(&self.store, move |store| {
+            store.apply(&batch, now_ms(), durable)?;
+            Ok(batch)
+        })
+        .await?;
+        self.positions.send_modify(|at| {
+            at.next.extend(batch.offsets);
+            at.complete.extend(complete);
+        });
+        for change in batch.changes {
+            let document = match change {
+                Change::Put { status, .. } => status.record.document().ok(),
+                Change::Remove(key) => Some(key.document),
+            };
+            if let Some(document) = document {
+                let _ = self.changes.send(document);
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    store: &Store,
+    work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let store = store.clone();
+    let done = tokio::task::spawn_blocking(move || work(&store)).await;
+    done.unwrap_or(Err(StoreError::Interrupted))
+}
+
+/// Events as changes.
+#[derive(Default)]
+struct Applied {
+    batch: Batch,
+    complete: BTreeSet<i32>,
+}
+
+async fn applied<C: RecordCodec>(events: Vec<Event>, codec: &C) -> Result<Applied, ReplicaError> {
+    let mut applied = Applied::default();
+    let batch = &mut applied.batch;
+    for event in events {
+        match event {
+            Event::CaughtUp { partition, next_offset } => {
+                applied.complete.insert(partition);
+                batch.offsets.insert(partition, next_offset);
+            }
+            Event::Record(delivery) => {
+                batch
+                    .offsets
+                    .insert(delivery.origin.partition, delivery.origin.offset + 1);
+                batch.changes.extend(change(&delivery, codec).await?);
+            }
+        }
+    }
+    Ok(applied)
+}
+
+/// | record | change |
+/// |---|---|
+/// | a status under the key that it belongs to | put |
+/// | no value | remove |
+/// | unreadable, or under a key of another | none: said in the log, the rest goes on |
+async fn change<C: RecordCodec>(delivery: &Delivery, codec: &C) -> Result<Option<Change>, ReplicaError> {
+    let origin = &delivery.origin;
+    let key = match delivery.key.as_deref().map(StatusKey::from_bytes) {
+        Some(Ok(key)) => key,
+        Some(Err(error)) => {
+            tracing::warn!(%origin, %error, "skipped a status with an unusable key");
+            return Ok(None);
+        }
+        None => {
+            tracing::warn!(%origin, "skipped a status without a key");
+            return Ok(None);
+        }
+    };
+    let Some(value) = &delivery.value else {
+        return Ok(Some(Change::Remove(key)));
+    };
+    let record = match decode(value, codec).await {
+        Ok(record) => record,
+        Err(failure @ Failure::Config { .. }) => return Err(ReplicaError::Unreadable(failure)),
+        Err(failure) => {
+            tracing::warn!(%origin, %failure, "skipped a status that cannot be read");
+            return Ok(None);
+        }
+    };
+    if record.key().as_ref() != Ok(&key) {
+        tracing::warn!(%origin, %key, "skipped a status that stands under another document's key");
+        return Ok(None);
+    }
+    let trace = delivery
+        .headers
+        .get_str(TRACEPARENT)
+        .and_then(|text| text.parse::<TraceContext>().ok());
+    let status = RevisionStatus {
+        record,
+        trace_id: trace.map(|t| t.trace_id().to_owned()).unwrap_or_default(),
+    };
+    Ok(Some(Change::Put {
+        status: Box::new(status),
+        partition: origin.partition,
+    }))
+}
+
+/// Waits for a registry that is away.
+async fn decode<C: RecordCodec>(value: &Bytes, codec: &C) -> Result<DocumentStatus, Failure> {
+    loop {
+        match codec.decode(value).await {
+            Err(failure @ (Failure::Transient { .. } | Failure::RateLimited { .. })) => {
+                tracing::warn!(%failure, "the status replica waits");
+                tokio::time::sleep(REGISTRY_PAUSE).await;
+            }
+            decoded => return decoded,
+        }
+    }
+}
+
+fn outdated(
+    offsets: &BTreeMap<i32, i64>,
+    ends: &BTreeMap<i32, (i64, i64)>,
+    saved_at_ms: Option<i64>,
+    now_ms: i64,
+) -> Option<String> {
+    for (partition, next) in offsets {
+        match ends.get(partition) {
+            Some((first, end)) if (first..=end).contains(&next) => {}
+            Some((first, end)) => {
+                return Some(format!(
+                    "partition {partition} holds {first} to {end}, the replica stood at {next}"
+                ));
+            }
+            None => return Some(format!("partition {partition} is gone")),
+        }
+    }
+    let age_ms = now_ms - saved_at_ms?;
+    (age_ms > MAX_AGE_MS).then(|| format!("it was last fed {} minutes ago", age_ms / 60_000))
+}
+
+#[cfg(test)]
+#[path = "replica_tests.rs"]
+mod tests;
