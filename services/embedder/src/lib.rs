@@ -8,7 +8,7 @@
 //! - The model file that runs is the one that the manifest's sha256 means.
 //!
 //! Parts: [`model`] (directory, tokenizer, ONNX runtime, pooling, gate), [`batch`] (who shares the model, and when),
-//! [`pipeline`] (the embed stage), [`grpc`] (queries), [`app`] (puts all together), [`bench`] (what the model alone
+//! [`pipeline`] (the embed stage), [`grpc`] (queries), [`app`] (puts all together), [`mod@bench`] (what the model alone
 //! reaches).
 
 //!
