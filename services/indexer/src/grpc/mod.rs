@@ -1,0 +1,3 @@
+//! Adapters: request → domain → Status.
+
+pub mod search;

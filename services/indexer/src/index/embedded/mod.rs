@@ -1,0 +1,338 @@
+//! The engine inside the process: a Qdrant shard (same segments, HNSW, payload indexes and filters as the server).
+//!
+//! Exactly one process per folder. Its calls block, so they run on blocking threads behind gates: one writer (the engine
+//! serialises them anyway), one flush, some readers. Writes are in the log before they answer, which survives a killed
+//! process; [`flush`](VectorIndex::flush) survives the machine, and concurrent flushes share one.
+//!
+//! The engine never optimises by itself: a thread of its own does, whenever enough points have changed.
+
+mod filter;
+mod flush;
+mod optimize;
+pub mod payload;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use millrace_events::{DocumentKey, Model, Revision};
+use qdrant_edge::external::serde_json as edge_json;
+use qdrant_edge::{
+    BoolIndexParamsBuilder, ConditionalInsertOperation, CountRequest, CreateIndex, Distance, EdgeConfig, EdgeShard,
+    EdgeVectorParams, FieldIndexOperations, IntegerIndexParamsBuilder, KeywordIndexParamsBuilder, NamedQuery,
+    OperationError, PayloadFieldSchema, PayloadOps, PayloadSchemaParams, PointInsertOperations, PointOperations,
+    QueryEnum, QueryRequest, RetrieveRequest, ScoringQuery, ScrollRequest, SetPayloadOp, UpdateOperation,
+    VectorInternal, WithPayloadInterface,
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+
+use self::flush::Flushes;
+use self::optimize::Optimizer;
+use self::payload::{VECTOR, field};
+use super::{Answer, Found, Head, IndexError, OpenIndex, Query, RevisionPoints, VectorIndex};
+
+/// Settings of the embedded engine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EmbeddedConfig {
+    /// Optimise after this many changed points.
+    pub optimize_after_points: u64,
+    /// Searches and reads at the same time; more wait.
+    pub concurrent_reads: usize,
+}
+
+impl Default for EmbeddedConfig {
+    fn default() -> Self {
+        Self {
+            optimize_after_points: 20_000,
+            concurrent_reads: 16,
+        }
+    }
+}
+
+/// Opens embedded collections.
+#[derive(Debug, Clone, Default)]
+pub struct OpenEmbedded(pub EmbeddedConfig);
+
+impl OpenIndex for OpenEmbedded {
+    fn open(&self, folder: &Path, model: &Model) -> Result<Arc<dyn VectorIndex>, IndexError> {
+        let index = EmbeddedIndex::open(folder, model, &self.0)?;
+        Ok(Arc::new(index))
+    }
+}
+
+/// One collection in this process.
+#[derive(Debug)]
+pub struct EmbeddedIndex {
+    shard: Arc<EdgeShard>,
+    writers: Arc<Semaphore>,
+    readers: Arc<Semaphore>,
+    flusher: Arc<Semaphore>,
+    flushes: Flushes,
+    optimizer: Optimizer,
+}
+
+fn from_engine(operation: &'static str) -> impl Fn(OperationError) -> IndexError {
+    move |error| {
+        let message = error.to_string();
+        match error {
+            OperationError::WrongVectorDimension { .. }
+            | OperationError::MalformedVectorBlob { .. }
+            | OperationError::MalformedPayloadBlob { .. }
+            | OperationError::VectorNameNotExists { .. }
+            | OperationError::ValidationError { .. }
+            | OperationError::TypeError { .. } => IndexError::Refused { operation, message },
+            _ => IndexError::Unavailable { operation, message },
+        }
+    }
+}
+
+impl EmbeddedIndex {
+    /// Opens the collection, creating it if the folder has none. Blocks; replays what a killed process left.
+    pub fn open(folder: &Path, model: &Model, config: &EmbeddedConfig) -> Result<Self, IndexError> {
+        let failed = from_engine("open its folder");
+        let dimensions = usize::try_from(model.dimensions).unwrap_or(0);
+        let settings = EdgeConfig::builder()
+            .vector(VECTOR, EdgeVectorParams::builder(dimensions, Distance::Cosine).build())
+            .build();
+        let shard = if folder.join("edge_config.json").exists() {
+            EdgeShard::load(folder, Some(settings))
+        } else {
+            EdgeShard::new(folder, settings)
+        };
+        let shard = Arc::new(shard.map_err(&failed)?);
+        create_payload_indexes(&shard).map_err(&failed)?;
+        let points = shard.info().map_err(&failed)?.points_count as u64;
+        Ok(Self {
+            writers: Arc::new(Semaphore::new(1)),
+            readers: Arc::new(Semaphore::new(config.concurrent_reads.max(1))),
+            flusher: Arc::new(Semaphore::new(1)),
+            flushes: Flushes::default(),
+            optimizer: Optimizer::start(&shard, config.optimize_after_points, points)?,
+            shard,
+        })
+    }
+
+    /// Runs one engine call on a blocking thread, behind a gate. A caller that goes away leaves the call to its end.
+    async fn on_thread<T: Send + 'static>(
+        &self,
+        gate: &Arc<Semaphore>,
+        operation: &'static str,
+        call: impl FnOnce(&EdgeShard) -> Result<T, IndexError> + Send + 'static,
+    ) -> Result<T, IndexError> {
+        let stopped = |e: &dyn std::error::Error| IndexError::Unavailable {
+            operation,
+            message: format!("its thread stopped: {e}"),
+        };
+        let permit = Arc::clone(gate).acquire_owned().await.map_err(|e| stopped(&e))?;
+        let shard = Arc::clone(&self.shard);
+        let work = move || {
+            let _permit = permit;
+            call(&shard)
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|e| stopped(&e))?
+    }
+
+    async fn update(
+        &self,
+        operation: &'static str,
+        changed: u64,
+        update: impl FnOnce() -> Result<UpdateOperation, IndexError> + Send + 'static,
+    ) -> Result<(), IndexError> {
+        let call = move |shard: &EdgeShard| shard.update(update()?).map_err(from_engine(operation));
+        self.on_thread(&self.writers, operation, call).await?;
+        self.optimizer.changed(changed);
+        Ok(())
+    }
+}
+
+/// Without them an exact count or a delete by filter reads every payload. Creating one again changes nothing.
+fn create_payload_indexes(shard: &EdgeShard) -> Result<(), OperationError> {
+    let keyword = |tenant| {
+        let params = KeywordIndexParamsBuilder::new().is_tenant(tenant).enable_hnsw(tenant);
+        PayloadSchemaParams::Keyword(params.build())
+    };
+    let flag = || PayloadSchemaParams::Bool(BoolIndexParamsBuilder::new().enable_hnsw(false).build());
+    let integer = IntegerIndexParamsBuilder::new().lookup(true).range(true);
+    let fields = [
+        (field::TENANT, keyword(true)),
+        (field::DOCUMENT, keyword(false)),
+        (
+            field::REVISION,
+            PayloadSchemaParams::Integer(integer.enable_hnsw(false).build()),
+        ),
+        (field::STAGED, flag()),
+        (field::SWEEP, flag()),
+        (field::DELETED, flag()),
+    ];
+    let existing = shard.info()?.payload_schema;
+    for (name, params) in fields {
+        let field_name: qdrant_edge::JsonPath = match name.parse() {
+            Ok(path) => path,
+            Err(()) => return Err(OperationError::service_error(format!("{name} is not a payload path"))),
+        };
+        if existing.contains_key(&field_name) {
+            continue;
+        }
+        shard.update(UpdateOperation::FieldIndexOperation(FieldIndexOperations::CreateIndex(
+            CreateIndex {
+                field_name,
+                field_schema: Some(PayloadFieldSchema::FieldParams(params)),
+            },
+        )))?;
+    }
+    Ok(())
+}
+
+fn set_payload(payload: qdrant_edge::Payload, filter: qdrant_edge::Filter) -> UpdateOperation {
+    UpdateOperation::PayloadOperation(PayloadOps::SetPayload(SetPayloadOp {
+        payload,
+        points: None,
+        filter: Some(filter),
+        key: None,
+    }))
+}
+
+impl VectorIndex for EmbeddedIndex {
+    fn write(&self, points: RevisionPoints) -> Answer<'_, ()> {
+        const OPERATION: &str = "write points";
+        let count = points.points.len() as u64;
+        if count == 0 {
+            return futures::future::ready(Ok(())).boxed();
+        }
+        let update = move || {
+            let points = PointInsertOperations::PointsList(payload::chunks(points));
+            Ok(UpdateOperation::PointOperation(PointOperations::UpsertPoints(points)))
+        };
+        self.update(OPERATION, count, update).boxed()
+    }
+
+    fn count(&self, document: DocumentKey, revision: Revision) -> Answer<'_, u64> {
+        const OPERATION: &str = "count points";
+        let call = move |shard: &EdgeShard| {
+            let filter = Some(filter::revision(OPERATION, &document, revision)?);
+            let count = shard.count(CountRequest { filter, exact: true });
+            Ok(count.map_err(from_engine(OPERATION))? as u64)
+        };
+        self.on_thread(&self.readers, OPERATION, call).boxed()
+    }
+
+    fn unstage(&self, document: DocumentKey, revision: Revision) -> Answer<'_, ()> {
+        const OPERATION: &str = "clear the staged mark";
+        let update = move || {
+            let filter = filter::revision(OPERATION, &document, revision)?;
+            Ok(set_payload(payload::one(field::STAGED, false), filter))
+        };
+        self.update(OPERATION, 0, update).boxed()
+    }
+
+    fn move_head(&self, document: DocumentKey, head: Head) -> Answer<'_, ()> {
+        const OPERATION: &str = "move a head";
+        let update = move || {
+            let conditional = ConditionalInsertOperation {
+                points_op: PointInsertOperations::PointsList(vec![payload::head(&document, &head)]),
+                condition: filter::head_below(OPERATION, &document, head.live)?,
+                update_mode: None,
+            };
+            let operation = PointOperations::UpsertPointsConditional(conditional);
+            Ok(UpdateOperation::PointOperation(operation))
+        };
+        self.update(OPERATION, 1, update).boxed()
+    }
+
+    fn heads(&self, documents: Vec<DocumentKey>) -> Answer<'_, HashMap<DocumentKey, Head>> {
+        const OPERATION: &str = "read heads";
+        if documents.is_empty() {
+            return futures::future::ready(Ok(HashMap::new())).boxed();
+        }
+        let call = move |shard: &EdgeShard| {
+            let mut request = RetrieveRequest::new(payload::head_ids(&documents));
+            request.with_payload = Some(WithPayloadInterface::Bool(true));
+            let records = shard.retrieve(request).map_err(from_engine(OPERATION))?;
+            let read = records.iter().map(|r| payload::read_head(&r.id, r.payload.as_ref()));
+            read.collect()
+        };
+        self.on_thread(&self.readers, OPERATION, call).boxed()
+    }
+
+    fn delete_below(&self, document: DocumentKey, revision: Revision) -> Answer<'_, ()> {
+        const OPERATION: &str = "delete older revisions";
+        let update = move || {
+            let filter = filter::below(OPERATION, &document, revision)?;
+            let operation = PointOperations::DeletePointsByFilter(filter);
+            Ok(UpdateOperation::PointOperation(operation))
+        };
+        self.update(OPERATION, 1, update).boxed()
+    }
+
+    fn to_sweep(&self, limit: usize) -> Answer<'_, Vec<(DocumentKey, Revision)>> {
+        const OPERATION: &str = "list heads to sweep";
+        let call = move |shard: &EdgeShard| {
+            let mut request = ScrollRequest::new();
+            request.limit = Some(limit);
+            request.filter = Some(filter::to_sweep(OPERATION)?);
+            request.with_payload = Some(WithPayloadInterface::Bool(true));
+            let (records, _) = shard.scroll(request).map_err(from_engine(OPERATION))?;
+            let read = |r: &qdrant_edge::Record| {
+                let (document, head) = payload::read_head(&r.id, r.payload.as_ref())?;
+                Ok((document, head.live))
+            };
+            records.iter().map(read).collect()
+        };
+        self.on_thread(&self.readers, OPERATION, call).boxed()
+    }
+
+    fn mark_sweep(&self, document: DocumentKey, live: Revision, sweep: bool) -> Answer<'_, ()> {
+        const OPERATION: &str = "mark a head";
+        let update = move || {
+            let filter = filter::head_at(OPERATION, &document, live)?;
+            Ok(set_payload(payload::one(field::SWEEP, sweep), filter))
+        };
+        self.update(OPERATION, 0, update).boxed()
+    }
+
+    fn forget_deleted(&self, before_ms: i64) -> Answer<'_, ()> {
+        const OPERATION: &str = "forget deleted documents";
+        let update = move || {
+            let filter = filter::deleted_before(OPERATION, before_ms)?;
+            let operation = PointOperations::DeletePointsByFilter(filter);
+            Ok(UpdateOperation::PointOperation(operation))
+        };
+        self.update(OPERATION, 0, update).boxed()
+    }
+
+    fn search(&self, query: Query) -> Answer<'_, Vec<Found>> {
+        const OPERATION: &str = "search";
+        let call = move |shard: &EdgeShard| {
+            let mut request = QueryRequest::new(query.limit);
+            request.filter = Some(filter::search(&query.filter)?);
+            request.query = Some(ScoringQuery::Vector(QueryEnum::Nearest(NamedQuery {
+                query: VectorInternal::Dense(query.vector),
+                using: Some(VECTOR.to_owned()),
+            })));
+            // The engine leaves out what equals its threshold.
+            request.score_threshold = query.min_score.map(f32::next_down);
+            request.with_payload = WithPayloadInterface::Bool(true);
+            let points = shard.query(request).map_err(from_engine(OPERATION))?;
+            let read = points
+                .iter()
+                .map(|p| payload::read_chunk(&p.id, p.score, p.payload.as_ref()));
+            read.collect()
+        };
+        self.on_thread(&self.readers, OPERATION, call).boxed()
+    }
+
+    fn flush(&self) -> Answer<'_, ()> {
+        const OPERATION: &str = "flush";
+        let flush = || {
+            let call = |shard: &EdgeShard| shard.flush().map_err(from_engine(OPERATION));
+            self.on_thread(&self.flusher, OPERATION, call)
+        };
+        self.flushes.join(flush).boxed()
+    }
+}
+
+// The engine's JSON is ours: a payload is handed over without a copy.
+const _: fn(serde_json::Value) -> edge_json::Value = |value| value;

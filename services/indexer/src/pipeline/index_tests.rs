@@ -1,0 +1,177 @@
+use millrace_events::{Model, vector_to_bytes};
+use millrace_flow::Origin;
+use tempfile::TempDir;
+
+use super::*;
+use crate::index::embedded::OpenEmbedded;
+
+fn generations() -> (Generations, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    (
+        Generations::open(folder.path(), OpenEmbedded::default()).unwrap(),
+        folder,
+    )
+}
+
+fn record(offset: i64, chunks: i32) -> ChunksEmbedded {
+    let chunk = |ordinal| EmbeddedChunk {
+        ordinal,
+        text: format!("chunk {ordinal}"),
+        vector: vector_to_bytes(&[0.6, 0.8]),
+        ..EmbeddedChunk::default()
+    };
+    ChunksEmbedded {
+        tenant: "acme".into(),
+        document_id: "a.md".into(),
+        revision: (1 << 48) + offset,
+        accepted_at_ms: 5,
+        kind: Kind::Upsert,
+        part: 0,
+        parts: 1,
+        chunk_count: chunks,
+        model: Model {
+            id: "tiny".into(),
+            revision: "0123456789".into(),
+            dimensions: 2,
+            dtype: "f32".into(),
+            normalized: true,
+        },
+        chunks: (0..chunks).map(chunk).collect(),
+        ..ChunksEmbedded::default()
+    }
+}
+
+fn deletion(offset: i64) -> ChunksEmbedded {
+    ChunksEmbedded {
+        kind: Kind::Delete,
+        ..record(offset, 0)
+    }
+}
+
+#[tokio::test]
+async fn each_end_of_a_revision_is_announced_as_the_table_says() {
+    let (generations, _folder) = generations();
+    let cases = [
+        (record(4, 2), Some((IndexEvent::Live, 2)), State::Indexed),
+        (record(5, 0), Some((IndexEvent::Live, 0)), State::Indexed),
+        (record(4, 2), None, State::Superseded),
+        (deletion(6), Some((IndexEvent::Deleted, 0)), State::Deleted),
+        (deletion(3), None, State::Superseded),
+    ];
+    for (record, event, state) in cases {
+        let made = index(&generations, record.clone(), 9).await.unwrap();
+        assert_eq!(made.event.as_ref().map(|e| (e.event, e.chunk_count)), event);
+        if let Some(event) = &made.event {
+            assert_eq!(
+                (event.revision, event.accepted_at_ms, event.indexed_at_ms),
+                (record.revision, 5, 9)
+            );
+            assert_eq!(
+                (event.generation.as_str(), &event.model),
+                ("tiny-f32-2-01234567", &record.model)
+            );
+        }
+        let status = made.status.unwrap();
+        assert_eq!(
+            (status.state, status.revision, status.stage.as_str()),
+            (state, record.revision, "index")
+        );
+        assert_eq!(
+            (status.generation.as_str(), status.updated_at_ms),
+            ("tiny-f32-2-01234567", 9)
+        );
+    }
+}
+
+#[tokio::test]
+async fn parts_announce_once() {
+    let (generations, _folder) = generations();
+    let whole = record(1, 3);
+    let part = |part: i32, chunks: std::ops::Range<usize>| ChunksEmbedded {
+        part,
+        parts: 2,
+        chunks: whole.chunks[chunks].to_vec(),
+        ..whole.clone()
+    };
+    let first = index(&generations, part(0, 0..2), 9).await.unwrap();
+    assert_eq!(first, Announcement::default());
+    let second = index(&generations, part(1, 2..3), 9).await.unwrap();
+    assert_eq!(second.event.unwrap().chunk_count, 3);
+}
+
+#[tokio::test]
+async fn what_can_never_be_indexed_is_invalid_and_another_model_stops_the_stage() {
+    let (generations, _folder) = generations();
+    index(&generations, record(1, 1), 9).await.unwrap();
+    let with = |change: &dyn Fn(&mut ChunksEmbedded)| {
+        let mut changed = record(2, 2);
+        change(&mut changed);
+        changed
+    };
+    let invalid = [
+        with(&|r| r.kind = Kind::Unknown),
+        with(&|r| r.kind = Kind::Delete),
+        with(&|r| r.tenant.clear()),
+        with(&|r| r.revision = 7),
+        with(&|r| r.chunk_count = -1),
+        with(&|r| r.chunk_count = 3),
+        with(&|r| r.part = 1),
+        with(&|r| (r.parts, r.part) = (0, 0)),
+        with(&|r| r.chunks[1].ordinal = 0),
+        with(&|r| r.chunks[1].ordinal = 2),
+        with(&|r| r.chunks[0].vector = vector_to_bytes(&[1.0])),
+        with(&|r| r.chunks[0].vector = vector_to_bytes(&[1.0, f32::NAN])),
+        ChunksEmbedded {
+            parts: 2,
+            ..deletion(2)
+        },
+    ];
+    for record in invalid {
+        let failure = index(&generations, record.clone(), 9).await.unwrap_err();
+        assert_eq!(failure.class(), "INVALID", "{record:?}: {failure}");
+    }
+    let nameless = index(
+        &generations,
+        ChunksEmbedded {
+            model: Model::default(),
+            ..record(2, 1)
+        },
+        9,
+    )
+    .await;
+    assert_eq!(nameless.unwrap_err().reason(), "OTHER_MODEL");
+    let other = with(&|r| r.model.id = "larger".into());
+    let failure = index(&generations, other, 9).await.unwrap_err();
+    assert_eq!((failure.class(), failure.reason()), ("CONFIG", "OTHER_MODEL"));
+    assert!(failure.message().contains("larger-f32-2-01234567"), "{failure}");
+}
+
+#[tokio::test]
+async fn a_record_without_a_value_is_unreadable_and_waits_for_no_registry() {
+    let (generations, _folder) = generations();
+    let mut stage = IndexStage {
+        generations,
+        codec: Arc::default(),
+        epoch: Epoch::FIRST,
+    };
+    let mut delivery = Delivery {
+        origin: Origin {
+            topic: "chunks.embedded".into(),
+            partition: 3,
+            offset: 0,
+        },
+        key: None,
+        value: None,
+        headers: Headers::default(),
+        timestamp_ms: 0,
+        attempt: 1,
+    };
+    let failure = stage.call(delivery.clone()).await.unwrap_err();
+    assert_eq!((failure.class(), failure.reason()), ("INVALID", "UNREADABLE_RECORD"));
+    delivery.value = Some(Bytes::from_static(b"\0\0\0\0\x01"));
+    let failure = stage.call(delivery).await.unwrap_err();
+    assert_eq!(
+        (failure.class(), failure.reason()),
+        ("TRANSIENT", "REGISTRY_UNAVAILABLE")
+    );
+}

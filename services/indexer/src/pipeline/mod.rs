@@ -1,0 +1,3 @@
+//! The indexer's own work, one file a stage.
+
+pub mod index;
