@@ -2,7 +2,8 @@
 
 use millrace_api::ingest::v1 as api;
 use millrace_events::{DocumentId, DocumentKey, RequestId, Revision, Tenant};
-use millrace_rpc::error::{Rejection, invalid_field};
+use millrace_rpc::error::invalid_field;
+use tonic::Status;
 
 use crate::accept::{Action, Command};
 use crate::pipeline::media::MediaType;
@@ -10,7 +11,7 @@ use crate::pipeline::media::MediaType;
 /// Largest body of a document; larger ones need claim checks, which this build does not have.
 pub const MAX_BODY_BYTES: usize = 1 << 20;
 
-pub fn document(tenant: &str, document_id: &str) -> Result<DocumentKey, Rejection> {
+pub fn document(tenant: &str, document_id: &str) -> Result<DocumentKey, Status> {
     Ok(DocumentKey {
         tenant: Tenant::new(tenant).map_err(|e| invalid_field("tenant", "TENANT_INVALID", e.to_string()))?,
         document_id: DocumentId::new(document_id)
@@ -19,7 +20,7 @@ pub fn document(tenant: &str, document_id: &str) -> Result<DocumentKey, Rejectio
 }
 
 /// 0 is none.
-pub fn revision(number: i64) -> Result<Option<Revision>, Rejection> {
+pub fn revision(number: i64) -> Result<Option<Revision>, Status> {
     if number == 0 {
         return Ok(None);
     }
@@ -28,7 +29,7 @@ pub fn revision(number: i64) -> Result<Option<Revision>, Rejection> {
     Ok(Some(revision))
 }
 
-fn request_id(text: &str) -> Result<Option<RequestId>, Rejection> {
+fn request_id(text: &str) -> Result<Option<RequestId>, Status> {
     if text.is_empty() {
         return Ok(None);
     }
@@ -38,7 +39,7 @@ fn request_id(text: &str) -> Result<Option<RequestId>, Rejection> {
     })?))
 }
 
-pub fn submit(request: api::SubmitDocumentRequest) -> Result<Command, Rejection> {
+pub fn submit(request: api::SubmitDocumentRequest) -> Result<Command, Status> {
     let document = document(&request.tenant, &request.document_id)?;
     let request_id = request_id(&request.request_id)?;
     let media: MediaType = request
@@ -51,24 +52,27 @@ pub fn submit(request: api::SubmitDocumentRequest) -> Result<Command, Rejection>
     if size > MAX_BODY_BYTES {
         let message = format!("a body has at most {MAX_BODY_BYTES} bytes, this one has {size}");
         let rejection = invalid_field("body", "BODY_TOO_LARGE", message);
-        return Err(rejection.with("size_bytes", size).with("max_bytes", MAX_BODY_BYTES));
+        return Err(rejection
+            .with("size_bytes", size)
+            .with("max_bytes", MAX_BODY_BYTES)
+            .into());
     }
     if let Err(error) = std::str::from_utf8(&request.body) {
         let at = error.valid_up_to();
         let message = format!("{media} is UTF-8, this body is not at byte {at}");
-        return Err(invalid_field("body", "BODY_NOT_UTF8", message).with("byte", at));
+        return Err(invalid_field("body", "BODY_NOT_UTF8", message).with("byte", at).into());
     }
     Ok(Command {
         document,
         action: Action::Upsert {
-            body: request.body.into(),
+            body: request.body,
             media,
         },
         request_id,
     })
 }
 
-pub fn delete(request: &api::DeleteDocumentRequest) -> Result<Command, Rejection> {
+pub fn delete(request: &api::DeleteDocumentRequest) -> Result<Command, Status> {
     Ok(Command {
         document: document(&request.tenant, &request.document_id)?,
         action: Action::Delete,
@@ -78,7 +82,7 @@ pub fn delete(request: &api::DeleteDocumentRequest) -> Result<Command, Rejection
 
 #[cfg(test)]
 mod tests {
-    use tonic::{Code, Status};
+    use tonic::Code;
     use tonic_types::StatusExt;
 
     use super::*;
@@ -102,7 +106,7 @@ mod tests {
             "0b6f3f2a-4c38-4f0e-9a4b-3f1b8f7f2a11"
         );
         let largest = api::SubmitDocumentRequest {
-            body: vec![b'a'; MAX_BODY_BYTES].into(),
+            body: vec![b'a'; MAX_BODY_BYTES],
             request_id: String::new(),
             ..request()
         };
@@ -143,22 +147,17 @@ mod tests {
                 "text/html",
             ),
             (
-                |r| r.body = vec![b'a'; MAX_BODY_BYTES + 1].into(),
+                |r| r.body = vec![b'a'; MAX_BODY_BYTES + 1],
                 "body",
                 "BODY_TOO_LARGE",
                 "1048577",
             ),
-            (
-                |r| r.body = b"ab\xff".to_vec().into(),
-                "body",
-                "BODY_NOT_UTF8",
-                "byte 2",
-            ),
+            (|r| r.body = b"ab\xff".to_vec(), "body", "BODY_NOT_UTF8", "byte 2"),
         ];
         for (change, field, reason, says) in rows {
             let mut request = request();
             change(&mut request);
-            let status: Status = submit(request).unwrap_err().into();
+            let status = submit(request).unwrap_err();
             assert_eq!(status.code(), Code::InvalidArgument);
             assert_eq!(status.get_details_error_info().unwrap().reason, reason);
             let violation = &status.get_details_bad_request().unwrap().field_violations[0];
