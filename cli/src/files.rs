@@ -23,15 +23,27 @@ const MAX_BODY_BYTES: u64 = 1 << 20;
 impl Item {
     /// Its body. One that is too large is refused before it is read.
     pub async fn read(&self) -> Result<Vec<u8>> {
-        let path = self.path.clone();
-        tokio::task::spawn_blocking(move || match &path {
+        let item = self.clone();
+        tokio::task::spawn_blocking(move || item.read_now()).await?
+    }
+
+    /// As [`Item::read`], blocking.
+    pub fn read_now(&self) -> Result<Vec<u8>> {
+        match &self.path {
             Some(path) => {
                 let file = fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
                 read_bounded(file).with_context(|| format!("cannot read {}", path.display()))
             }
             None => read_bounded(std::io::stdin().lock()).context("cannot read stdin"),
-        })
-        .await?
+        }
+    }
+
+    /// Size of its file; 0 where that is not known before it is read.
+    pub fn size_bytes(&self) -> u64 {
+        self.path
+            .as_ref()
+            .and_then(|path| fs::metadata(path).ok())
+            .map_or(0, |metadata| metadata.len())
     }
 }
 
@@ -62,7 +74,7 @@ pub fn collect(paths: &[String], id: Option<&str>) -> Result<Vec<Item>> {
             if id.is_some() {
                 bail!("--id names one document, {} is a directory", path.display());
             }
-            below(path, path, &mut items)?;
+            items.extend(below(path)?);
         } else {
             let name = || text(path.file_name().unwrap_or(path.as_os_str()), path).map(str::to_owned);
             let id = id.map_or_else(name, |id| Ok(id.to_owned()))?;
@@ -90,7 +102,14 @@ pub fn collect(paths: &[String], id: Option<&str>) -> Result<Vec<Item>> {
     Ok(items)
 }
 
-fn below(base: &Path, folder: &Path, items: &mut Vec<Item>) -> Result<()> {
+/// The documents below a directory, in order of their paths; a document's id is its path below the directory.
+pub fn below(directory: &Path) -> Result<Vec<Item>> {
+    let mut items = Vec::new();
+    walk(directory, directory, &mut items)?;
+    Ok(items)
+}
+
+fn walk(base: &Path, folder: &Path, items: &mut Vec<Item>) -> Result<()> {
     let cannot = || format!("cannot read {}", folder.display());
     let mut entries = fs::read_dir(folder)
         .with_context(cannot)?
@@ -101,7 +120,7 @@ fn below(base: &Path, folder: &Path, items: &mut Vec<Item>) -> Result<()> {
         let path = entry.path();
         // Links to directories are not followed: they may lead back.
         if entry.file_type().with_context(cannot)?.is_dir() {
-            below(base, &path, items)?;
+            walk(base, &path, items)?;
         } else if is_document(&path) && path.is_file() {
             let relative = path.strip_prefix(base).unwrap_or(&path);
             let parts = relative

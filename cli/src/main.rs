@@ -1,6 +1,6 @@
 //! `millrace`: the local stack, and a client of the services wherever they run.
 //!
-//! [`commands`] has a file a command; [`stack`] brings the local stack up and keeps it alive; [`client`] finds the
+//! [`commands`] has a file a command, [`demo`] a folder; [`stack`] brings the local stack up and keeps it alive; [`client`] finds the
 //! services; [`topics`] is what `up` and `topics apply` share; [`output`] is what people and programs see; [`exit`]
 //! says what the exit codes mean.
 
@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 mod client;
 mod commands;
+mod demo;
 mod exit;
 mod files;
 mod output;
@@ -29,6 +30,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::Demo),
     Up(commands::up::Up),
     Fetch(commands::fetch::Fetch),
     Submit(commands::submit::Submit),
@@ -41,6 +43,7 @@ enum Command {
 }
 
 const AFTER_HELP: &str = "Begin with:
+  millrace demo                           the whole pipeline on real prose, or
   millrace up                             and, in another terminal:
   millrace submit README.md --wait
   millrace search \"what is a revision\"
@@ -59,6 +62,7 @@ async fn main() -> ExitCode {
     let target = &cli.target;
     let outcome = match cli.command {
         Command::Run(run) => return commands::run::run(run).await,
+        Command::Demo(demo) => demo::run(demo, target).await,
         Command::Up(up) => commands::up::run(up, target).await,
         Command::Fetch(fetch) => commands::fetch::run(fetch).await,
         Command::Submit(submit) => commands::submit::run(submit, target).await,

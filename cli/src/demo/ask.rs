@@ -49,7 +49,10 @@ pub async fn run(
     let drawn = sentences::draw(&corpus.documents, SENTENCES + QUESTIONS.len(), seed);
     // Nobody knows what a foreign corpus answers: it is asked with its own words.
     let (questions, drawn): (Vec<String>, _) = match foreign {
-        false => (QUESTIONS.map(str::to_owned).into(), &drawn[..drawn.len().min(SENTENCES)]),
+        false => (
+            QUESTIONS.map(str::to_owned).into(),
+            &drawn[..drawn.len().min(SENTENCES)],
+        ),
         true => {
             let (own, rest) = drawn.split_at(drawn.len().min(QUESTIONS.len()));
             (own.iter().map(|drawn| drawn.sentence.clone()).collect(), rest)
@@ -65,12 +68,19 @@ pub async fn run(
         let hits = search(&client, &drawn.sentence, 3).await?;
         let hit = hits.iter().any(|hit| hit.document_id == drawn.document);
         if !hit {
-            progress.line(format!("not among the first three: {} for “{}”", drawn.document, drawn.sentence));
+            progress.line(format!(
+                "not among the first three: {} for “{}”",
+                drawn.document, drawn.sentence
+            ));
         }
         found += usize::from(hit);
     }
     step.done(format!("{found} of {} sentences found their document", drawn.len()));
-    Ok(Answers { searches, drawn: drawn.len(), found })
+    Ok(Answers {
+        searches,
+        drawn: drawn.len(),
+        found,
+    })
 }
 
 async fn search(client: &SearchServiceClient<Channel>, query: &str, k: i32) -> Result<Vec<Hit>> {
@@ -82,22 +92,26 @@ async fn search(client: &SearchServiceClient<Channel>, query: &str, k: i32) -> R
         document_ids: Vec::new(),
     };
     let answer = client.clone().search(within(request, Duration::from_secs(30))).await;
-    Ok(answer.with_context(|| format!("search for “{query}”"))?.into_inner().hits)
+    Ok(answer
+        .with_context(|| format!("search for “{query}”"))?
+        .into_inner()
+        .hits)
 }
 
 impl Answers {
     /// Questions without an answer.
     pub fn unanswered(&self) -> impl Iterator<Item = &str> {
         let answered = |hits: &[Hit]| hits.first().is_some_and(|hit| hit.score >= ANSWER);
-        self.searches.iter().filter(move |(_, hits)| !answered(hits)).map(|(query, _)| query.as_str())
+        self.searches
+            .iter()
+            .filter(move |(_, hits)| !answered(hits))
+            .map(|(query, _)| query.as_str())
     }
 
     /// Questions and hits in JSON.
     pub fn json(&self) -> Value {
         let hit = |hit: &Hit| json!({"document": hit.document_id, "score": hit.score, "section": hit.section});
-        let search = |(query, hits): &(String, Vec<Hit>)| {
-            json!({"query": query, "hits": hits.iter().map(hit).collect::<Vec<_>>()})
-        };
+        let search = |(query, hits): &(String, Vec<Hit>)| json!({"query": query, "hits": hits.iter().map(hit).collect::<Vec<_>>()});
         self.searches.iter().map(search).collect()
     }
 }

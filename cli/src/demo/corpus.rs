@@ -44,7 +44,9 @@ impl Corpus {
                     continue;
                 }
                 let path = item.id.clone();
-                let Ok(text) = String::from_utf8(item.read_now().with_context(|| path.clone())?) else { continue };
+                let Ok(text) = String::from_utf8(item.read_now().with_context(|| path.clone())?) else {
+                    continue;
+                };
                 if !text.trim().is_empty() {
                     let document = Document { id: item.id, text };
                     by_hash.entry(Sha256::digest(&document.text)).or_insert(document);
@@ -53,7 +55,9 @@ impl Corpus {
         }
         let documents: Vec<_> = by_hash.into_values().take(limit).collect();
         if documents.is_empty() {
-            bail!("there is no Markdown or text file of at most 64 KiB in {source}: give a directory with --corpus DIR");
+            bail!(
+                "there is no Markdown or text file of at most 64 KiB in {source}: give a directory with --corpus DIR"
+            );
         }
         Ok(Self { documents, source })
     }
@@ -71,8 +75,12 @@ fn registries() -> Result<Vec<PathBuf>> {
         None => PathBuf::from(std::env::var_os("HOME").context("neither CARGO_HOME nor HOME is set")?).join(".cargo"),
     };
     let sources = home.join("registry/src");
-    let entries = std::fs::read_dir(&sources)
-        .with_context(|| format!("there is no cargo registry in {}: give a directory with --corpus DIR", home.display()))?;
+    let entries = std::fs::read_dir(&sources).with_context(|| {
+        format!(
+            "there is no cargo registry in {}: give a directory with --corpus DIR",
+            home.display()
+        )
+    })?;
     let mut roots = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     roots.sort();
     Ok(roots)

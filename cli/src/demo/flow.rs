@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use futures::StreamExt;
+use millrace_api::ingest::v1 as api;
 use millrace_api::ingest::v1::ingest_service_client::IngestServiceClient;
 use millrace_api::ingest::v1::{DocumentState, SubmitDocumentRequest};
 use millrace_api::pipeline::v1::pipeline_service_client::PipelineServiceClient;
@@ -42,6 +43,19 @@ pub struct Flow {
 }
 
 impl Flow {
+    fn ended(&mut self, document: api::Document, progress: &Progress) {
+        self.revisions.push(document.revision);
+        if document.state() == DocumentState::Indexed {
+            self.indexed += 1;
+            self.chunks += usize::try_from(document.chunk_count).unwrap_or(0);
+        } else {
+            self.failed += 1;
+            progress.line(format!(
+                "{}: {}: {}",
+                document.document_id, document.reason, document.message
+            ));
+        }
+    }
     /// From the first submission to the last final state.
     pub fn seconds(&self) -> f64 {
         self.took.as_secs_f64()
@@ -58,10 +72,14 @@ pub async fn run(corpus: &Corpus, addresses: &Addresses, stall: Duration, progre
     let started = Instant::now();
     let (finals, mut arrived) = mpsc::channel(corpus.documents.len());
     let documents = futures::stream::iter(&corpus.documents);
-    let accepted = documents.map(|document| accept(&client, document, progress)).buffer_unordered(IN_FLIGHT);
+    let accepted = documents
+        .map(|document| accept(&client, document, progress))
+        .buffer_unordered(IN_FLIGHT);
     let watched = accepted.map(|receipt| async {
         let (receipt, client, finals) = (receipt?, &client, &finals);
-        let document = until_final(client, &receipt, progress).await.with_context(|| receipt.document_id.clone())?;
+        let document = until_final(client, &receipt, progress)
+            .await
+            .with_context(|| receipt.document_id.clone())?;
         finals.send(document).await.context("the demo has ended")
     });
     let all = async { watched.buffer_unordered(WATCHED).collect::<Vec<Result<()>>>().await };
@@ -80,26 +98,17 @@ pub async fn run(corpus: &Corpus, addresses: &Addresses, stall: Duration, progre
     tokio::pin!(all);
     loop {
         tokio::select! {
-            biased;
-            Some(document) = arrived.recv() => {
-                flow.revisions.push(document.revision);
-                match document.state() {
-                    DocumentState::Indexed => {
-                        flow.indexed += 1;
-                        flow.chunks += usize::try_from(document.chunk_count).unwrap_or(0);
-                    }
-                    _ => {
-                        flow.failed += 1;
-                        progress.line(format!("{}: {}: {}", document.document_id, document.reason, document.message));
-                    }
-                }
-            }
             outcomes = &mut all => {
                 outcomes.into_iter().collect::<Result<()>>()?;
                 break;
             }
+            Some(document) = arrived.recv() => flow.ended(document, progress),
             _ = tick.tick() => stages.look(&flow, stall).await?,
         }
+    }
+    // Those that ended in the last moment.
+    while let Ok(document) = arrived.try_recv() {
+        flow.ended(document, progress);
     }
     flow.took = started.elapsed();
     stages.done(&flow);
@@ -110,7 +119,7 @@ async fn accept(
     client: &IngestServiceClient<Channel>,
     document: &Document,
     progress: &Progress,
-) -> Result<millrace_api::ingest::v1::Receipt> {
+) -> Result<api::Receipt> {
     let request = SubmitDocumentRequest {
         tenant: TENANT.into(),
         document_id: document.id.clone(),
@@ -120,9 +129,16 @@ async fn accept(
     };
     let mut retry = Retry::new();
     loop {
-        match client.clone().submit_document(within(request.clone(), CALL_LIMIT)).await {
+        match client
+            .clone()
+            .submit_document(within(request.clone(), CALL_LIMIT))
+            .await
+        {
             Ok(answer) => return answer.into_inner().receipt.context("ingest answered without a receipt"),
-            Err(status) => retry.after(status, progress).await.with_context(|| document.id.clone())?,
+            Err(status) => retry
+                .after(status, progress)
+                .await
+                .with_context(|| document.id.clone())?,
         }
     }
 }
@@ -152,10 +168,21 @@ impl Stages {
         let pipelines = self.ask().await;
         let stages = || pipelines.iter().flatten().flat_map(|pipeline| &pipeline.stages);
         let lag = |stage: &millrace_api::pipeline::v1::Stage| -> i64 {
-            stage.partitions.iter().map(|partition| partition.lag_records.max(0)).sum()
+            stage
+                .partitions
+                .iter()
+                .map(|partition| partition.lag_records.max(0))
+                .sum()
         };
-        let shown: Vec<_> = stages().map(|s| format!("{} {} (+{})", s.name, s.processed, lag(s))).collect();
-        self.step.tick(format!("{}  indexed {}/{}", shown.join("  "), flow.indexed, flow.documents));
+        let shown: Vec<_> = stages()
+            .map(|s| format!("{} {} (+{})", s.name, s.processed, lag(s)))
+            .collect();
+        self.step.tick(format!(
+            "{}  indexed {}/{}",
+            shown.join("  "),
+            flow.indexed,
+            flow.documents
+        ));
         let mut now: Vec<i64> = stages().map(|stage| stage.processed).collect();
         now.push((flow.indexed + flow.failed) as i64);
         if now != self.last {
@@ -164,19 +191,31 @@ impl Stages {
         if self.moved.elapsed() < stall {
             return Ok(());
         }
-        Err(anyhow!("nothing has moved for {} s; the pipeline says:\n{:#?}", stall.as_secs(), pipelines))
+        Err(anyhow!(
+            "nothing has moved for {} s; the pipeline says:\n{:#?}",
+            stall.as_secs(),
+            pipelines
+        ))
     }
 
     /// None for a service that does not answer: it may be starting again.
     async fn ask(&self) -> Vec<Option<GetPipelineResponse>> {
         let ask = async |client: &PipelineServiceClient<Channel>| {
             let request = within(GetPipelineRequest {}, Duration::from_secs(2));
-            client.clone().get_pipeline(request).await.ok().map(tonic::Response::into_inner)
+            client
+                .clone()
+                .get_pipeline(request)
+                .await
+                .ok()
+                .map(tonic::Response::into_inner)
         };
         futures::future::join_all(self.clients.iter().map(ask)).await
     }
 
     fn done(self, flow: &Flow) {
-        self.step.done(format!("{} of {} documents indexed, {} chunks", flow.indexed, flow.documents, flow.chunks));
+        self.step.done(format!(
+            "{} of {} documents indexed, {} chunks",
+            flow.indexed, flow.documents, flow.chunks
+        ));
     }
 }

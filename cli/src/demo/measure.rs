@@ -60,21 +60,37 @@ pub async fn run(flow: &Flow, seed: u64, addresses: &Addresses, cache: &Cache, p
     chunks.shuffle(&mut StdRng::seed_from_u64(seed));
     chunks.truncate(SAMPLE);
     let sample = chunks.len();
-    let source = ModelSource { dir: cache.model(), onnxruntime: cache.onnxruntime(), threads: None };
+    let source = ModelSource {
+        dir: cache.model(),
+        onnxruntime: cache.onnxruntime(),
+        threads: None,
+    };
     let model_alone = match sample {
         0 => 0.0,
         _ => tokio::task::spawn_blocking(move || bench::model_alone(&source, chunks, BATCH)).await??,
     };
     step.done(format!("{model_alone:.0} chunks/s"));
-    Ok(Figures { model_alone, sample, latencies: latencies.len(), p50_ms, p99_ms })
+    Ok(Figures {
+        model_alone,
+        sample,
+        latencies: latencies.len(),
+        p50_ms,
+        p99_ms,
+    })
 }
 
 /// Texts of the chunks of these revisions, as they stand in the log.
 async fn chunks(flow: &Flow, addresses: &Addresses) -> Result<Vec<String>> {
     let revisions: HashSet<i64> = flow.revisions.iter().copied().collect();
-    let kafka = KafkaConfig { bootstrap_servers: addresses.kafka.clone(), ..KafkaConfig::default() };
+    let kafka = KafkaConfig {
+        bootstrap_servers: addresses.kafka.clone(),
+        ..KafkaConfig::default()
+    };
     let codec = Codec::connect(Registry::new(&addresses.registry)?, &[], &[topics::PARSED]).await?;
-    let config = TailConfig { topic: topics::PARSED.name.into(), ..TailConfig::default() };
+    let config = TailConfig {
+        topic: topics::PARSED.name.into(),
+        ..TailConfig::default()
+    };
     let mut tail = millrace_kafka::tail(&kafka, config)?;
     let (mut texts, mut ended) = (Vec::new(), HashSet::new());
     while ended.len() < topics::PARTITIONS as usize {
@@ -104,7 +120,12 @@ async fn singles(addresses: &Addresses, progress: &Progress) -> Result<Vec<u64>>
             media_type: "text/plain".into(),
             request_id: String::new(),
         };
-        let receipt = client.clone().submit_document(within(request, CALL_LIMIT)).await?.into_inner().receipt;
+        let receipt = client
+            .clone()
+            .submit_document(within(request, CALL_LIMIT))
+            .await?
+            .into_inner()
+            .receipt;
         let accepted = Instant::now();
         let document = until_final(&client, &receipt.unwrap_or_default(), progress).await?;
         if document.state() != DocumentState::Indexed {
@@ -128,6 +149,9 @@ mod tests {
     #[test]
     fn the_nearest_rank() {
         let times: Vec<u64> = (1..=50).collect();
-        assert_eq!((percentile(&times, 50), percentile(&times, 99), percentile(&[], 50)), (25, 50, 0));
+        assert_eq!(
+            (percentile(&times, 50), percentile(&times, 99), percentile(&[], 50)),
+            (25, 50, 0)
+        );
     }
 }

@@ -109,7 +109,12 @@ pub async fn run(demo: Demo, target: &Target) -> Result<()> {
 fn gather(demo: &Demo, progress: &Progress) -> Result<Corpus> {
     let step = progress.step("corpus");
     let corpus = Corpus::gather(demo.corpus.as_deref(), demo.documents as usize)?;
-    step.done(format!("{} documents, {} KiB, from {}", corpus.documents.len(), corpus.bytes() / 1024, corpus.source));
+    step.done(format!(
+        "{} documents, {} KiB, from {}",
+        corpus.documents.len(),
+        corpus.bytes() / 1024,
+        corpus.source
+    ));
     Ok(corpus)
 }
 
@@ -171,7 +176,11 @@ impl Report {
             self.answers.drawn,
         ));
         let dir = target.dir.display();
-        let dir = if target.dir == std::path::Path::new(".millrace") { String::new() } else { format!(" --dir {dir}") };
+        let dir = if target.dir == std::path::Path::new(".millrace") {
+            String::new()
+        } else {
+            format!(" --dir {dir}")
+        };
         output::line(format_args!(
             "\nGo on: `./millrace up{dir}` starts the stack again with these documents; then, in another terminal,\n  \
              ./millrace search{dir} \"your question\"\n  ./millrace submit{dir} README.md --wait"
@@ -182,13 +191,27 @@ impl Report {
     fn verdict(&self) -> Result<()> {
         let mut missing = Vec::new();
         if self.flow.indexed < self.flow.documents {
-            missing.push(format!("{} documents are not indexed", self.flow.documents - self.flow.indexed));
+            missing.push(format!(
+                "{} documents are not indexed",
+                self.flow.documents - self.flow.indexed
+            ));
         }
-        missing.extend(self.answers.unanswered().map(|query| format!("no hit with score 0.3 or more for “{query}”")));
+        missing.extend(
+            self.answers
+                .unanswered()
+                .map(|query| format!("no hit with score 0.3 or more for “{query}”")),
+        );
         if self.answers.found < MUST_FIND.min(self.answers.drawn) {
-            missing.push(format!("only {} of {} sentences found their document", self.answers.found, self.answers.drawn));
+            missing.push(format!(
+                "only {} of {} sentences found their document",
+                self.answers.found, self.answers.drawn
+            ));
         }
-        if missing.is_empty() { Ok(()) } else { Err(Shown(missing.join("; ")).into()) }
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(Shown(missing.join("; ")).into())
+        }
     }
 }
 

@@ -33,7 +33,10 @@ pub fn draw(documents: &[Document], count: usize, seed: u64) -> Vec<Drawn> {
         // A document of copied prose may have none: a few tries tell.
         let mut tries = (0..random.random_range(4..8)).filter_map(|_| candidates.choose(&mut random));
         if let Some(sentence) = tries.find(unique) {
-            drawn.push(Drawn { sentence: sentence.clone(), document: documents[index].id.clone() });
+            drawn.push(Drawn {
+                sentence: sentence.clone(),
+                document: documents[index].id.clone(),
+            });
         }
     }
     drawn
@@ -59,7 +62,9 @@ fn sentences(text: &str) -> Vec<String> {
             _ => paragraphs.push(String::new()),
         }
     }
-    let whole = paragraphs.iter().flat_map(|paragraph| paragraph.split_inclusive(['.', '!', '?']));
+    let whole = paragraphs
+        .iter()
+        .flat_map(|paragraph| paragraph.split_inclusive(['.', '!', '?']));
     whole.map(normalize).filter(|sentence| is_prose(sentence)).collect()
 }
 
@@ -76,7 +81,10 @@ mod tests {
     use super::*;
 
     fn document(id: &str, text: &str) -> Document {
-        Document { id: id.into(), text: text.into() }
+        Document {
+            id: id.into(),
+            text: text.into(),
+        }
     }
 
     #[test]
@@ -84,12 +92,21 @@ mod tests {
         let shared = "This one sentence of licence text stands in both of them.";
         let own = "A sentence\nthat only the first document has, over two lines.";
         let documents = [
-            document("a", &format!("# Title of more than eight words in all of it.\n\n{shared}\n\n{own} Short one.\n")),
-            document("b", &format!("{shared}\n\n```\nThis is code and not prose although it has eight words.\n```\n")),
+            document(
+                "a",
+                &format!("# Title of more than eight words in all of it.\n\n{shared}\n\n{own} Short one.\n"),
+            ),
+            document(
+                "b",
+                &format!("{shared}\n\n```\nThis is code and not prose although it has eight words.\n```\n"),
+            ),
         ];
         for seed in 0..20 {
             for drawn in draw(&documents, 10, seed) {
-                assert_eq!((drawn.document.as_str(), drawn.sentence.as_str()), ("a", normalize(own).as_str()));
+                assert_eq!(
+                    (drawn.document.as_str(), drawn.sentence.as_str()),
+                    ("a", normalize(own).as_str())
+                );
             }
         }
         assert!((0..20).any(|seed| draw(&documents, 10, seed).len() == 1));

@@ -157,14 +157,11 @@ impl Cache {
 
     async fn fetch(&self, entry: &'static Entry, step: &Step) -> Result<()> {
         let target = self.root.join(entry.folder);
-        let partial = self.root.join("partial");
-        // Left there by one that was killed; the lock says that nobody works in it.
-        match fs::remove_dir_all(&partial) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(e).with_context(|| format!("cannot remove {}", partial.display()));
-            }
-            _ => {}
-        }
+        // Left there by one that was killed; the lock says that no millrace works in it. Its Maven may still do so:
+        // hence a folder of our own, and no error when the old one cannot be removed yet.
+        let partials = self.root.join("partial");
+        let _ = fs::remove_dir_all(&partials);
+        let partial = partials.join(std::process::id().to_string());
         let out = partial.join("out");
         fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
         let pom = partial.join("pom.xml");
@@ -181,7 +178,7 @@ impl Cache {
             fs::create_dir_all(parent)?;
         }
         fs::rename(&out, &target).with_context(|| format!("cannot put {} in place", target.display()))?;
-        let _ = fs::remove_dir_all(&partial);
+        let _ = fs::remove_dir_all(&partials);
         Ok(())
     }
 
@@ -197,7 +194,6 @@ impl Cache {
             .stdout(Stdio::piped())
             .stderr(File::create(&log).with_context(|| format!("cannot write {}", log.display()))?)
             .kill_on_drop(true)
-            .process_group(0)
             .spawn()
             .context("cannot start mvn")?;
         let stdout = maven.stdout.take().ok_or_else(|| anyhow!("mvn has no stdout"))?;

@@ -1,0 +1,169 @@
+//! Processes die; what was accepted does not.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use millrace_api::ingest::v1::{DocumentState, Receipt};
+use millrace_testkit::client::INDEXED_WITHIN;
+use millrace_testkit::{Client, Stack, poll};
+use rustix::process::Signal;
+use tonic::Code;
+
+use crate::{check_topics, running};
+
+const FINAL: [DocumentState; 2] = [DocumentState::Indexed, DocumentState::Superseded];
+
+/// Submits with a request id until there is a receipt: what a careful client does while parts restart.
+async fn insist(client: &Client, id: &str, body: String) -> Result<Receipt> {
+    let mut request = client.request(id, body);
+    request.request_id = uuid::Uuid::new_v4().to_string();
+    poll::until(&format!("a receipt for {id}"), INDEXED_WITHIN, async || {
+        match client.send(request.clone()).await {
+            Ok(receipt) => Ok(Ok(receipt)),
+            // A connection that broke under the call says UNKNOWN.
+            Err(status)
+                if matches!(
+                    status.code(),
+                    Code::Unavailable | Code::Unknown | Code::DeadlineExceeded
+                ) =>
+            {
+                Ok(Err(status))
+            }
+            Err(status) => Err(status.into()),
+        }
+    })
+    .await
+}
+
+/// Every revision has a final state, and a search finds the last one of each document, and only that.
+async fn settled(client: &Client, receipts: &[Receipt]) -> Result<()> {
+    let mut last: BTreeMap<&str, i64> = BTreeMap::new();
+    for receipt in receipts {
+        client.reaches(receipt, &FINAL).await?;
+        let newest = last.entry(&receipt.document_id).or_default();
+        *newest = (*newest).max(receipt.revision);
+    }
+    for (id, revision) in last {
+        let document = client
+            .get(id, revision)
+            .await?
+            .with_context(|| format!("nothing is known of {id}"))?;
+        ensure!(
+            document.state() == DocumentState::Indexed && document.live_revision == revision,
+            "{document:?}"
+        );
+        let hits = client.find_through("note", 100, &[id]).await?;
+        let expected = usize::try_from(document.chunk_count)?;
+        ensure!(
+            hits.len() == expected && hits.iter().all(|hit| hit.revision == revision),
+            "{id}: {hits:?}"
+        );
+    }
+    Ok(())
+}
+
+pub async fn a_broker_restart_loses_nothing(stack: &mut Option<Stack>) -> Result<()> {
+    let stack = running(stack)?;
+    let client = Client::new(&stack.addresses, "faults")?;
+    let mut receipts = Vec::new();
+    for n in 0..30 {
+        receipts.push(
+            client
+                .submit(&format!("broker/{n}.md"), format!("Note {n} before the restart."))
+                .await?,
+        );
+    }
+    stack.kill("kafka", Signal::TERM).await?;
+    for n in 0..30 {
+        receipts.push(
+            insist(
+                &client,
+                &format!("broker/{n}.md"),
+                format!("Note {n} after the restart."),
+            )
+            .await?,
+        );
+    }
+    settled(&client, &receipts).await
+}
+
+pub async fn ten_kills_lose_and_repeat_nothing(stack: &mut Option<Stack>) -> Result<()> {
+    let stack = running(stack)?;
+    let client = Client::new(&stack.addresses, "faults")?;
+    let mut receipts: Vec<Receipt> = Vec::new();
+    for kill in 0..10 {
+        let part = if kill % 2 == 0 { "embedder" } else { "indexer" };
+        for n in 0..10 {
+            // Some of several parts: a kill can come between them.
+            let sections = if n == 0 { 50 } else { 1 };
+            let body: String = (0..sections)
+                .map(|s| {
+                    format!(
+                        "# Note {s}\n\nNote {n} of round {kill}. {}\n\n",
+                        "So it goes. ".repeat(30)
+                    )
+                })
+                .collect();
+            receipts.push(insist(&client, &format!("kills/{n}.md"), body).await?);
+        }
+        // In the middle: something of this round has got as far as this part's input, and not all of it has left.
+        let first = &receipts[receipts.len() - 10];
+        let started = [DocumentState::Parsed, DocumentState::Indexed, DocumentState::Superseded];
+        client.reaches(first, &started).await?;
+        stack.kill(part, Signal::KILL).await?;
+    }
+    settled(&client, &receipts).await?;
+    let seen = check_topics(stack).await?;
+    ensure!(
+        seen.parsed > 100 && seen.embedded == seen.parsed && seen.indexed > 50,
+        "{seen:?}"
+    );
+    Ok(())
+}
+
+pub async fn a_kill_of_ingest_loses_nothing_accepted(stack: &mut Option<Stack>) -> Result<()> {
+    let stack = running(stack)?;
+    let client = Client::new(&stack.addresses, "faults")?;
+    let mut receipts = Vec::new();
+    for round in 0..3 {
+        for n in 0..10 {
+            receipts.push(
+                insist(
+                    &client,
+                    &format!("ingest/{n}.md"),
+                    format!("Note {n} of round {round}."),
+                )
+                .await?,
+            );
+        }
+        stack.kill("ingest", Signal::KILL).await?;
+    }
+    settled(&client, &receipts).await
+}
+
+pub async fn a_second_up_carries_on(shared: &mut Option<Stack>) -> Result<()> {
+    let receipt = {
+        let client = Client::new(&running(shared)?.addresses, "faults")?;
+        let receipt = client.submit("kept.md", "A note that outlives its stack.").await?;
+        client.indexed(&receipt).await?;
+        receipt
+    };
+    let stack = shared.take().context("no stack")?;
+    *shared = Some(tokio::time::timeout(Duration::from_secs(300), stack.restart()).await??);
+    let client = Client::new(&running(shared)?.addresses, "faults")?;
+    let hits = client.find("note", 5, &["kept.md"]).await?;
+    ensure!(hits.len() == 1 && hits[0].revision == receipt.revision, "{hits:?}");
+    let document = client.get("kept.md", receipt.revision).await?.context("forgotten")?;
+    ensure!(document.state() == DocumentState::Indexed, "{document:?}");
+    client
+        .indexed(&client.submit("kept.md", "A note of the second life.").await?)
+        .await?;
+    Ok(())
+}
+
+pub async fn the_topics_keep_the_promises(stack: &mut Option<Stack>) -> Result<()> {
+    let seen = check_topics(running(stack)?).await?;
+    println!("checked {seen:?}");
+    Ok(())
+}

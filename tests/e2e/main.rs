@@ -1,0 +1,108 @@
+//! The whole of Millrace on real parts: one stack is brought up, every case runs on it, one after another, and at the
+//! end the topics of the whole run are read and held against the promises.
+//!
+//! `cargo test -p millrace-cli --test e2e -- NAME` runs the cases whose names hold NAME.
+
+mod api;
+mod documents;
+mod faults;
+mod revisions;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use libtest_mimic::{Arguments, Failed, Trial};
+use millrace_testkit::{Stack, log};
+use tokio::runtime::Runtime;
+use tokio::sync::Mutex;
+
+/// The stack, for as long as the cases run; a case may take it away and put another one back.
+type Shared = Arc<Mutex<Option<Stack>>>;
+
+macro_rules! cases {
+    ($($module:ident :: $name:ident),* $(,)?) => {
+        [$((concat!(stringify!($module), "::", stringify!($name)), case!($module, $name))),*]
+    };
+}
+macro_rules! case {
+    ($module:ident, $name:ident) => {
+        |runtime: &Runtime, shared: &Shared| runtime.block_on($module::$name(&mut *shared.blocking_lock()))
+    };
+}
+
+type Case = fn(&Runtime, &Shared) -> Result<()>;
+
+/// In this order; those that kill come last, and the check of the topics after them.
+const CASES: [(&str, Case); 17] = cases![
+    api::every_service_serves_health_and_reflection,
+    api::what_is_not_acceptable_is_refused_with_details,
+    api::the_same_request_id_has_one_effect,
+    api::a_pipeline_says_how_it_does,
+    documents::submitted_indexed_found,
+    documents::an_empty_document_is_indexed_with_no_chunks,
+    documents::many_parts_are_one_revision,
+    documents::two_hundred_at_once,
+    documents::tenants_see_only_their_own,
+    revisions::an_update_appears_whole_while_searches_run,
+    revisions::a_deleted_document_is_not_found_and_can_come_back,
+    revisions::quick_updates_end_with_the_last,
+    faults::a_broker_restart_loses_nothing,
+    faults::ten_kills_lose_and_repeat_nothing,
+    faults::a_kill_of_ingest_loses_nothing_accepted,
+    faults::a_second_up_carries_on,
+    faults::the_topics_keep_the_promises,
+];
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Kills and restarts are everybody's weather: one case at a time keeps a failure readable.
+    arguments.test_threads = Some(1);
+    match run(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("the end-to-end tests could not run: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let runtime = Arc::new(Runtime::new()?);
+    let shared: Shared = Arc::default();
+    let trials: Vec<Trial> = CASES
+        .into_iter()
+        .map(|(name, case)| {
+            let (runtime, shared) = (runtime.clone(), shared.clone());
+            Trial::test(name, move || {
+                case(&runtime, &shared).map_err(|error| {
+                    let told = shared.blocking_lock().as_ref().map(Stack::told).unwrap_or_default();
+                    Failed::from(format!("{error:?}\n\nthe stack told:\n{told}"))
+                })
+            })
+        })
+        .collect();
+    if !arguments.list {
+        let stack = runtime.block_on(Stack::up(Path::new(env!("CARGO_BIN_EXE_millrace"))))?;
+        *shared.blocking_lock() = Some(stack);
+    }
+    let conclusion = libtest_mimic::run(arguments, trials);
+    let stack = shared.blocking_lock().take();
+    if let Some(stack) = stack {
+        runtime
+            .block_on(stack.down())
+            .context("the stack did not stop cleanly")?;
+    }
+    Ok(conclusion.exit_code())
+}
+
+/// The running stack of a case.
+fn running(shared: &Option<Stack>) -> Result<&Stack> {
+    shared.as_ref().context("an earlier case lost the stack")
+}
+
+/// Holds the topics against the promises and says what was seen.
+async fn check_topics(stack: &Stack) -> Result<log::Seen> {
+    log::check(&stack.addresses).await
+}
