@@ -1,8 +1,9 @@
 //! A collection in a temporary folder, documents to put into it, and ways to make it fail.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -206,11 +207,17 @@ pub fn whole(offset: i64, chunks: i32) -> BTreeMap<i64, Vec<String>> {
     BTreeMap::from([(offset, texts)])
 }
 
+/// Something that happens between a query and the reading of heads.
+pub type Meanwhile = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// An engine whose writes fail once a budget is spent, as a process that dies does: what was written before stays.
+/// And one in which something happens right after a query.
 pub struct Dying {
     pub inner: Arc<dyn VectorIndex>,
     /// Writes and flushes left.
     pub budget: AtomicI64,
+    /// One for each query to come.
+    pub after_queries: Mutex<VecDeque<Meanwhile>>,
 }
 
 impl Dying {
@@ -218,6 +225,7 @@ impl Dying {
         Arc::new(Self {
             inner,
             budget: AtomicI64::new(i64::MAX),
+            after_queries: Mutex::default(),
         })
     }
     fn spend(&self) -> Option<Op<'_, ()>> {
@@ -263,7 +271,15 @@ impl VectorIndex for Dying {
         self.inner.forget_deleted(before_ms)
     }
     fn search(&self, query: Query) -> Op<'_, Vec<Found>> {
-        self.inner.search(query)
+        let meanwhile = self.after_queries.lock().unwrap().pop_front();
+        async move {
+            let found = self.inner.search(query).await;
+            if let Some(meanwhile) = meanwhile {
+                meanwhile.await;
+            }
+            found
+        }
+        .boxed()
     }
     fn flush(&self) -> Op<'_, ()> {
         self.spend().unwrap_or_else(|| self.inner.flush())
