@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::pipeline::chunk::MIN_CHUNK_TOKENS;
 
-/// Longest chunk that MiniLM and its like were trained for, special tokens included.
+/// No embedding model that is run here takes more.
 const MAX_CHUNK_TOKENS: usize = 8192;
 
 /// What an ingest process needs to know.

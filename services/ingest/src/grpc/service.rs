@@ -95,3 +95,7 @@ impl<L: CommandLog, C: RecordCodec, E: LogEnds> IngestService for Ingest<L, C, E
         Ok(Response::new(Box::pin(answers)))
     }
 }
+
+#[cfg(test)]
+#[path = "service_tests.rs"]
+mod tests;

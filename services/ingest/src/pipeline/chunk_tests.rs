@@ -90,28 +90,37 @@ fn offsets_count_from_the_start_of_the_body_behind_a_byte_order_mark() {
 }
 
 /// The bound is generous: what it must catch is growth that is not linear, which takes minutes at this size.
+///
+/// `MILLRACE_TEST_HOSTILE_BYTES=1048576` runs all of them at the size that is accepted.
 #[test]
 fn a_hostile_document_takes_bounded_time() {
-    let size = std::env::var("MILLRACE_TEST_HOSTILE_BYTES").map_or(256 << 10, |bytes| bytes.parse().unwrap());
-    let of = |pattern: &str| pattern.repeat(size / pattern.len());
-    let nested_list: String = (0..size / 1400)
+    let size = std::env::var("MILLRACE_TEST_HOSTILE_BYTES")
+        .ok()
+        .map(|bytes| bytes.parse().unwrap());
+    let (small, large) = (size.unwrap_or(64 << 10), size.unwrap_or(256 << 10));
+    let repeat = |pattern: &str, size: usize| pattern.repeat(size / pattern.len());
+    let of = |pattern: &str| repeat(pattern, small);
+    let nested_list: String = (0..large / 1400)
         .map(|i| format!("{}- a\n", " ".repeat(2 * (i % 1400))))
         .collect();
     let hostile = [
+        ("quotes and lines", repeat(">", large / 2) + &repeat("a\n", large / 2)),
+        (
+            "nested quotes on every line",
+            repeat(&(">".repeat(500) + " a\n"), large),
+        ),
+        (
+            "as deep as parsed",
+            repeat(&(">".repeat(499) + &" a\n".repeat(4000)), large),
+        ),
+        ("deep once, then lines", ">".repeat(500) + &repeat("a\n", large)),
+        ("nested list", nested_list),
         ("one word", of("x")),
         ("newlines", of("\n")),
         ("hashes", of("#")),
         ("empty headings", of("#\n")),
         ("tiny sections", of("# a\nx\n")),
         ("quotes in one line", of(">")),
-        (
-            "quotes and lines",
-            of(">")[..size / 2].to_owned() + &of("a\n")[..size / 2],
-        ),
-        ("nested quotes on every line", of(&(">".repeat(500) + " a\n"))),
-        ("nested list", nested_list),
-        ("as deep as parsed", of(&(">".repeat(499) + &" a\n".repeat(4000)))),
-        ("deep once, then lines", ">".repeat(500) + &of("a\n")),
         ("list markers in one line", of("- ")),
         ("emphasis", of("*a_ ")),
         ("brackets", of("[")),
@@ -143,7 +152,7 @@ fn a_hostile_document_takes_bounded_time() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
     fn any_text_is_covered_by_chunks_that_fit(
