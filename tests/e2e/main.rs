@@ -78,7 +78,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
             Trial::test(name, move || {
                 case(&runtime, &shared).map_err(|error| {
                     let told = shared.blocking_lock().as_ref().map(Stack::told).unwrap_or_default();
-                    Failed::from(format!("{error:?}\n\nthe stack told:\n{told}"))
+                    Failed::from(format!("{error:#}\n\nthe stack told:\n{told}"))
                 })
             })
         })

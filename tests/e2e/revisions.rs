@@ -11,7 +11,7 @@ use crate::documents::sections;
 use crate::running;
 
 /// Searches until told to stop; how many searches saw which word. None seen, or two at once, is an error.
-async fn watch(client: Client, chunks: usize, stop: CancellationToken) -> Result<(usize, BTreeSet<String>)> {
+async fn watch(client: &Client, chunks: usize, stop: &CancellationToken) -> Result<(usize, BTreeSet<String>)> {
     let (mut searches, mut seen) = (0, BTreeSet::new());
     while !stop.is_cancelled() {
         let hits = client.find_through("what is told", 1000, &["story.md"]).await?;
@@ -49,22 +49,20 @@ pub async fn an_update_appears_whole_while_searches_run(stack: &mut Option<Stack
     let chunks = usize::try_from(first.chunk_count)?;
 
     let stop = CancellationToken::new();
-    let searchers: Vec<_> = (0..2)
-        .map(|_| tokio::spawn(watch(client.clone(), chunks, stop.clone())))
-        .collect();
-    for word in ["ending", "turning", "sequelling"] {
-        let receipt = client.submit("story.md", story(word)).await?;
-        let document = client.indexed(&receipt).await?;
-        ensure!(document.chunk_count as usize == chunks, "{document:?}");
-        let hits = client.find("what is told", 1000, &["story.md"]).await?;
-        ensure!(
-            hits.iter().all(|hit| hit.revision == receipt.revision),
-            "INDEXED, and an older text is found"
-        );
-    }
-    stop.cancel();
-    for searcher in searchers {
-        let (searches, seen) = searcher.await??;
+    let updates = async {
+        // The searchers end with the updates, however those end.
+        let _stop = stop.clone().drop_guard();
+        for word in ["ending", "turning", "sequelling"] {
+            let receipt = client.submit("story.md", story(word)).await?;
+            let document = client.indexed(&receipt).await?;
+            ensure!(usize::try_from(document.chunk_count)? == chunks, "{document:?}");
+            let hits = client.find("what is told", 1000, &["story.md"]).await?;
+            ensure!(hits.iter().all(|hit| hit.revision == receipt.revision), "INDEXED, and an older text is found");
+        }
+        Ok(())
+    };
+    let ((), one, other) = tokio::try_join!(updates, watch(&client, chunks, &stop), watch(&client, chunks, &stop))?;
+    for (searches, seen) in [one, other] {
         ensure!(searches > 10 && seen.len() >= 2, "{searches} searches saw {seen:?}");
     }
     Ok(())

@@ -102,9 +102,10 @@ impl Stack {
         text.trim().parse().ok().and_then(Pid::from_raw).with_context(|| format!("{text:?} is no process id"))
     }
 
-    /// Sends a signal to a part and waits until the process is gone. `up` starts another one.
+    /// Sends a signal to a part, once it runs, and waits until the process is gone. `up` starts another one.
     pub async fn kill(&self, part: &str, signal: Signal) -> Result<()> {
-        let pid = self.pid(part)?;
+        let running = format!("{part} to run");
+        let pid = poll::until(&running, STOP_LIMIT, async || Ok(self.pid(part).map_err(|e| e.to_string()))).await?;
         kill_process(pid, signal).with_context(|| format!("cannot signal {part}"))?;
         poll::until(&format!("{part} to end"), STOP_LIMIT, async || {
             let now = self.pid(part);
