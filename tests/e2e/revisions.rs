@@ -57,7 +57,10 @@ pub async fn an_update_appears_whole_while_searches_run(stack: &mut Option<Stack
             let document = client.indexed(&receipt).await?;
             ensure!(usize::try_from(document.chunk_count)? == chunks, "{document:?}");
             let hits = client.find("what is told", 1000, &["story.md"]).await?;
-            ensure!(hits.iter().all(|hit| hit.revision == receipt.revision), "INDEXED, and an older text is found");
+            ensure!(
+                hits.iter().all(|hit| hit.revision == receipt.revision),
+                "INDEXED, and an older text is found"
+            );
         }
         Ok(())
     };

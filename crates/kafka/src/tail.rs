@@ -79,7 +79,9 @@ struct Seen {
 
 impl ClientContext for Context {
     fn stats(&self, statistics: Statistics) {
-        let Ok(mut positions) = self.positions.lock() else { return };
+        let Ok(mut positions) = self.positions.lock() else {
+            return;
+        };
         for partition in statistics.topics.values().flat_map(|topic| topic.partitions.values()) {
             let next_offset = partition.next_offset;
             let at_end = partition.partition >= 0

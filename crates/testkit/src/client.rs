@@ -52,12 +52,17 @@ impl Client {
     /// Sends a submission as it is.
     pub async fn send(&self, request: SubmitDocumentRequest) -> Result<Receipt, Status> {
         let answer = self.ingest.clone().submit_document(within(request)).await?;
-        answer.into_inner().receipt.ok_or_else(|| Status::internal("no receipt"))
+        answer
+            .into_inner()
+            .receipt
+            .ok_or_else(|| Status::internal("no receipt"))
     }
 
     /// Submits Markdown.
     pub async fn submit(&self, id: &str, body: impl Into<Vec<u8>>) -> Result<Receipt> {
-        self.send(self.request(id, body)).await.with_context(|| format!("submit {id}"))
+        self.send(self.request(id, body))
+            .await
+            .with_context(|| format!("submit {id}"))
     }
 
     /// Deletes.
@@ -67,13 +72,22 @@ impl Client {
             document_id: id.to_owned(),
             request_id: String::new(),
         };
-        let answer = self.ingest.clone().delete_document(within(request)).await.with_context(|| format!("delete {id}"))?;
+        let answer = self
+            .ingest
+            .clone()
+            .delete_document(within(request))
+            .await
+            .with_context(|| format!("delete {id}"))?;
         answer.into_inner().receipt.context("no receipt")
     }
 
     /// State of a revision, 0 for the latest; none while nothing is known, or while ingest is away.
     pub async fn get(&self, id: &str, revision: i64) -> Result<Option<Document>> {
-        let request = GetDocumentRequest { tenant: self.tenant.clone(), document_id: id.to_owned(), revision };
+        let request = GetDocumentRequest {
+            tenant: self.tenant.clone(),
+            document_id: id.to_owned(),
+            revision,
+        };
         match self.ingest.clone().get_document(within(request)).await {
             Ok(answer) => Ok(answer.into_inner().document),
             Err(status) if matches!(status.code(), Code::NotFound | Code::Unavailable | Code::Unknown) => Ok(None),

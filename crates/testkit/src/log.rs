@@ -1,8 +1,8 @@
 //! Topics, read `read_committed`, and the promises that can be read off them.
 
+use std::collections::HashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
-use std::collections::HashMap;
 
 use anyhow::{Context, Result, ensure};
 use millrace_events::{ChunksEmbedded, DocumentParsed, IndexEvent, Record, VectorsIndexed, topics};
@@ -15,13 +15,23 @@ use crate::stack::Addresses;
 
 /// All committed records of a record type's topic, in order within each partition.
 pub async fn read<R: Record>(addresses: &Addresses) -> Result<Vec<(Delivery, R)>> {
-    let kafka = KafkaConfig { bootstrap_servers: addresses.kafka.clone(), ..KafkaConfig::default() };
+    let kafka = KafkaConfig {
+        bootstrap_servers: addresses.kafka.clone(),
+        ..KafkaConfig::default()
+    };
     let codec = Codec::connect(Registry::new(&addresses.registry)?, &[], &[R::TOPIC]).await?;
-    let config = TailConfig { topic: R::TOPIC.name.into(), ..TailConfig::default() };
+    let config = TailConfig {
+        topic: R::TOPIC.name.into(),
+        ..TailConfig::default()
+    };
     let mut tail = millrace_kafka::tail(&kafka, config)?;
     let (mut records, mut ended) = (Vec::new(), BTreeSet::new());
     while ended.len() < topics::PARTITIONS as usize {
-        match tail.next().await.with_context(|| format!("{} cannot be read", R::TOPIC.name))? {
+        match tail
+            .next()
+            .await
+            .with_context(|| format!("{} cannot be read", R::TOPIC.name))?
+        {
             TailEvent::CaughtUp { partition, .. } => _ = ended.insert(partition),
             TailEvent::Record(delivery) => {
                 let Some(value) = delivery.value.clone() else { continue };
@@ -59,13 +69,24 @@ pub async fn check(addresses: &Addresses) -> Result<Seen> {
     once("documents.parsed", &parsed)?;
     once("chunks.embedded", &embedded)?;
     once("vectors.indexed", &live)?;
-    for (topic, records) in [("documents.parsed", &parsed), ("chunks.embedded", &embedded), ("vectors.indexed", &live)] {
+    for (topic, records) in [
+        ("documents.parsed", &parsed),
+        ("chunks.embedded", &embedded),
+        ("vectors.indexed", &live),
+    ] {
         rising(topic, records)?;
     }
     let (one, other): (BTreeSet<_>, BTreeSet<_>) = (parsed.iter().collect(), embedded.iter().collect());
     let missing: Vec<_> = one.symmetric_difference(&other).take(5).collect();
-    ensure!(missing.is_empty(), "parts that stand in only one of documents.parsed and chunks.embedded: {missing:?}");
-    Ok(Seen { parsed: parsed.len(), embedded: embedded.len(), indexed: live.len() })
+    ensure!(
+        missing.is_empty(),
+        "parts that stand in only one of documents.parsed and chunks.embedded: {missing:?}"
+    );
+    Ok(Seen {
+        parsed: parsed.len(),
+        embedded: embedded.len(),
+        indexed: live.len(),
+    })
 }
 
 fn key_of(delivery: &Delivery) -> String {
@@ -74,7 +95,9 @@ fn key_of(delivery: &Delivery) -> String {
 
 fn once<T: Hash + Eq + std::fmt::Debug>(topic: &str, records: &[T]) -> Result<()> {
     let mut counts: HashMap<&T, usize> = HashMap::new();
-    records.iter().for_each(|record| *counts.entry(record).or_default() += 1);
+    records
+        .iter()
+        .for_each(|record| *counts.entry(record).or_default() += 1);
     let twice: Vec<_> = counts.into_iter().filter(|(_, count)| *count > 1).take(5).collect();
     ensure!(twice.is_empty(), "{topic} holds records more than once: {twice:?}");
     Ok(())
@@ -84,7 +107,10 @@ fn rising(topic: &str, records: &[(String, i64, i32)]) -> Result<()> {
     let mut last: BTreeMap<&str, (i64, i32)> = BTreeMap::new();
     for (key, revision, part) in records {
         let before = last.insert(key, (*revision, *part));
-        ensure!(before.is_none_or(|before| before < (*revision, *part)), "{topic}: {key} goes from {before:?} to revision {revision} part {part}");
+        ensure!(
+            before.is_none_or(|before| before < (*revision, *part)),
+            "{topic}: {key} goes from {before:?} to revision {revision} part {part}"
+        );
     }
     Ok(())
 }

@@ -12,6 +12,9 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 use crate::poll;
 
@@ -51,7 +54,10 @@ impl Stack {
     }
 
     async fn start(millrace: &Path, dir: TempDir) -> Result<Self> {
-        let log = fs::OpenOptions::new().create(true).append(true).open(dir.path().join("up.log"))?;
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(dir.path().join("up.log"))?;
         let mut up = Command::new(millrace)
             .args(["up", "--json", "--dir"])
             .arg(dir.path())
@@ -72,7 +78,12 @@ impl Stack {
             let told = fs::read_to_string(dir.path().join("up.log")).unwrap_or_default();
             bail!("the stack did not come up; it said {line:?} and\n{told}");
         };
-        Ok(Self { addresses, millrace: millrace.to_owned(), dir, up })
+        Ok(Self {
+            addresses,
+            millrace: millrace.to_owned(),
+            dir,
+            up,
+        })
     }
 
     /// The stack's directory.
@@ -83,7 +94,9 @@ impl Stack {
     /// What `up` has told so far, and the end of each log: for a test that fails.
     pub fn told(&self) -> String {
         let end = |path: &Path| {
-            let text = fs::read(path).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
+            let text = fs::read(path)
+                .map(|b| String::from_utf8_lossy(&b).into_owned())
+                .unwrap_or_default();
             let lines: Vec<_> = text.lines().collect();
             lines[lines.len().saturating_sub(25)..].join("\n")
         };
@@ -99,17 +112,44 @@ impl Stack {
     pub fn pid(&self, part: &str) -> Result<Pid> {
         let file = self.dir.path().join("pids").join(format!("{part}.pid"));
         let text = fs::read_to_string(&file).with_context(|| format!("{part} has no process"))?;
-        text.trim().parse().ok().and_then(Pid::from_raw).with_context(|| format!("{text:?} is no process id"))
+        text.trim()
+            .parse()
+            .ok()
+            .and_then(Pid::from_raw)
+            .with_context(|| format!("{text:?} is no process id"))
     }
 
-    /// Sends a signal to a part, once it runs, and waits until the process is gone. `up` starts another one.
+    /// Waits until a service says SERVING. `up` gives up on one that dies again and again without that.
+    pub async fn serving(&self, service: &str) -> Result<()> {
+        let address = match service {
+            "ingest" => &self.addresses.ingest,
+            "embedder" => &self.addresses.embedder,
+            "indexer" => &self.addresses.indexer,
+            _ => return Ok(()),
+        };
+        let client = HealthClient::new(millrace_rpc::client::channel(address)?);
+        poll::until(&format!("{service} to serve"), START_LIMIT, async || {
+            let answer = client.clone().check(HealthCheckRequest::default()).await;
+            Ok(match answer.map(|answer| answer.into_inner().status()) {
+                Ok(ServingStatus::Serving) => Ok(()),
+                other => Err(other),
+            })
+        })
+        .await
+    }
+
+    /// Sends a signal to a part, once it serves, and waits until the process is gone. `up` starts another one.
     pub async fn kill(&self, part: &str, signal: Signal) -> Result<()> {
-        let running = format!("{part} to run");
-        let pid = poll::until(&running, STOP_LIMIT, async || Ok(self.pid(part).map_err(|e| e.to_string()))).await?;
+        self.serving(part).await?;
+        let pid = self.pid(part)?;
         kill_process(pid, signal).with_context(|| format!("cannot signal {part}"))?;
         poll::until(&format!("{part} to end"), STOP_LIMIT, async || {
             let now = self.pid(part);
-            Ok(if now.is_ok_and(|now| now == pid) { Err(pid) } else { Ok(()) })
+            Ok(if now.is_ok_and(|now| now == pid) {
+                Err(pid)
+            } else {
+                Ok(())
+            })
         })
         .await
     }
@@ -121,10 +161,20 @@ impl Stack {
         let file = |part: &str| dir.path().join("pids").join(format!("{part}.pid"));
         let pids: Vec<Pid> = parts
             .iter()
-            .filter_map(|part| fs::read_to_string(file(part)).ok()?.trim().parse().ok().and_then(Pid::from_raw))
+            .filter_map(|part| {
+                fs::read_to_string(file(part))
+                    .ok()?
+                    .trim()
+                    .parse()
+                    .ok()
+                    .and_then(Pid::from_raw)
+            })
             .collect();
         ensure!(pids.len() == parts.len(), "a part was not running");
-        let pid = up.id().and_then(|id| Pid::from_raw(id.cast_signed())).context("up has ended by itself")?;
+        let pid = up
+            .id()
+            .and_then(|id| Pid::from_raw(id.cast_signed()))
+            .context("up has ended by itself")?;
         kill_process(pid, Signal::TERM)?;
         let status = timeout(STOP_LIMIT, up.wait()).await.context("up did not stop")??;
         ensure!(status.success(), "up stopped with {status}");

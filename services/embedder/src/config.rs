@@ -167,6 +167,18 @@ mod tests {
     }
 
     #[test]
+    fn the_shipped_file_is_usable_and_says_the_defaults() {
+        let shipped: Config = toml::from_str(include_str!("../embedder.toml")).unwrap();
+        shipped.check().unwrap();
+        let defaults = Config {
+            onnxruntime: shipped.onnxruntime.clone(),
+            model: shipped.model.clone(),
+            ..Config::default()
+        };
+        assert_eq!(toml::to_string(&shipped).unwrap(), toml::to_string(&defaults).unwrap());
+    }
+
+    #[test]
     fn a_typo_is_refused() {
         assert!(toml::from_str::<Config>("modle.dir = 'x'").is_err());
     }

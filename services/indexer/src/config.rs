@@ -151,8 +151,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_defaults_are_accepted() {
-        Config::default().check().unwrap();
+    fn the_shipped_file_says_the_defaults_and_they_are_accepted() {
+        let file = Some(std::path::Path::new("indexer.toml"));
+        let shipped: Config = millrace_runtime::config::load_from("indexer", file, [], ()).unwrap();
+        shipped.check().unwrap();
+        assert_eq!(shipped, Config::default());
     }
 
     #[test]

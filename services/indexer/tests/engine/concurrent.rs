@@ -96,10 +96,12 @@ async fn every_search_sees_one_whole_revision_while_the_engine_optimises() {
     let folder = new_folder();
     let config = EmbeddedConfig {
         optimize_after_points: 20,
+        indexing_threshold_kib: Some(1),
         ..EmbeddedConfig::default()
     };
-    let index = EmbeddedIndex::open(&folder.path().join("shard"), &model(), &config).unwrap();
-    update_under_searches(Bench::with(Arc::new(index), folder), 3, 24).await;
+    let index = Arc::new(EmbeddedIndex::open(&folder.path().join("shard"), &model(), &config).unwrap());
+    update_under_searches(Bench::with(index.clone(), folder), 3, 24).await;
+    assert!(index.indexed_points().unwrap() > 0, "it never optimised");
 }
 
 /// New documents too: not seen, or seen whole.

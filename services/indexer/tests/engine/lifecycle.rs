@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use millrace_indexer::index::embedded::OpenEmbedded;
 use millrace_indexer::index::generation::{GenerationError, Generations};
 use millrace_indexer::publish::{Published, Publisher};
+use millrace_indexer::sweep::{SweepConfig, Sweeper};
 
 use crate::kit::*;
 
@@ -205,6 +207,46 @@ async fn a_revision_replaced_during_the_grace_stays_for_the_next_pass() {
     assert!(bench.head(&d).await.unwrap().sweep, "still due");
     bench.sweep().await;
     assert_eq!(bench.points(&d, revision(2)).await, 0);
+}
+
+/// Pass after pass by itself, with what came meanwhile, until it is told to stop.
+#[tokio::test]
+async fn the_sweeper_goes_on_by_itself() {
+    let bench = Bench::new();
+    let config = SweepConfig {
+        grace: Duration::from_millis(1),
+        heads: 2,
+        keep_deleted: Duration::ZERO,
+    };
+    let sweeper = Sweeper::new(Arc::clone(&bench.index), config);
+    let work = async {
+        for n in 0..5 {
+            let d = document(&format!("{n}.md"));
+            bench.publish_all(&parts(&d, revision(1), &[1])).await;
+            bench.publish_all(&parts(&d, revision(2), &[1])).await;
+        }
+        bench.publish(&deletion(&document("0.md"), revision(3))).await;
+        let settled = async {
+            while !bench.sweeper.due().await.unwrap().0.is_empty() || bench.head(&document("0.md")).await.is_some() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(MINUTE, settled)
+            .await
+            .expect("clean-up does not end");
+    };
+    tokio::select! {
+        () = sweeper.run(|| 1000) => unreachable!("it runs until it is dropped"),
+        () = work => {}
+    }
+    for n in 1..5 {
+        let d = document(&format!("{n}.md"));
+        assert_eq!(
+            (bench.points(&d, revision(1)).await, bench.points(&d, revision(2)).await),
+            (0, 1)
+        );
+    }
+    assert_eq!(bench.points(&document("0.md"), revision(2)).await, 0);
 }
 
 #[tokio::test]

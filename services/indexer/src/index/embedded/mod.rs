@@ -1,7 +1,7 @@
 //! The engine inside the process: a Qdrant shard (same segments, HNSW, payload indexes and filters as the server).
 //!
-//! Exactly one process per folder. Its calls block, so they run on blocking threads behind gates: one writer (the engine
-//! serialises them anyway), one flush, some readers. Writes are in the log before they answer, which survives a killed
+//! Exactly one process per folder. Its calls block, so they run on blocking threads behind two gates: writers one at a
+//! time and in order (the engine serialises them anyway), and readers. Writes are in the log before they answer, which survives a killed
 //! process; [`flush`](VectorIndex::flush) survives the machine, and concurrent flushes share one.
 //!
 //! The engine never optimises by itself: a thread of its own does, whenever enough points have changed.
@@ -19,14 +19,14 @@ use futures::FutureExt;
 use millrace_events::{DocumentKey, Model, Revision};
 use qdrant_edge::external::serde_json as edge_json;
 use qdrant_edge::{
-    BoolIndexParamsBuilder, ConditionalInsertOperation, CountRequest, CreateIndex, Distance, EdgeConfig, EdgeShard,
-    EdgeVectorParams, FieldIndexOperations, IntegerIndexParamsBuilder, KeywordIndexParamsBuilder, NamedQuery,
-    OperationError, PayloadFieldSchema, PayloadOps, PayloadSchemaParams, PointInsertOperations, PointOperations,
-    QueryEnum, QueryRequest, RetrieveRequest, ScoringQuery, ScrollRequest, SetPayloadOp, UpdateOperation,
-    VectorInternal, WithPayloadInterface,
+    BoolIndexParamsBuilder, ConditionalInsertOperation, CountRequest, CreateIndex, Distance, EdgeConfig,
+    EdgeOptimizersConfig, EdgeShard, EdgeVectorParams, FieldIndexOperations, IntegerIndexParamsBuilder,
+    KeywordIndexParamsBuilder, NamedQuery, OperationError, PayloadFieldSchema, PayloadOps, PayloadSchemaParams,
+    PointInsertOperations, PointOperations, QueryEnum, QueryRequest, RetrieveRequest, ScoringQuery, ScrollRequest,
+    SetPayloadOp, UpdateOperation, VectorInternal, WithPayloadInterface,
 };
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 use self::flush::Flushes;
 use self::optimize::Optimizer;
@@ -39,6 +39,8 @@ use super::{Answer, Found, Head, IndexError, OpenIndex, Query, RevisionPoints, V
 pub struct EmbeddedConfig {
     /// Optimise after this many changed points.
     pub optimize_after_points: u64,
+    /// Vectors of a segment, in KiB, from which it gets a graph instead of being read through; none: the engine's own.
+    pub indexing_threshold_kib: Option<usize>,
     /// Searches and reads at the same time; more wait.
     pub concurrent_reads: usize,
 }
@@ -47,6 +49,7 @@ impl Default for EmbeddedConfig {
     fn default() -> Self {
         Self {
             optimize_after_points: 20_000,
+            indexing_threshold_kib: None,
             concurrent_reads: 16,
         }
     }
@@ -69,7 +72,6 @@ pub struct EmbeddedIndex {
     shard: Arc<EdgeShard>,
     writers: Arc<Semaphore>,
     readers: Arc<Semaphore>,
-    flusher: Arc<Semaphore>,
     flushes: Flushes,
     optimizer: Optimizer,
 }
@@ -96,6 +98,10 @@ impl EmbeddedIndex {
         let dimensions = usize::try_from(model.dimensions).unwrap_or(0);
         let settings = EdgeConfig::builder()
             .vector(VECTOR, EdgeVectorParams::builder(dimensions, Distance::Cosine).build())
+            .optimizers(EdgeOptimizersConfig {
+                indexing_threshold: config.indexing_threshold_kib,
+                ..EdgeOptimizersConfig::default()
+            })
             .build();
         let shard = if folder.join("edge_config.json").exists() {
             EdgeShard::load(folder, Some(settings))
@@ -108,11 +114,16 @@ impl EmbeddedIndex {
         Ok(Self {
             writers: Arc::new(Semaphore::new(1)),
             readers: Arc::new(Semaphore::new(config.concurrent_reads.max(1))),
-            flusher: Arc::new(Semaphore::new(1)),
             flushes: Flushes::default(),
             optimizer: Optimizer::start(&shard, config.optimize_after_points, points)?,
             shard,
         })
+    }
+
+    /// Points that searches find through a graph; the others are read through. Blocks.
+    pub fn indexed_points(&self) -> Result<u64, IndexError> {
+        let info = self.shard.info().map_err(from_engine("count its indexed points"))?;
+        Ok(info.indexed_vectors_count as u64)
     }
 
     /// Runs one engine call on a blocking thread, behind a gate. A caller that goes away leaves the call to its end.
@@ -122,11 +133,21 @@ impl EmbeddedIndex {
         operation: &'static str,
         call: impl FnOnce(&EdgeShard) -> Result<T, IndexError> + Send + 'static,
     ) -> Result<T, IndexError> {
+        let permit = Arc::clone(gate).acquire_owned().await;
+        self.with_permit(permit, operation, call).await
+    }
+
+    async fn with_permit<T: Send + 'static>(
+        &self,
+        permit: Result<OwnedSemaphorePermit, AcquireError>,
+        operation: &'static str,
+        call: impl FnOnce(&EdgeShard) -> Result<T, IndexError> + Send + 'static,
+    ) -> Result<T, IndexError> {
         let stopped = |e: &dyn std::error::Error| IndexError::Unavailable {
             operation,
             message: format!("its thread stopped: {e}"),
         };
-        let permit = Arc::clone(gate).acquire_owned().await.map_err(|e| stopped(&e))?;
+        let permit = permit.map_err(|e| stopped(&e))?;
         let shard = Arc::clone(&self.shard);
         let work = move || {
             let _permit = permit;
@@ -326,11 +347,12 @@ impl VectorIndex for EmbeddedIndex {
 
     fn flush(&self) -> Answer<'_, ()> {
         const OPERATION: &str = "flush";
-        let flush = || {
+        let turn = Arc::clone(&self.writers).acquire_owned();
+        let flush = |permit| {
             let call = |shard: &EdgeShard| shard.flush().map_err(from_engine(OPERATION));
-            self.on_thread(&self.flusher, OPERATION, call)
+            self.with_permit(permit, OPERATION, call)
         };
-        self.flushes.join(flush).boxed()
+        self.flushes.join(turn, flush).boxed()
     }
 }
 
