@@ -225,7 +225,7 @@ impl Publisher {
         }
         // The process may have died between the head and the flush.
         self.index.flush().await?;
-        if head.part == -1 {
+        if head.part != part.part {
             return Ok(Published::Nothing);
         }
         Ok(announced(head))
