@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use millrace_api::ingest::v1::{DocumentState, Receipt};
+use millrace_api::pipeline::v1::pipeline_service_client::PipelineServiceClient;
+use millrace_api::pipeline::v1::{GetPipelineRequest, Stage};
 use millrace_testkit::client::INDEXED_WITHIN;
 use millrace_testkit::{Client, Stack, poll};
 use rustix::process::Signal;
+use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use crate::{check_topics, running};
@@ -88,35 +91,66 @@ pub async fn a_broker_restart_loses_nothing(stack: &mut Option<Stack>) -> Result
     settled(&client, &receipts).await
 }
 
+/// Writes without end, ten documents in turn, every fifth of several parts, never far ahead of the index.
+async fn write_on(client: &Client, stop: &CancellationToken) -> Result<Vec<Receipt>> {
+    const AHEAD: usize = 15;
+    let mut receipts: Vec<Receipt> = Vec::new();
+    while !stop.is_cancelled() {
+        let n = receipts.len();
+        let sections = if n.is_multiple_of(5) { 40 } else { 1 };
+        let body: String = (0..sections)
+            .map(|s| format!("# Note {s}\n\nNote of write {n}. {}\n\n", "So it goes. ".repeat(45)))
+            .collect();
+        receipts.push(insist(client, &format!("kills/{}.md", n % 10), body).await?);
+        if let Some(earlier) = receipts.len().checked_sub(AHEAD) {
+            client.reaches(&receipts[earlier], &FINAL).await?;
+        }
+    }
+    Ok(receipts)
+}
+
+/// Waits until a service is in the middle: it has processed something since it started, and more is under way.
+async fn in_the_middle(address: &str) -> Result<()> {
+    let client = PipelineServiceClient::new(millrace_rpc::client::channel(address)?);
+    poll::until("a service to be at work", INDEXED_WITHIN, async || {
+        let answer = client.clone().get_pipeline(GetPipelineRequest {}).await;
+        let stages = answer.map(|answer| answer.into_inner().stages);
+        let busy = |stage: &Stage| stage.processed > 0 && stage.window_records > 0;
+        Ok(if stages.as_ref().is_ok_and(|stages| stages.iter().any(busy)) {
+            Ok(())
+        } else {
+            Err(stages)
+        })
+    })
+    .await
+}
+
 pub async fn ten_kills_lose_and_repeat_nothing(stack: &mut Option<Stack>) -> Result<()> {
     let stack = running(stack)?;
     let client = Client::new(&stack.addresses, "faults")?;
-    let mut receipts: Vec<Receipt> = Vec::new();
-    for kill in 0..10 {
-        let part = if kill % 2 == 0 { "embedder" } else { "indexer" };
-        for n in 0..10 {
-            // Some of several parts: a kill can come between them.
-            let sections = if n == 0 { 50 } else { 1 };
-            let body: String = (0..sections)
-                .map(|s| {
-                    format!(
-                        "# Note {s}\n\nNote {n} of round {kill}. {}\n\n",
-                        "So it goes. ".repeat(30)
-                    )
-                })
-                .collect();
-            receipts.push(insist(&client, &format!("kills/{n}.md"), body).await?);
+    let stop = CancellationToken::new();
+    let kills = async {
+        let _stop = stop.clone().drop_guard();
+        for kill in 0..10 {
+            let (part, address) = match kill % 2 {
+                0 => ("embedder", &stack.addresses.embedder),
+                _ => ("indexer", &stack.addresses.indexer),
+            };
+            stack.serving(part).await?;
+            in_the_middle(address).await?;
+            stack.kill(part, Signal::KILL).await?;
         }
-        // In the middle: something of this round has got as far as this part's input, and not all of it has left.
-        let first = &receipts[receipts.len() - 10];
-        let started = [DocumentState::Parsed, DocumentState::Indexed, DocumentState::Superseded];
-        client.reaches(first, &started).await?;
-        stack.kill(part, Signal::KILL).await?;
-    }
+        Ok(())
+    };
+    let ((), receipts) = tokio::try_join!(kills, write_on(&client, &stop))?;
     settled(&client, &receipts).await?;
     let seen = check_topics(stack).await?;
+    println!(
+        "{} revisions through ten kills; the topics hold {seen:?}",
+        receipts.len()
+    );
     ensure!(
-        seen.parsed > 100 && seen.embedded == seen.parsed && seen.indexed > 50,
+        seen.parsed > receipts.len() && seen.embedded == seen.parsed && seen.indexed > 50,
         "{seen:?}"
     );
     Ok(())

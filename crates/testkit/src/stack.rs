@@ -12,9 +12,6 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
-use tonic_health::pb::HealthCheckRequest;
-use tonic_health::pb::health_check_response::ServingStatus;
-use tonic_health::pb::health_client::HealthClient;
 
 use crate::poll;
 
@@ -45,7 +42,12 @@ pub struct Stack {
     millrace: PathBuf,
     dir: TempDir,
     up: Child,
+    /// The processes that served when `up` said ready.
+    first: Vec<Pid>,
 }
+
+/// The parts of a stack, as their pid files are named.
+const PARTS: [&str; 5] = ["kafka", "registry", "ingest", "embedder", "indexer"];
 
 impl Stack {
     /// Starts a new stack with the given `millrace` binary, and waits until all of it serves.
@@ -78,12 +80,15 @@ impl Stack {
             let told = fs::read_to_string(dir.path().join("up.log")).unwrap_or_default();
             bail!("the stack did not come up; it said {line:?} and\n{told}");
         };
-        Ok(Self {
+        let mut stack = Self {
             addresses,
             millrace: millrace.to_owned(),
             dir,
             up,
-        })
+            first: Vec::new(),
+        };
+        stack.first = PARTS.iter().map(|part| stack.pid(part)).collect::<Result<_>>()?;
+        Ok(stack)
     }
 
     /// The stack's directory.
@@ -119,20 +124,19 @@ impl Stack {
             .with_context(|| format!("{text:?} is no process id"))
     }
 
-    /// Waits until a service says SERVING. `up` gives up on one that dies again and again without that.
-    pub async fn serving(&self, service: &str) -> Result<()> {
-        let address = match service {
-            "ingest" => &self.addresses.ingest,
-            "embedder" => &self.addresses.embedder,
-            "indexer" => &self.addresses.indexer,
-            _ => return Ok(()),
-        };
-        let client = HealthClient::new(millrace_rpc::client::channel(address)?);
-        poll::until(&format!("{service} to serve"), START_LIMIT, async || {
-            let answer = client.clone().check(HealthCheckRequest::default()).await;
-            Ok(match answer.map(|answer| answer.into_inner().status()) {
-                Ok(ServingStatus::Serving) => Ok(()),
-                other => Err(other),
+    /// Waits until `up` has seen a part serve since it was last started, and gives its process id. `up` gives up on a
+    /// part that dies again and again without that.
+    pub async fn serving(&self, part: &str) -> Result<Pid> {
+        poll::until(&format!("{part} to serve"), START_LIMIT, async || {
+            let Ok(pid) = self.pid(part) else {
+                return Ok(Err("no process".to_owned()));
+            };
+            let told = fs::read_to_string(self.dir.path().join("up.log"))?;
+            let again = told.contains(&format!("{part} serves again (pid {})", pid.as_raw_nonzero()));
+            Ok(if again || self.first.contains(&pid) {
+                Ok(pid)
+            } else {
+                Err(format!("{pid:?} does not serve"))
             })
         })
         .await
@@ -140,8 +144,7 @@ impl Stack {
 
     /// Sends a signal to a part, once it serves, and waits until the process is gone. `up` starts another one.
     pub async fn kill(&self, part: &str, signal: Signal) -> Result<()> {
-        self.serving(part).await?;
-        let pid = self.pid(part)?;
+        let pid = self.serving(part).await?;
         kill_process(pid, signal).with_context(|| format!("cannot signal {part}"))?;
         poll::until(&format!("{part} to end"), STOP_LIMIT, async || {
             let now = self.pid(part);
@@ -157,9 +160,8 @@ impl Stack {
     /// Stops everything with SIGTERM; fails if `up` fails or a process is left.
     pub async fn down(self) -> Result<TempDir> {
         let Self { mut up, dir, .. } = self;
-        let parts = ["kafka", "registry", "ingest", "embedder", "indexer"];
         let file = |part: &str| dir.path().join("pids").join(format!("{part}.pid"));
-        let pids: Vec<Pid> = parts
+        let pids: Vec<Pid> = PARTS
             .iter()
             .filter_map(|part| {
                 fs::read_to_string(file(part))
@@ -170,7 +172,7 @@ impl Stack {
                     .and_then(Pid::from_raw)
             })
             .collect();
-        ensure!(pids.len() == parts.len(), "a part was not running");
+        ensure!(pids.len() == PARTS.len(), "a part was not running");
         let pid = up
             .id()
             .and_then(|id| Pid::from_raw(id.cast_signed()))

@@ -25,6 +25,12 @@ pub const MAX_CHUNK_BYTES: usize = 4 << 10;
 /// The least that a chunk's token limit can be: one character of any script fits.
 pub const MIN_CHUNK_TOKENS: usize = 64;
 const SLAB_BYTES: usize = 8 << 10;
+/// A slab with more tokens than so many chunks have is cut further: its chunks are short and many, and the splitter
+/// looks through what is left of it for each (CJK text without punctuation took four times as long).
+const DENSE_SLAB_CHUNKS: usize = 12;
+/// Into pieces of about so many chunks.
+const DENSE_PIECE_CHUNKS: usize = 4;
+const MIN_PIECE_BYTES: usize = 512;
 const BYTE_ORDER_MARK: &str = "\u{feff}";
 
 /// A piece of a document.
@@ -93,7 +99,7 @@ impl Chunker {
                 section,
                 chunks: &mut chunks,
             };
-            for slab in slabs(text, section.range.clone()) {
+            for slab in slabs(text, section.range.clone(), SLAB_BYTES) {
                 cutter.cut(slab, media)?;
             }
         }
@@ -114,8 +120,23 @@ struct Cutter<'a> {
 
 impl Cutter<'_> {
     fn cut(&mut self, slab: Range<usize>, media: MediaType) -> Result<(), ChunkError> {
+        let starts = self.chunker.counter.starts(&self.text[slab.clone()])?;
+        let max_tokens = self.chunker.max_tokens;
+        if starts.len() <= DENSE_SLAB_CHUNKS * max_tokens {
+            return self.split(slab, starts, media);
+        }
+        let piece_bytes = slab.len() * DENSE_PIECE_CHUNKS * max_tokens / starts.len();
+        for piece in slabs(self.text, slab.clone(), piece_bytes.max(MIN_PIECE_BYTES)) {
+            let (first, end) = (piece.start - slab.start, piece.end - slab.start);
+            let within = starts.partition_point(|s| *s < first)..starts.partition_point(|s| *s < end);
+            let starts = starts[within].iter().map(|s| s - first).collect();
+            self.split(piece, starts, media)?;
+        }
+        Ok(())
+    }
+
+    fn split(&mut self, slab: Range<usize>, starts: Vec<usize>, media: MediaType) -> Result<(), ChunkError> {
         let text = &self.text[slab.clone()];
-        let starts = self.chunker.counter.starts(text)?;
         let special = self.chunker.counter.special();
         let max_tokens = self.chunker.max_tokens;
         if text.len() <= MAX_CHUNK_BYTES && starts.len() + special <= max_tokens {
@@ -201,19 +222,19 @@ fn trimmed(text: &str, range: Range<usize>) -> Range<usize> {
     range.start + line..range.start + piece.len()
 }
 
-/// Stretches of at most [`SLAB_BYTES`], cut at the best place in their second half: an empty line, a line's end, white
+/// Stretches of at most `size` bytes, cut at the best place in their second half: an empty line, a line's end, white
 /// space, a character's end.
-fn slabs(text: &str, range: Range<usize>) -> impl Iterator<Item = Range<usize>> + '_ {
+fn slabs(text: &str, range: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> + '_ {
     let mut start = range.start;
     std::iter::from_fn(move || {
         if start >= range.end {
             return None;
         }
-        let end = if range.end - start <= SLAB_BYTES {
+        let end = if range.end - start <= size {
             range.end
         } else {
-            let half = text.floor_char_boundary(start + SLAB_BYTES / 2);
-            let window = &text[half..text.floor_char_boundary(start + SLAB_BYTES)];
+            let half = text.floor_char_boundary(start + size / 2);
+            let window = &text[half..text.floor_char_boundary(start + size)];
             let best = (window.rfind("\n\n").map(|at| at + 2))
                 .or_else(|| window.rfind('\n').map(|at| at + 1))
                 .or_else(|| {
