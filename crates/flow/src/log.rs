@@ -40,13 +40,8 @@ pub enum Event {
         /// Every record up to there was handed over.
         caught_up: bool,
     },
-    /// A partition cannot be read any further until a person has acted.
-    Stopped {
-        /// Which one.
-        partition: TopicPartition,
-        /// Why, for people.
-        reason: String,
-    },
+    /// Nothing more comes: start again from what is committed.
+    Ended(String),
     /// Another process with the same instance name took over.
     Fenced(String),
 }

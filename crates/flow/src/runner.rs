@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{oneshot, watch};
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt as _};
@@ -17,6 +17,9 @@ use crate::stage::{Delivery, Failure, Outputs, TopicPartition};
 
 /// How often readers of progress get a new picture.
 const PICTURE: Duration = Duration::from_millis(250);
+
+/// Aborts that go on for this long are told as a reason.
+const STUCK: Duration = Duration::from_secs(5);
 
 /// Why a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,10 +38,12 @@ struct Runner<S> {
     limits: Limits,
     link: Link,
     work: JoinSet<Result<Outputs, Failure>>,
-    ids: HashMap<Id, WorkId>,
+    ids: HashMap<Id, (WorkId, AbortHandle)>,
     outcome: Option<oneshot::Receiver<Outcome>>,
     drains: Vec<Drain>,
     leaving: bool,
+    /// Since when, and lastly why, transactions have been aborted with none committed in between.
+    aborted: Option<(Instant, String)>,
     progress: watch::Sender<StageProgress>,
 }
 
@@ -70,6 +75,7 @@ where
         outcome: None,
         drains: Vec::new(),
         leaving: false,
+        aborted: None,
         progress,
     };
     let ended = runner.run(shutdown).await;
@@ -101,6 +107,7 @@ where
                 }
                 event = self.link.events.recv() => match event {
                     Some(Event::Fenced(reason)) => return Ended::Fenced(reason),
+                    Some(Event::Ended(reason)) => return Ended::Restart(reason),
                     Some(event) => self.happened(event),
                     None => return Ended::Restart("the consumer ended".into()),
                 },
@@ -117,7 +124,7 @@ where
         while let Some(work) = self.core.next_to_run(now) {
             let service = self.service.clone();
             let handle = self.work.spawn(service.oneshot(work.delivery));
-            self.ids.insert(handle.id(), work.id);
+            self.ids.insert(handle.id(), (work.id, handle));
         }
         if self.outcome.is_none()
             && let Some(transaction) = self.core.cut(now, !self.drains.is_empty())
@@ -129,13 +136,16 @@ where
             }
             self.outcome = Some(outcome);
         }
-        let core = &mut self.core;
+        let (core, ids) = (&mut self.core, &self.ids);
         let open = core.is_leaving();
         self.drains.retain_mut(|drain| {
             // Past its time a drain gives up on what runs, never on the open transaction.
             let ended = core.is_drained(&drain.partitions) || (now >= drain.until && !open);
             if ended {
                 core.forget(&drain.partitions);
+                // What still runs must not go on beside its own replay, should the partition come back.
+                let left = ids.values().filter(|(id, _)| drain.partitions.contains(&id.partition));
+                left.for_each(|(_, work)| work.abort());
                 let _ = drain.done.take().map(|done| done.send(()));
             }
             !ended
@@ -167,7 +177,7 @@ where
             Ok((id, result)) => (id, result),
             Err(error) => (error.id(), Err(panicked(error))),
         };
-        if let Some(id) = self.ids.remove(&id) {
+        if let Some((id, _)) = self.ids.remove(&id) {
             if let Err(failure) = &result {
                 tracing::warn!(
                     partition = %id.partition, offset = id.offset, class = failure.class(), reason = failure.reason(),
@@ -181,9 +191,14 @@ where
     fn settled(&mut self, outcome: Outcome) -> Option<Ended> {
         self.outcome = None;
         match outcome {
-            Outcome::Committed => self.core.settle(true, Instant::now(), 0.0),
+            Outcome::Committed => {
+                self.core.settle(true, Instant::now(), 0.0);
+                self.aborted = None;
+            }
             Outcome::Aborted(reason) => {
                 tracing::warn!(reason, "a transaction was aborted and is sent again");
+                let since = self.aborted.take().map_or_else(Instant::now, |(since, _)| since);
+                self.aborted = Some((since, reason));
                 self.core.settle(false, Instant::now(), rand::random());
             }
             Outcome::Restart(reason) => return Some(Ended::Restart(reason)),
@@ -226,12 +241,8 @@ where
                 last_stable,
                 caught_up,
             } => self.core.log_end(&partition, last_stable, caught_up),
-            Event::Stopped { partition, reason } => {
-                tracing::error!(%partition, reason, "a partition is stopped");
-                self.core.stop(&partition, reason);
-            }
             // Handled where the loop can end.
-            Event::Fenced(_) => {}
+            Event::Fenced(_) | Event::Ended(_) => {}
         }
     }
 
@@ -257,12 +268,21 @@ where
         self.show_as(state);
     }
 
+    /// Why nothing leaves, once that has lasted.
+    fn why_stuck(&self) -> Option<String> {
+        let (since, reason) = self.aborted.as_ref().filter(|(since, _)| since.elapsed() >= STUCK)?;
+        Some(format!(
+            "no transaction was committed for {} s: {reason}",
+            since.elapsed().as_secs()
+        ))
+    }
+
     fn show_as(&self, state: StageState) {
         self.progress.send_modify(|progress| {
             progress.state = state;
             progress.reason = match state {
                 StageState::Starting => "waiting for partitions of its consumer group".into(),
-                _ => String::new(),
+                _ => self.why_stuck().unwrap_or_default(),
             };
             self.core.show(progress, now_ms());
         });
@@ -297,3 +317,7 @@ fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+#[path = "runner_tests.rs"]
+mod tests;

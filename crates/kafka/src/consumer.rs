@@ -21,7 +21,10 @@ use millrace_flow::position::Position;
 /// Longest time between two looks at what should be paused.
 const POLL: Duration = Duration::from_millis(20);
 /// One request for positions or watermarks.
-const REQUEST: Duration = Duration::from_secs(10);
+const REQUEST: Duration = Duration::from_secs(5);
+/// How often positions are asked for while another owner's transaction is still being written down.
+const UNSTABLE_TRIES: u32 = 50;
+const UNSTABLE_PAUSE: Duration = Duration::from_millis(100);
 
 pub(crate) type Member = BaseConsumer<Context>;
 
@@ -48,7 +51,7 @@ impl Context {
 
     fn assigned(&self, consumer: &Member, list: &TopicPartitionList) -> Result<(), KafkaError> {
         let assignment = self.assignment.fetch_add(1, Ordering::SeqCst) + 1;
-        let committed = consumer.committed_offsets(list.clone(), REQUEST)?;
+        let committed = committed(consumer, list)?;
         let mut start = TopicPartitionList::new();
         let mut partitions = Vec::new();
         for element in committed.elements() {
@@ -84,6 +87,23 @@ impl Context {
         }
         consumer.incremental_unassign(list)
     }
+}
+
+/// The positions committed for partitions. An error of one partition is never taken for "nothing committed": that would
+/// process it again from its beginning.
+fn committed(consumer: &Member, list: &TopicPartitionList) -> Result<TopicPartitionList, KafkaError> {
+    for _ in 0..UNSTABLE_TRIES {
+        let committed = consumer.committed_offsets(list.clone(), REQUEST)?;
+        let failed = committed.elements().iter().find_map(|element| element.error().err());
+        match failed {
+            None => return Ok(committed),
+            Some(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnstableOffsetCommit) => {
+                std::thread::sleep(UNSTABLE_PAUSE);
+            }
+            Some(error) => return Err(error),
+        }
+    }
+    Err(KafkaError::OffsetFetch(RDKafkaErrorCode::UnstableOffsetCommit))
 }
 
 /// Where a partition starts.
@@ -152,16 +172,31 @@ impl ConsumerContext for Context {
     }
 }
 
-/// Polls until told to close, or until the consumer cannot go on. Returning ends the events.
+/// Polls until told to close, or until the consumer cannot go on; then says why.
+///
+/// | what `poll` says | then |
+/// |---|---|
+/// | fenced | the stage ends: another process has this instance's name |
+/// | another fatal error, or a callback that failed | a new session |
+/// | the position is out of the log's range | a new session, which finds out and stops that partition |
+/// | any other error | librdkafka goes on by itself |
 pub(crate) fn poll(
     consumer: &Member,
     events: &mpsc::Sender<Event>,
     mut wanted: watch::Receiver<BTreeSet<TopicPartition>>,
     closing: &AtomicBool,
 ) {
+    use KafkaError::{MessageConsumption, MessageConsumptionFatal};
+    use RDKafkaErrorCode::{AutoOffsetReset, FencedInstanceId, OffsetOutOfRange};
     let mut paused = BTreeSet::new();
     let context = consumer.context().clone();
-    while !closing.load(Ordering::SeqCst) && !context.broken.load(Ordering::SeqCst) {
+    let ended = loop {
+        if closing.load(Ordering::SeqCst) {
+            return;
+        }
+        if context.broken.load(Ordering::SeqCst) {
+            break Event::Ended("a change of assignment could not be carried out".into());
+        }
         let reassigned = context.reassigned.swap(false, Ordering::SeqCst);
         if reassigned || wanted.has_changed().unwrap_or(false) {
             let wanted = wanted.borrow_and_update().clone();
@@ -181,18 +216,20 @@ pub(crate) fn poll(
                 return;
             }
             Some(Ok(_)) => {}
-            Some(Err(KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::FencedInstanceId))) => {
-                let reason = "another process with the same instance name joined the consumer group";
-                let _ = events.blocking_send(Event::Fenced(reason.into()));
-                return;
+            Some(Err(MessageConsumptionFatal(FencedInstanceId))) => {
+                break Event::Fenced("another process with the same instance name joined the consumer group".into());
             }
-            Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
-                tracing::error!(%code, "the consumer cannot go on");
-                return;
+            Some(Err(MessageConsumptionFatal(code))) => {
+                break Event::Ended(format!("the consumer cannot go on: {code}"));
+            }
+            Some(Err(MessageConsumption(code @ (AutoOffsetReset | OffsetOutOfRange)))) => {
+                break Event::Ended(format!("a position lies outside of its log: {code}"));
             }
             Some(Err(error)) => tracing::warn!(%error, "the consumer goes on after an error"),
         }
-    }
+    };
+    // A runner that has hung up knows already.
+    let _ = events.blocking_send(ended);
 }
 
 fn pause(

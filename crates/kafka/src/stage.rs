@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rdkafka::consumer::Consumer as _;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
@@ -168,10 +168,14 @@ impl Session {
             .map_err(config_error)?
             .create()
             .map_err(client_error)?;
-        let waiting = producer.clone();
-        let init = tokio::task::spawn_blocking(move || transactor::init(&waiting));
-        // Without a broker this waits as long as it takes; asked to leave, the thread is left behind.
-        match shutdown.run_until_cancelled(init).await {
+        // Without a broker this waits as long as it takes. On a plain thread: the process can end without it.
+        let (ready, initialised) = oneshot::channel();
+        let (waiting, leaving) = (producer.clone(), shutdown.clone());
+        std::thread::Builder::new()
+            .name(format!("{stage}-init"))
+            .spawn(move || ready.send(transactor::init(&waiting, &leaving)))
+            .map_err(|source| StageError::Thread { stage, source })?;
+        match shutdown.run_until_cancelled(initialised).await {
             Some(Ok(Ok(()))) => {}
             Some(Ok(Err(error))) => {
                 tracing::warn!(stage, %error, "the transactional producer could not be made ready");
@@ -202,9 +206,8 @@ impl Session {
         let consumer = thread("consumer")
             .spawn(move || {
                 consumer::poll(&polled, &events_sender, paused_receiver, &close);
-                // The runner learns that nothing more comes; then this closes the consumer, which takes its time.
-                drop(events_sender);
-                close_when_last(polled);
+                // Closing leaves the group, which takes its time: it happens on the thread that drops the last reference.
+                drop(polled);
             })
             .map_err(thread_error)?;
         let producer = thread("producer")
@@ -227,11 +230,6 @@ impl Session {
             },
         }))
     }
-}
-
-/// Names the moment: dropping the last reference leaves the group and can take seconds.
-fn close_when_last(member: Arc<Member>) {
-    drop(member);
 }
 
 impl Threads {

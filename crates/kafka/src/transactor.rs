@@ -22,6 +22,7 @@ use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, Threa
 use rdkafka::topic_partition_list::Offset;
 use rdkafka::util::Timeout;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::consumer::Member;
 use crate::convert;
@@ -43,11 +44,11 @@ enum Stop {
 }
 
 /// Makes the transactional id this process's own: whoever used it before is fenced, and its open transaction aborted.
-/// Some when the producer cannot be used.
-pub(crate) fn init(producer: &TransactionalProducer) -> Result<(), KafkaError> {
+/// Waits for the coordinator as long as nobody asks to leave.
+pub(crate) fn init(producer: &TransactionalProducer, leaving: &CancellationToken) -> Result<(), KafkaError> {
     loop {
         match producer.init_transactions(REQUEST) {
-            Err(KafkaError::Transaction(error)) if error.is_retriable() => {
+            Err(KafkaError::Transaction(error)) if error.is_retriable() && !leaving.is_cancelled() => {
                 tracing::info!(error = %error.string(), "waiting for the transaction coordinator");
             }
             other => return other,

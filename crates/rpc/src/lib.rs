@@ -19,4 +19,5 @@ pub mod client;
 pub mod complete;
 pub mod deadline;
 pub mod error;
+pub mod limit;
 pub mod trace;

@@ -63,9 +63,22 @@ pub async fn follow(mut stage: ProgressReader, condition: Condition) -> Result<(
     }
 }
 
+/// | state | ready |
+/// |---|---|
+/// | running, something can be processed | yes |
+/// | running, every partition stopped | no: the first one's reason |
+/// | running, nothing leaves although it should | no: the stage's reason |
+/// | any other | no |
 fn why_not(stage: &StageProgress) -> Option<String> {
+    let stopped = |partition: &PartitionProgress| partition.state == PartitionState::Stopped;
     let plain = match stage.state {
-        StageState::Running => return None,
+        StageState::Running => match stage.partitions.first() {
+            Some(first) if stage.partitions.iter().all(stopped) => {
+                return Some(format!("every partition is stopped: {}", first.reason));
+            }
+            _ if stage.reason.is_empty() => return None,
+            _ => "the stage is stuck",
+        },
         StageState::Starting => "the stage waits for its broker and its partitions",
         StageState::Draining => "the stage is leaving",
         StageState::Stopped => "the stage has stopped",

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use millrace_rpc::complete::CompleteErrorsLayer;
 use millrace_rpc::deadline::DeadlineLayer;
+use millrace_rpc::limit::InFlightLayer;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -18,6 +19,9 @@ pub const DRAIN: Duration = Duration::from_secs(15);
 /// Largest message of our services, both ways: give it to the generated server's `max_decoding_message_size` and
 /// `max_encoding_message_size`.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
+
+/// Calls in flight over all connections; one more is refused.
+const MAX_CALLS: usize = 1024;
 
 const MAX_STREAMS_PER_CONNECTION: u32 = 256;
 const MAX_HEADER_BYTES: u32 = 16 << 10;
@@ -91,6 +95,7 @@ impl Server {
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .http2_keepalive_interval(Some(PING_INTERVAL))
             .http2_keepalive_timeout(Some(PING_TIMEOUT))
+            .layer(InFlightLayer::new(MAX_CALLS))
             .layer(DeadlineLayer)
             .layer(CompleteErrorsLayer)
             .add_routes(routes)

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
 
 use anyhow::{Context, Result, ensure};
-use millrace_events::{ChunksEmbedded, DocumentParsed, IndexEvent, Record, VectorsIndexed, topics};
+use millrace_events::{
+    ChunksEmbedded, DocumentParsed, DocumentStatus, IndexEvent, Record, State, VectorsIndexed, topics,
+};
 use millrace_flow::Delivery;
 use millrace_kafka::{KafkaConfig, TailConfig, TailEvent};
 use millrace_runtime::codec::Codec;
@@ -53,12 +55,14 @@ pub struct Seen {
     pub indexed: usize,
 }
 
-/// Each (document, revision, part) once in `documents.parsed` and `chunks.embedded`, each event of a revision once in
-/// `vectors.indexed`, revisions rising per key everywhere, parts in order, and the same parts in both.
+/// Each (document, revision, part) once in `documents.parsed` and `chunks.embedded`, the same parts in both; an event once
+/// in `vectors.indexed` for each revision that ever had the status INDEXED or DELETED, and for no other; revisions rising
+/// per key everywhere, parts in order.
 pub async fn check(addresses: &Addresses) -> Result<Seen> {
     let parsed = read::<DocumentParsed>(addresses).await?;
     let embedded = read::<ChunksEmbedded>(addresses).await?;
     let indexed = read::<VectorsIndexed>(addresses).await?;
+    let statuses = read::<DocumentStatus>(addresses).await?;
     let part = |key: &Delivery, revision, part| (key_of(key), revision, part);
     let parsed: Vec<_> = parsed.iter().map(|(key, r)| part(key, r.revision, r.part)).collect();
     let embedded: Vec<_> = embedded.iter().map(|(key, r)| part(key, r.revision, r.part)).collect();
@@ -81,6 +85,21 @@ pub async fn check(addresses: &Addresses) -> Result<Seen> {
     ensure!(
         missing.is_empty(),
         "parts that stand in only one of documents.parsed and chunks.embedded: {missing:?}"
+    );
+    let announced: BTreeSet<_> = live
+        .iter()
+        .map(|(key, revision, _)| format!("{key}#{revision}"))
+        .collect();
+    let became = |status: &DocumentStatus| matches!(status.state, State::Indexed | State::Deleted);
+    let reached: BTreeSet<_> = statuses
+        .iter()
+        .filter(|(_, s)| became(s))
+        .map(|(key, _)| key_of(key))
+        .collect();
+    let odd: Vec<_> = announced.symmetric_difference(&reached).take(5).collect();
+    ensure!(
+        odd.is_empty(),
+        "revisions with only one of an event and a status that says so: {odd:?}"
     );
     Ok(Seen {
         parsed: parsed.len(),

@@ -54,13 +54,13 @@ impl AppError {
     /// The process's exit code: 64 for its configuration, 78 when another process has its instance name, else 1.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) => config::EXIT_CODE,
+            Self::Config(_) | Self::Registry(_) => config::EXIT_CODE,
             Self::Task(error) => match error.cause::<StageTaskError>() {
                 Some(StageTaskError::Stage(StageError::Fenced { .. })) => 78,
                 Some(StageTaskError::Stage(StageError::Config { .. })) => config::EXIT_CODE,
                 _ => 1,
             },
-            Self::Model(_) | Self::Registry(_) | Self::Server(_) => 1,
+            Self::Model(_) | Self::Server(_) => 1,
         }
     }
 }

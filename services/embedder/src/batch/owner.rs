@@ -84,12 +84,15 @@ impl Owner {
             if !queries_open && !documents_open && !self.busy && self.waiting.is_empty() {
                 return Ok(());
             }
-            let room = self.waiting.has_room();
+            let (query_room, room) = (
+                self.waiting.has_room(Class::Query),
+                self.waiting.has_room(Class::Document),
+            );
             let wake = wake.unwrap_or_else(|| self.next_canary());
             tokio::select! {
                 biased;
                 done = self.done.recv(), if self.busy => self.finish(done.ok_or(BatchError::ModelThread)?),
-                request = self.queries.recv(), if room && queries_open => match request {
+                request = self.queries.recv(), if query_room && queries_open => match request {
                     Some(request) => self.take(request),
                     None => queries_open = false,
                 },
@@ -105,10 +108,14 @@ impl Owner {
 
     /// A batch is cut from all that is known: what has already come is taken in before the choice.
     fn take_all_ready(&mut self) {
-        while self.waiting.has_room() {
-            let Ok(request) = self.queries.try_recv().or_else(|_| self.documents.try_recv()) else {
-                break;
-            };
+        while self.waiting.has_room(Class::Query)
+            && let Ok(query) = self.queries.try_recv()
+        {
+            self.take(query);
+        }
+        while self.waiting.has_room(Class::Document)
+            && let Ok(request) = self.documents.try_recv()
+        {
             self.take(request);
         }
     }

@@ -61,9 +61,14 @@ impl<T> Waiting<T> {
             query_batches: 0,
         }
     }
-    /// Whether more may be taken in. What is taken in then may be one request's worth above the bound.
-    pub fn has_room(&self) -> bool {
-        self.tokens < self.limits.max_waiting_tokens
+    /// Whether more of a class may be taken in. What is taken in then may be one request's worth above the bound.
+    /// Queries have as much again as documents: they are not kept out by what they are to overtake.
+    pub fn has_room(&self, class: Class) -> bool {
+        let bound = match class {
+            Class::Document => self.limits.max_waiting_tokens,
+            Class::Query => self.limits.max_waiting_tokens.saturating_mul(2),
+        };
+        self.tokens < bound
     }
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {

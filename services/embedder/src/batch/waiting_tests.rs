@@ -86,9 +86,9 @@ fn a_flood_of_queries_does_not_starve_documents() {
 fn room_ends_at_the_bound_and_comes_back() {
     let now = Instant::now();
     let mut waiting = filled(&[100; 10], Class::Document, now);
-    assert!(!waiting.has_room());
+    assert!(!waiting.has_room(Class::Document));
     waiting.retain(|work| *work != 3);
-    assert!(waiting.has_room());
+    assert!(waiting.has_room(Class::Document));
 }
 
 proptest! {
@@ -114,6 +114,6 @@ proptest! {
                 left.remove(at.unwrap());
             }
         }
-        prop_assert!(waiting.is_empty() && waiting.has_room());
+        prop_assert!(waiting.is_empty() && waiting.has_room(Class::Document));
     }
 }

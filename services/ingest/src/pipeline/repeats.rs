@@ -80,7 +80,7 @@ impl<E: LogEnds> Repeats<E> {
         let known = self
             .replica
             .request(request.document, request.id, request.accepted_at_ms);
-        let known = known.await.map_err(|error| Failure::Failed {
+        let known = known.await.map_err(|error| Failure::Transient {
             reason: "STATUS_REPLICA_FAILED",
             message: millrace_rpc::error::chain(&error),
         })?;
