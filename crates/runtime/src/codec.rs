@@ -6,7 +6,7 @@
 //! | the registry refusing us, or not being one | Config `REGISTRY_REFUSED` |
 //! | bytes without the wire format, an id that the registry does not know, a body that does not fit | Invalid `UNREADABLE_RECORD` |
 //!
-//! Nothing is registered here: that is `millrace schema apply`'s.
+//! Nothing is registered here: that is `millrace topics apply`'s.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -228,7 +228,7 @@ fn own_schema(topic: &Topic) -> Result<(&'static str, Schema), CodecError> {
 }
 
 /// Parses a registered version, and checks what a decoder cannot do without: the record's name, and the fields that
-/// have no default. The checker of `millrace schema check` says more, and before anything is registered.
+/// have no default. A checker that says more, before anything is registered, comes with schema governance.
 fn readable(text: &str, own: &Schema) -> Result<Schema, String> {
     let theirs = Schema::parse_str(text).map_err(|e| chain(&e))?;
     let (Schema::Record(ours), Schema::Record(writer)) = (own, &theirs) else {

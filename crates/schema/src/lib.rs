@@ -7,7 +7,7 @@
 //! - Answers that can never change (a schema of an id, an id of a schema) are asked for once; failures never stay.
 //! - Every call ends: connect, answer and size are bounded.
 //!
-//! Services only look up. Registering is for `millrace schema apply`.
+//! Services only look up. Registering is for `millrace topics apply`.
 //!
 //! Rejected: `schema_registry_converter`, which hides which call failed and why, and decodes through untyped values.
 
