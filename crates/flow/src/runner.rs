@@ -18,6 +18,11 @@ use crate::stage::{Delivery, Failure, Outputs, TopicPartition};
 /// How often readers of progress get a new picture.
 const PICTURE: Duration = Duration::from_millis(250);
 
+/// A transaction without an outcome for this long is given up, and the session with it: the next one fences it, and starts
+/// from what is committed, whatever that is. Seen with librdkafka 2.12: sending offsets while the broker goes away
+/// returns never, whatever its time-out, about once in 20 restarts of the broker.
+const UNANSWERED: Duration = Duration::from_secs(30);
+
 /// Aborts that go on for this long are told as a reason.
 const STUCK: Duration = Duration::from_secs(5);
 
@@ -40,6 +45,8 @@ struct Runner<S> {
     work: JoinSet<Result<Outputs, Failure>>,
     ids: HashMap<Id, (WorkId, AbortHandle)>,
     outcome: Option<oneshot::Receiver<Outcome>>,
+    /// When the open transaction was handed over.
+    sent: Instant,
     drains: Vec<Drain>,
     leaving: bool,
     /// Since when, and lastly why, transactions have been aborted with none committed in between.
@@ -73,6 +80,7 @@ where
         work: JoinSet::new(),
         ids: HashMap::new(),
         outcome: None,
+        sent: Instant::now(),
         drains: Vec::new(),
         leaving: false,
         aborted: None,
@@ -134,7 +142,13 @@ where
             if let Err(error) = self.link.commits.try_send((transaction, reply)) {
                 return Some(Ended::Restart(format!("the producer ended: {error}")));
             }
-            self.outcome = Some(outcome);
+            (self.outcome, self.sent) = (Some(outcome), now);
+        }
+        if self.outcome.is_some() && now >= self.sent + UNANSWERED {
+            return Some(Ended::Restart(format!(
+                "a transaction had no outcome for {} s",
+                UNANSWERED.as_secs()
+            )));
         }
         let (core, ids) = (&mut self.core, &self.ids);
         let open = core.is_leaving();
@@ -164,8 +178,10 @@ where
 
     fn next_deadline(&self) -> Instant {
         let drains = self.drains.iter().map(|drain| drain.until);
+        let unanswered = self.outcome.as_ref().map(|_| self.sent + UNANSWERED);
         let far = Instant::now() + Duration::from_secs(3600);
         drains
+            .chain(unanswered)
             .chain(self.core.next_deadline())
             .min()
             .unwrap_or(far)

@@ -118,6 +118,31 @@ async fn a_consumer_that_cannot_go_on_ends_the_session() {
     assert_eq!(running.await.unwrap(), Ended::Restart("gone".into()));
 }
 
+#[tokio::test]
+async fn a_transaction_without_an_outcome_is_given_up() {
+    let (link, mut log) = link();
+    let (progress, _seen) = watch::channel(StageProgress::default());
+    let mut runner = Runner {
+        service: service_fn(echo),
+        core: Core::new(Limits::default()),
+        limits: Limits::default(),
+        link,
+        work: JoinSet::new(),
+        ids: HashMap::new(),
+        outcome: None,
+        sent: Instant::now(),
+        drains: Vec::new(),
+        leaving: false,
+        aborted: None,
+        progress,
+    };
+    assert_eq!(runner.advance(), None);
+    let (_reply, outcome) = oneshot::channel();
+    (runner.outcome, runner.sent) = (Some(outcome), Instant::now() - UNANSWERED);
+    assert!(matches!(runner.advance(), Some(Ended::Restart(_))));
+    assert!(log.commits.try_recv().is_err());
+}
+
 #[tokio::test(start_paused = true)]
 async fn work_of_a_lost_partition_is_stopped() {
     let (link, log) = link();

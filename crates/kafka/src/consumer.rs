@@ -187,7 +187,9 @@ pub(crate) fn poll(
     closing: &AtomicBool,
 ) {
     use KafkaError::{MessageConsumption, MessageConsumptionFatal};
-    use RDKafkaErrorCode::{AutoOffsetReset, FencedInstanceId, OffsetOutOfRange};
+    use RDKafkaErrorCode::{
+        AllBrokersDown, AutoOffsetReset, BrokerTransportFailure, FencedInstanceId, OffsetOutOfRange,
+    };
     let mut paused = BTreeSet::new();
     let context = consumer.context().clone();
     let ended = loop {
@@ -225,6 +227,8 @@ pub(crate) fn poll(
             Some(Err(MessageConsumption(code @ (AutoOffsetReset | OffsetOutOfRange)))) => {
                 break Event::Ended(format!("a position lies outside of its log: {code}"));
             }
+            // The client's own callback has told it.
+            Some(Err(MessageConsumption(AllBrokersDown | BrokerTransportFailure))) => {}
             Some(Err(error)) => tracing::warn!(%error, "the consumer goes on after an error"),
         }
     };

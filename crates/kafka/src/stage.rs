@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer as _;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -20,6 +21,10 @@ use millrace_flow::{Delivery, Failure, Outputs};
 
 /// Events between the consumer thread and the runner; the window bounds what is behind them.
 const EVENTS: usize = 256;
+/// For a producer to end its transaction, once the runner has hung up.
+const PRODUCER_END: Duration = Duration::from_secs(5);
+/// For a consumer to close.
+const CONSUMER_END: Duration = Duration::from_secs(15);
 /// Between the end of a session and the next.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -115,7 +120,7 @@ where
                 shutdown.clone(),
             )
             .await;
-            threads.close().await;
+            threads.close(stage).await;
             match ended {
                 Ended::Drained => break,
                 Ended::Fenced(reason) => return Err(StageError::Fenced { stage, reason }),
@@ -148,8 +153,8 @@ struct Session {
 
 struct Threads {
     closing: Arc<AtomicBool>,
-    consumer: std::thread::JoinHandle<()>,
-    producer: std::thread::JoinHandle<()>,
+    consumer: JoinHandle<()>,
+    producer: JoinHandle<()>,
 }
 
 impl Session {
@@ -202,20 +207,16 @@ impl Session {
 
         let thread_error = |source| StageError::Thread { stage, source };
         let thread = |role: &str| std::thread::Builder::new().name(format!("{stage}-{role}"));
-        let (polled, close) = (member.clone(), closing.clone());
+        let (watched, close) = (Arc::downgrade(&member), closing.clone());
         let consumer = thread("consumer")
             .spawn(move || {
-                consumer::poll(&polled, &events_sender, paused_receiver, &close);
-                // Closing leaves the group, which takes its time: it happens on the thread that drops the last reference.
-                drop(polled);
+                consumer::poll(&member, &events_sender, paused_receiver, &close);
+                // Closes the consumer, which takes its time.
+                drop(member);
             })
             .map_err(thread_error)?;
         let producer = thread("producer")
-            .spawn(move || {
-                transactor::run(&producer, &member, &assignment, &mut commits_receiver);
-                drop(member);
-                drop(producer);
-            })
+            .spawn(move || transactor::run(&producer, &watched, &assignment, &mut commits_receiver))
             .map_err(thread_error)?;
         Ok(Some(Self {
             link: Link {
@@ -233,16 +234,29 @@ impl Session {
 }
 
 impl Threads {
-    /// Joins both threads. The runner has hung up, so the producer ends with its current transaction.
-    async fn close(self) {
-        let joined = tokio::task::spawn_blocking(move || {
-            let producer = self.producer.join();
+    /// Waits for both threads, within a bound. The runner has hung up, so the producer ends with its current
+    /// transaction; one that never comes back is left behind, and fenced by the next session.
+    async fn close(self, stage: &'static str) {
+        let ended = tokio::task::spawn_blocking(move || {
+            let producer = ended_within(self.producer, PRODUCER_END);
             self.closing.store(true, Ordering::SeqCst);
-            let consumer = self.consumer.join();
-            producer.and(consumer)
+            (producer, ended_within(self.consumer, CONSUMER_END))
         });
-        if !matches!(joined.await, Ok(Ok(()))) {
-            tracing::error!("a Kafka thread panicked");
+        match ended.await {
+            Ok((true, true)) => {}
+            other => tracing::error!(stage, ?other, "a Kafka thread did not end in time and is left behind"),
         }
     }
+}
+
+/// Joins a thread that ends within `bound`; false if it does not, or has panicked.
+fn ended_within(thread: JoinHandle<()>, bound: Duration) -> bool {
+    let until = Instant::now() + bound;
+    while !thread.is_finished() {
+        if Instant::now() >= until {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    thread.join().is_ok()
 }

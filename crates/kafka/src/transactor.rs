@@ -11,8 +11,8 @@
 //! | needs an abort | abort; the runtime sends the same again from memory |
 //! | fatal | this producer is over: a new session starts from committed positions |
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
@@ -59,7 +59,7 @@ pub(crate) fn init(producer: &TransactionalProducer, leaving: &CancellationToken
 /// Carries out transactions until the runtime hangs up.
 pub(crate) fn run(
     producer: &TransactionalProducer,
-    consumer: &Member,
+    consumer: &Weak<Member>,
     assignment: &Arc<AtomicU64>,
     commits: &mut mpsc::Receiver<Commit>,
 ) {
@@ -74,11 +74,12 @@ pub(crate) fn run(
 
 fn carry_out(
     producer: &TransactionalProducer,
-    consumer: &Member,
+    consumer: &Weak<Member>,
     assignment: &AtomicU64,
     transaction: &Transaction,
 ) -> Outcome {
-    let Some(member) = consumer.group_metadata() else {
+    // Held for this call only: a call below that never returns must not keep the consumer from being closed.
+    let Some(member) = consumer.upgrade().and_then(|consumer| consumer.group_metadata()) else {
         return Outcome::Aborted("not a member of the consumer group yet".into());
     };
     if assignment.load(Ordering::SeqCst) != transaction.assignment {
