@@ -32,4 +32,4 @@ pub mod runner;
 pub mod stage;
 pub mod window;
 
-pub use stage::{Delivery, Failure, Headers, Origin, Output, Outputs, TopicPartition};
+pub use stage::{DeadLetters, Delivery, Failure, Headers, Origin, Output, Outputs, Rejection, TopicPartition};

@@ -118,6 +118,31 @@ impl Output {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outputs(pub Vec<Output>);
 
+/// A record that is given up, and why.
+#[derive(Debug, Clone)]
+pub struct Rejection {
+    /// The record, its bytes as they stand in the log.
+    pub delivery: Delivery,
+    /// Class of the last failure: INVALID or FAILED.
+    pub class: &'static str,
+    /// Stable code, UPPER_SNAKE.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it was given up, milliseconds since 1970 UTC.
+    pub at_ms: i64,
+}
+
+/// Makes the records that bury a dead letter: its original bytes, its state, its document's status. They are committed
+/// in one transaction with the record's position, so a letter is buried exactly once.
+pub trait DeadLetters: Send + Sync {
+    /// What to write for a record that is given up. Waits for nothing and cannot fail: what cannot be read of the
+    /// record is left empty, its bytes never are.
+    fn bury(&self, rejection: &Rejection) -> Outputs;
+}
+
 /// Why a record was not processed. The class decides what happens next.
 ///
 /// | class | what it means | what the runtime does |
@@ -125,8 +150,8 @@ pub struct Outputs(pub Vec<Output>);
 /// | `Transient` | a dependency is away | the same record again after a backoff; burns no attempt |
 /// | `RateLimited` | a dependency asks for patience | as `Transient`, not before `retry_after` |
 /// | `Config` | refused for all records alike: unauthorised, unknown topic | stops, says so |
-/// | `Invalid` | this record can never work | stops its key, says so (the dead-letter topic comes with a later version) |
-/// | `Failed` | it did not work this time | as `Invalid` |
+/// | `Invalid` | this record can never work | a dead letter at once |
+/// | `Failed` | it did not work this time | tried again after a backoff, a dead letter after the last attempt |
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// A dependency is away.
