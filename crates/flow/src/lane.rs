@@ -17,7 +17,7 @@ impl<K: Hash + Eq, T> Default for Lanes<K, T> {
     }
 }
 
-impl<K: Hash + Eq, T> Lanes<K, T> {
+impl<K: Hash + Eq, T: PartialEq> Lanes<K, T> {
     /// Takes the lane of a free key and gives the item back to be run now, or queues it behind the one that runs.
     pub fn enter(&mut self, key: K, item: T) -> Option<T> {
         match self.waiting.entry(key) {
@@ -30,6 +30,11 @@ impl<K: Hash + Eq, T> Lanes<K, T> {
                 None
             }
         }
+    }
+
+    /// Whether an item waits behind another one of its key.
+    pub fn is_waiting(&self, key: &K, item: &T) -> bool {
+        self.waiting.get(key).is_some_and(|lane| lane.contains(item))
     }
 
     /// The one that ran has finished: the next of its key, which runs now; without one the key is free.
@@ -52,6 +57,7 @@ mod tests {
         assert_eq!(lanes.enter("a", 1), Some(1));
         assert_eq!(lanes.enter("a", 2), None);
         assert_eq!(lanes.enter("b", 3), Some(3));
+        assert!(lanes.is_waiting(&"a", &2) && !lanes.is_waiting(&"a", &1));
         assert_eq!(lanes.leave(&"a"), Some(2));
         assert_eq!(lanes.leave(&"a"), None);
         assert_eq!(lanes.enter("a", 4), Some(4), "the key is free again");

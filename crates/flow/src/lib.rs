@@ -23,10 +23,12 @@
 
 pub mod budget;
 pub mod core;
+pub mod gate;
 pub mod lane;
 pub mod log;
 pub mod position;
 pub mod progress;
+pub mod quarantine;
 pub mod retry;
 pub mod runner;
 pub mod stage;

@@ -29,16 +29,16 @@ pub enum Event {
         /// To be sent when nothing of them is under way.
         done: oneshot::Sender<()>,
     },
-    /// A record.
-    Record(Delivery),
+    /// Records, in the order of their partitions.
+    Records(Vec<Delivery>),
     /// Where a partition ends.
     End {
         /// Which one.
         partition: TopicPartition,
         /// Its last stable offset.
         last_stable: i64,
-        /// Every record up to there was handed over.
-        caught_up: bool,
+        /// Every record below this offset was handed over, and markers up to there count as passed.
+        caught_up: Option<i64>,
     },
     /// Nothing more comes: start again from what is committed.
     Ended(String),
@@ -53,6 +53,8 @@ pub enum Outcome {
     Committed,
     /// Nothing stands: the same can be sent again.
     Aborted(String),
+    /// Nothing stands, because of what a record of it is: the same would be refused again.
+    Refused(String),
     /// It is not known, or the producer cannot go on: start again from what is committed.
     Restart(String),
 }

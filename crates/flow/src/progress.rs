@@ -27,6 +27,8 @@ pub enum PartitionState {
     Running,
     /// The window is full: waiting for records to finish.
     Paused,
+    /// One record at a time, after a start that came to nothing: the reason says which.
+    Quarantined,
     /// Finishing what runs before it is given back.
     Draining,
     /// Needs a person: the reason says why.
@@ -44,11 +46,13 @@ pub struct StageProgress {
     pub state: StageState,
     /// Why it is not running, for people; empty when it is.
     pub reason: String,
+    /// Why no record starts, or only one to probe, for people; empty while the gate is open.
+    pub gate: String,
     /// Assigned partitions, in order.
     pub partitions: Vec<PartitionProgress>,
     /// Records finished and committed since the process started.
     pub processed: u64,
-    /// Records that could not be processed since the process started.
+    /// Records given up since the process started: dead letters.
     pub failed: u64,
     /// Records received and not finished.
     pub window_records: u64,
@@ -73,7 +77,7 @@ pub struct PartitionProgress {
     pub lag_ms: i64,
     /// Life of the partition.
     pub state: PartitionState,
-    /// Why it is stopped, for people; empty when it is not.
+    /// Why it is stopped or quarantined, for people; empty when it is neither.
     pub reason: String,
 }
 

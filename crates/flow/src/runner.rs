@@ -1,6 +1,7 @@
 //! Drives a stage: feeds the [`Core`] with what happens, does what it decides. Holds no decision of its own.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{oneshot, watch};
@@ -10,10 +11,12 @@ use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt as _};
 
 pub use crate::core::Limits;
-use crate::core::{Core, WorkId};
+pub use crate::core::Marks;
+use crate::core::{Core, Settled, WorkId};
+use crate::gate::GateReader;
 use crate::log::{Event, Link, Outcome};
 use crate::progress::{StageProgress, StageState};
-use crate::stage::{Delivery, Failure, Outputs, TopicPartition};
+use crate::stage::{DeadLetters, Delivery, Failure, Outputs, TopicPartition};
 
 /// How often readers of progress get a new picture.
 const PICTURE: Duration = Duration::from_millis(250);
@@ -25,6 +28,31 @@ const UNANSWERED: Duration = Duration::from_secs(30);
 
 /// Aborts that go on for this long are told as a reason.
 const STUCK: Duration = Duration::from_secs(5);
+
+/// For the positions of a drained partition to be committed, once what ran past the drain's bound has been cut off.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
+/// A stage: what it does to a record, and what belongs to it from one session of its log to the next.
+#[derive(Clone)]
+pub struct Stage<S> {
+    /// The function of one record.
+    pub service: S,
+    /// Makes the dead letters of records that are given up.
+    pub dead_letters: Arc<dyn DeadLetters>,
+    /// Bounds.
+    pub limits: Limits,
+    /// What the outside may see.
+    pub progress: watch::Sender<StageProgress>,
+    /// Whether records start freely, for layers of the service's own calls.
+    pub gate: watch::Sender<bool>,
+}
+
+impl<S> Stage<S> {
+    /// Reads whether the gate is open.
+    pub fn gate(&self) -> GateReader {
+        self.gate.subscribe()
+    }
+}
 
 /// Why a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,9 +66,8 @@ pub enum Ended {
 }
 
 struct Runner<S> {
-    service: S,
+    stage: Stage<S>,
     core: Core,
-    limits: Limits,
     link: Link,
     work: JoinSet<Result<Outputs, Failure>>,
     ids: HashMap<Id, (WorkId, AbortHandle)>,
@@ -51,31 +78,28 @@ struct Runner<S> {
     leaving: bool,
     /// Since when, and lastly why, transactions have been aborted with none committed in between.
     aborted: Option<(Instant, String)>,
-    progress: watch::Sender<StageProgress>,
 }
 
 struct Drain {
     partitions: Vec<TopicPartition>,
+    /// When what still runs is cut off.
     until: Instant,
+    /// When it ends, whatever could not be committed.
+    end: Instant,
+    cut_off: bool,
     done: Option<oneshot::Sender<()>>,
 }
 
-/// Runs a stage over a log until it is asked to leave or cannot go on. Errors of records are in `progress`.
-pub async fn run<S>(
-    service: S,
-    link: Link,
-    limits: Limits,
-    progress: watch::Sender<StageProgress>,
-    shutdown: CancellationToken,
-) -> Ended
+/// Runs a stage over a log until it is asked to leave or cannot go on. Errors of records are in its progress. `marks` is
+/// what the session before gave back.
+pub async fn run<S>(stage: Stage<S>, link: Link, marks: Marks, shutdown: CancellationToken) -> (Ended, Marks)
 where
     S: Service<Delivery, Response = Outputs, Error = Failure> + Clone + Send + 'static,
     S::Future: Send,
 {
     let mut runner = Runner {
-        service,
-        core: Core::new(limits),
-        limits,
+        core: Core::new(stage.limits, marks),
+        stage,
         link,
         work: JoinSet::new(),
         ids: HashMap::new(),
@@ -84,12 +108,11 @@ where
         drains: Vec::new(),
         leaving: false,
         aborted: None,
-        progress,
     };
     let ended = runner.run(shutdown).await;
     // What still runs belongs to no assignment any more; it is stopped before somebody else starts the same.
     runner.work.shutdown().await;
-    ended
+    (ended, runner.core.into_marks())
 }
 
 impl<S> Runner<S>
@@ -130,10 +153,20 @@ where
     fn advance(&mut self) -> Option<Ended> {
         let now = Instant::now();
         while let Some(work) = self.core.next_to_run(now) {
-            let service = self.service.clone();
+            let service = self.stage.service.clone();
             let handle = self.work.spawn(service.oneshot(work.delivery));
             self.ids.insert(handle.id(), (work.id, handle));
         }
+        while let Some((id, rejection)) = self.core.next_rejected(now_ms()) {
+            let origin = &rejection.delivery.origin;
+            tracing::error!(
+                %origin, reason = rejection.reason, message = rejection.message, attempts = rejection.attempts,
+                "a record is given up and becomes a dead letter"
+            );
+            let letter = self.stage.dead_letters.bury(&rejection);
+            self.core.bury(id, letter, now);
+        }
+        self.drain(now);
         if self.outcome.is_none()
             && let Some(transaction) = self.core.cut(now, !self.drains.is_empty())
         {
@@ -150,34 +183,38 @@ where
                 UNANSWERED.as_secs()
             )));
         }
-        let (core, ids) = (&mut self.core, &self.ids);
-        let open = core.is_leaving();
-        self.drains.retain_mut(|drain| {
-            // Past its time a drain gives up on what runs, never on the open transaction.
-            let ended = core.is_drained(&drain.partitions) || (now >= drain.until && !open);
-            if ended {
-                core.forget(&drain.partitions);
-                // What still runs must not go on beside its own replay, should the partition come back.
-                let left = ids.values().filter(|(id, _)| drain.partitions.contains(&id.partition));
-                left.for_each(|(_, work)| work.abort());
-                let _ = drain.done.take().map(|done| done.send(()));
-            }
-            !ended
-        });
-        let paused = self.core.paused();
-        self.link.paused.send_if_modified(|current| {
-            let changed = *current != paused;
-            *current = paused;
-            changed
-        });
+        told(&self.link.paused, self.core.paused(now));
+        told(&self.stage.gate, self.core.is_open());
         (self.leaving && self.drains.is_empty()).then(|| {
             self.show_as(StageState::Stopped);
             Ended::Drained
         })
     }
 
+    /// Past its time a drain cuts off what runs; past its end it gives up, but never on the open transaction.
+    fn drain(&mut self, now: Instant) {
+        let (core, ids) = (&mut self.core, &self.ids);
+        self.drains.retain_mut(|drain| {
+            if now >= drain.until && !drain.cut_off {
+                let of_drain = |id| core.partition_of(id).is_some_and(|of| drain.partitions.contains(of));
+                let left = ids.values().filter(|(id, _)| of_drain(*id));
+                // What still runs must not go on beside its own replay, should the partition come back.
+                left.for_each(|(_, work)| work.abort());
+                core.abandon(&drain.partitions);
+                drain.cut_off = true;
+            }
+            let ended = core.is_drained(&drain.partitions) || (now >= drain.end && !core.is_leaving());
+            if ended {
+                core.forget(&drain.partitions);
+                let _ = drain.done.take().map(|done| done.send(()));
+            }
+            !ended
+        });
+    }
+
     fn next_deadline(&self) -> Instant {
-        let drains = self.drains.iter().map(|drain| drain.until);
+        let due = |drain: &Drain| if drain.cut_off { drain.end } else { drain.until };
+        let drains = self.drains.iter().map(due);
         let unanswered = self.outcome.as_ref().map(|_| self.sent + UNANSWERED);
         let far = Instant::now() + Duration::from_secs(3600);
         drains
@@ -194,9 +231,9 @@ where
             Err(error) => (error.id(), Err(panicked(error))),
         };
         if let Some((id, _)) = self.ids.remove(&id) {
-            if let Err(failure) = &result {
+            if let (Err(failure), Some(partition)) = (&result, self.core.partition_of(id)) {
                 tracing::warn!(
-                    partition = %id.partition, offset = id.offset, class = failure.class(), reason = failure.reason(),
+                    %partition, offset = id.offset, class = failure.class(), reason = failure.reason(),
                     message = failure.message(), "a record could not be processed"
                 );
             }
@@ -208,14 +245,22 @@ where
         self.outcome = None;
         match outcome {
             Outcome::Committed => {
-                self.core.settle(true, Instant::now(), 0.0);
+                self.core.settle(Settled::Committed, Instant::now(), 0.0);
                 self.aborted = None;
             }
             Outcome::Aborted(reason) => {
                 tracing::warn!(reason, "a transaction was aborted and is sent again");
                 let since = self.aborted.take().map_or_else(Instant::now, |(since, _)| since);
                 self.aborted = Some((since, reason));
-                self.core.settle(false, Instant::now(), rand::random());
+                self.core.settle(Settled::Aborted, Instant::now(), rand::random());
+            }
+            Outcome::Refused(reason) => {
+                tracing::warn!(
+                    reason,
+                    "a transaction was refused for a record of it, which is looked for"
+                );
+                self.core
+                    .settle(Settled::Refused(reason), Instant::now(), rand::random());
             }
             Outcome::Restart(reason) => return Some(Ended::Restart(reason)),
         }
@@ -224,7 +269,7 @@ where
 
     fn happened(&mut self, event: Event) {
         match event {
-            Event::Record(delivery) => self.core.arrive(delivery),
+            Event::Records(deliveries) => deliveries.into_iter().for_each(|delivery| self.core.arrive(delivery)),
             Event::Assigned { assignment, partitions } => {
                 for (partition, position) in partitions {
                     match position {
@@ -244,13 +289,11 @@ where
                 done,
             } => {
                 self.core.begin_drain(assignment, &partitions);
-                let grace = if lost { 0 } else { self.limits.drain_ms };
-                self.drains.push(Drain {
-                    partitions,
-                    until: Instant::now() + Duration::from_millis(grace),
-                    done: Some(done),
-                });
-                self.show();
+                let (grace, last_words) = match lost {
+                    true => (Duration::ZERO, Duration::ZERO),
+                    false => (self.drain_bound(), LAST_WORDS),
+                };
+                self.begin_drain(partitions, grace, last_words, Some(done));
             }
             Event::End {
                 partition,
@@ -267,10 +310,27 @@ where
         self.leaving = true;
         let partitions = self.core.assigned();
         self.core.begin_drain(0, &partitions);
+        self.begin_drain(partitions, self.drain_bound(), LAST_WORDS, None);
+    }
+
+    fn drain_bound(&self) -> Duration {
+        Duration::from_millis(self.stage.limits.drain_ms)
+    }
+
+    fn begin_drain(
+        &mut self,
+        partitions: Vec<TopicPartition>,
+        grace: Duration,
+        last_words: Duration,
+        done: Option<oneshot::Sender<()>>,
+    ) {
+        let until = Instant::now() + grace;
         self.drains.push(Drain {
             partitions,
-            until: Instant::now() + Duration::from_millis(self.limits.drain_ms),
-            done: None,
+            until,
+            end: until + last_words,
+            cut_off: false,
+            done,
         });
         self.show();
     }
@@ -294,15 +354,28 @@ where
     }
 
     fn show_as(&self, state: StageState) {
-        self.progress.send_modify(|progress| {
+        let now = Instant::now();
+        self.stage.progress.send_modify(|progress| {
             progress.state = state;
             progress.reason = match state {
                 StageState::Starting => "waiting for partitions of its consumer group".into(),
-                _ => self.why_stuck().unwrap_or_default(),
+                _ => self
+                    .why_stuck()
+                    .or_else(|| self.core.why_not_fetching(now))
+                    .unwrap_or_default(),
             };
-            self.core.show(progress, now_ms());
+            self.core.show(progress, now, now_ms());
         });
     }
+}
+
+/// A level, not an edge: readers are woken by changes only.
+fn told<T: PartialEq>(level: &watch::Sender<T>, now: T) {
+    level.send_if_modified(|before| {
+        let changed = *before != now;
+        *before = now;
+        changed
+    });
 }
 
 async fn outcome_of(outcome: &mut Option<oneshot::Receiver<Outcome>>) -> Outcome {

@@ -11,7 +11,7 @@ use tower::service_fn;
 use super::*;
 use crate::log::Commit;
 use crate::position::Position;
-use crate::stage::{Headers, Origin, Output};
+use crate::stage::{Headers, Origin, Output, Rejection};
 
 struct Played {
     events: mpsc::Sender<Event>,
@@ -46,7 +46,7 @@ fn partition() -> TopicPartition {
 }
 
 fn record(offset: i64) -> Event {
-    Event::Record(Delivery {
+    Event::Records(vec![Delivery {
         origin: Origin {
             topic: "in".into(),
             partition: 0,
@@ -57,7 +57,7 @@ fn record(offset: i64) -> Event {
         headers: Headers::default(),
         timestamp_ms: 0,
         attempt: 1,
-    })
+    }])
 }
 
 fn assigned(assignment: u64) -> Event {
@@ -77,55 +77,97 @@ async fn echo(delivery: Delivery) -> Result<Outputs, Failure> {
     }]))
 }
 
+struct Letters;
+
+impl DeadLetters for Letters {
+    fn bury(&self, rejection: &Rejection) -> Outputs {
+        Outputs(vec![Output {
+            topic: "dlq".into(),
+            partition: None,
+            key: rejection.delivery.key.clone().unwrap_or_default(),
+            value: Some(rejection.reason.clone().into()),
+            headers: Headers::default(),
+        }])
+    }
+}
+
+fn stage<S>(service: S) -> Stage<S> {
+    Stage {
+        service,
+        dead_letters: Arc::new(Letters),
+        limits: Limits::default(),
+        progress: watch::Sender::new(StageProgress::default()),
+        gate: watch::Sender::new(true),
+    }
+}
+
+/// The transaction that counts the start comes before any record.
+async fn start(log: &mut Played) {
+    log.events.send(assigned(1)).await.unwrap();
+    let (transaction, reply) = log.commits.recv().await.unwrap();
+    assert_eq!((transaction.records(), transaction.positions[0].1.mark.starts), (0, 1));
+    reply.send(Outcome::Committed).unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_record_leaves_in_a_transaction_with_its_position() {
     let (link, mut log) = link();
-    let (progress, seen) = watch::channel(StageProgress::default());
+    let stage = stage(service_fn(echo));
+    let seen = stage.progress.subscribe();
     let shutdown = CancellationToken::new();
-    let running = tokio::spawn(run(
-        service_fn(echo),
-        link,
-        Limits::default(),
-        progress,
-        shutdown.clone(),
-    ));
-    log.events.send(assigned(1)).await.unwrap();
+    let running = tokio::spawn(run(stage, link, Marks::default(), shutdown.clone()));
+    start(&mut log).await;
     log.events.send(record(0)).await.unwrap();
     let (transaction, reply) = log.commits.recv().await.unwrap();
     assert_eq!(transaction.outputs().count(), 1);
     assert_eq!(transaction.positions, [(partition(), Position::at(1))]);
     reply.send(Outcome::Committed).unwrap();
     shutdown.cancel();
-    assert_eq!(running.await.unwrap(), Ended::Drained);
+    assert_eq!(running.await.unwrap().0, Ended::Drained);
     assert_eq!(seen.borrow().processed, 1);
     assert!(log.paused.borrow().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_record_that_is_given_up_leaves_as_a_dead_letter() {
+    let (link, mut log) = link();
+    let panics = service_fn(|_: Delivery| async { panic!("a bug") });
+    let _running = tokio::spawn(run(stage(panics), link, Marks::default(), CancellationToken::new()));
+    start(&mut log).await;
+    log.events.send(record(0)).await.unwrap();
+    let (transaction, _reply) = log.commits.recv().await.unwrap();
+    let letter = transaction.outputs().next().unwrap();
+    assert_eq!(
+        (letter.topic.as_str(), letter.value.as_deref()),
+        ("dlq", Some(b"PANIC".as_slice()))
+    );
+    assert_eq!(transaction.positions[0].1, Position::at(1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_consumer_that_cannot_go_on_ends_the_session() {
-    let (link, log) = link();
-    let (progress, _seen) = watch::channel(StageProgress::default());
-    let running = tokio::spawn(run(
-        service_fn(echo),
-        link,
-        Limits::default(),
-        progress,
-        CancellationToken::new(),
-    ));
-    log.events.send(assigned(1)).await.unwrap();
+    let (link, mut log) = link();
+    let stage = stage(service_fn(echo));
+    let running = tokio::spawn(run(stage, link, Marks::default(), CancellationToken::new()));
+    start(&mut log).await;
     // The sender stays alive, as the consumer's callbacks keep theirs: only the word counts.
     log.events.send(Event::Ended("gone".into())).await.unwrap();
-    assert_eq!(running.await.unwrap(), Ended::Restart("gone".into()));
+    let (ended, marks) = running.await.unwrap();
+    assert_eq!(ended, Ended::Restart("gone".into()));
+    // What this process wrote is no death of another: nothing is quarantined in the next session.
+    let mut core = Core::new(Limits::default(), marks);
+    let written = Position::parse(0, "1;s=1;o=;a=0;b=").unwrap();
+    core.assign(2, partition(), &written);
+    let again = core.cut(Instant::now(), false);
+    assert!(again.is_none_or(|again| again.positions[0].1.mark.starts == 1));
 }
 
 #[tokio::test]
 async fn a_transaction_without_an_outcome_is_given_up() {
     let (link, mut log) = link();
-    let (progress, _seen) = watch::channel(StageProgress::default());
     let mut runner = Runner {
-        service: service_fn(echo),
-        core: Core::new(Limits::default()),
-        limits: Limits::default(),
+        core: Core::new(Limits::default(), Marks::default()),
+        stage: stage(service_fn(echo)),
         link,
         work: JoinSet::new(),
         ids: HashMap::new(),
@@ -134,7 +176,6 @@ async fn a_transaction_without_an_outcome_is_given_up() {
         drains: Vec::new(),
         leaving: false,
         aborted: None,
-        progress,
     };
     assert_eq!(runner.advance(), None);
     let (_reply, outcome) = oneshot::channel();
@@ -145,8 +186,7 @@ async fn a_transaction_without_an_outcome_is_given_up() {
 
 #[tokio::test(start_paused = true)]
 async fn work_of_a_lost_partition_is_stopped() {
-    let (link, log) = link();
-    let (progress, _seen) = watch::channel(StageProgress::default());
+    let (link, mut log) = link();
     let alive = Arc::new(AtomicUsize::new(0));
     struct Alive(Arc<AtomicUsize>);
     impl Drop for Alive {
@@ -164,8 +204,8 @@ async fn work_of_a_lost_partition_is_stopped() {
         }
     });
     let shutdown = CancellationToken::new();
-    let running = tokio::spawn(run(stuck, link, Limits::default(), progress, shutdown.clone()));
-    log.events.send(assigned(1)).await.unwrap();
+    let running = tokio::spawn(run(stage(stuck), link, Marks::default(), shutdown.clone()));
+    start(&mut log).await;
     log.events.send(record(0)).await.unwrap();
     while alive.load(Ordering::SeqCst) == 0 {
         tokio::task::yield_now().await;
@@ -183,5 +223,5 @@ async fn work_of_a_lost_partition_is_stopped() {
         tokio::task::yield_now().await;
     }
     shutdown.cancel();
-    assert_eq!(running.await.unwrap(), Ended::Drained);
+    assert_eq!(running.await.unwrap().0, Ended::Drained);
 }

@@ -1,20 +1,26 @@
 //! One partition's received records: what is open, what is finished, and where its position stands.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
-use crate::position::{MAX_BITS, Position};
+use rangemap::RangeSet;
 
-/// Offsets that a window spans at most: what the bitmap of a position can hold.
-pub const MAX_SPAN: i64 = MAX_BITS;
+use crate::position::{MAX_BITS, MAX_RUNS, Position};
+
+/// Offsets that a window spans at most, however few of its records are open.
+pub const MAX_SPAN: i64 = 1 << 20;
 
 /// What to do with a record that arrived.
 ///
 /// | offset | answer |
 /// |---|---|
 /// | below the next expected one | `Stale`: seen in this assignment, nothing changes |
-/// | finished by an earlier owner (bitmap) | `Finished`: not run again |
-/// | [`MAX_SPAN`] or more above the lowest unfinished | `Full`: offer it again when the position has advanced |
+/// | finished by an earlier owner | `Finished`: not run again |
+/// | 8,192 or more above the lowest open one, and 300 or more are open | `Full`: offer it again when one has finished |
+/// | [`MAX_SPAN`] or more above the lowest open one | `Full` |
 /// | else | `Open`: run it; offsets skipped on the way are never delivered and count as finished |
+///
+/// The bounds are those of the two texts of a position ([`crate::position`]): any pattern within 8,192 offsets, few open
+/// records beyond. One record that waits for an hour does not hold back its partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
     /// Run it.
@@ -30,112 +36,108 @@ pub enum Arrival {
 /// A partition's window. Offsets only move forward.
 #[derive(Debug, Clone)]
 pub struct Window {
-    /// Offset of the first slot. Every lower offset is finished and committed, or was at assignment.
-    base: i64,
-    /// From `base` on, one slot for each offset received or skipped: is it finished?
-    slots: VecDeque<bool>,
-    /// Finished by an earlier owner and not met again yet; all at `base + slots.len()` or above.
-    restored: BTreeSet<i64>,
+    /// Received and not finished.
+    open: BTreeSet<i64>,
+    /// Above the newest offset received; every lower one that is not open is finished.
+    next: i64,
+    /// Finished by an earlier owner and not met again yet; all at `next` or above.
+    restored: RangeSet<i64>,
 }
 
 impl Window {
     /// Takes over where an earlier owner's position stands.
     pub fn new(position: &Position) -> Self {
         Self {
-            base: position.offset,
-            slots: VecDeque::new(),
+            open: BTreeSet::new(),
+            next: position.offset,
             restored: position.finished.clone(),
         }
     }
 
-    fn next(&self) -> i64 {
-        self.base + self.slots.len() as i64
+    /// Above the newest offset received.
+    pub fn next(&self) -> i64 {
+        self.next
     }
 
     /// Lowest offset that is not finished.
     pub fn lowest_unfinished(&self) -> i64 {
-        self.position_after(&BTreeSet::new()).offset
-    }
-
-    /// Offsets from the lowest unfinished one to the newest received.
-    pub fn span(&self) -> i64 {
-        self.slots.len() as i64
+        let restored = || self.restored.get(&self.next).map_or(self.next, |range| range.end);
+        self.open.first().copied().unwrap_or_else(restored)
     }
 
     /// Nothing received is unfinished.
     pub fn is_idle(&self) -> bool {
-        self.slots.iter().all(|finished| *finished)
+        self.open.is_empty()
+    }
+
+    /// Received and not finished.
+    pub fn is_open(&self, offset: i64) -> bool {
+        self.open.contains(&offset)
     }
 
     /// Notes the arrival of a record.
     pub fn arrive(&mut self, offset: i64) -> Arrival {
-        if offset < self.next() {
+        if offset < self.next {
             return Arrival::Stale;
         }
-        if offset - self.base >= MAX_SPAN && !self.is_idle() {
-            return Arrival::Full;
-        }
-        let skipped = offset - self.next();
-        if skipped >= MAX_SPAN {
-            // Idle: nothing below is open, so the window may start anew.
-            self.base = offset;
-            self.slots.clear();
-        } else {
-            self.slots.extend((0..skipped).map(|_| true));
+        if let Some(lowest) = self.open.first() {
+            let span = offset - lowest;
+            if span >= MAX_SPAN || (span >= MAX_BITS && self.open.len() >= MAX_RUNS) {
+                return Arrival::Full;
+            }
         }
         let known = self.restored.contains(&offset);
-        self.restored = self.restored.split_off(&(offset + 1));
-        self.slots.push_back(known);
-        self.trim();
-        if known { Arrival::Finished } else { Arrival::Open }
+        self.pass(offset + 1);
+        if known {
+            return Arrival::Finished;
+        }
+        self.open.insert(offset);
+        Arrival::Open
+    }
+
+    /// Everything below `end` was received, or will never be delivered.
+    pub fn pass(&mut self, end: i64) {
+        if end > self.next {
+            self.next = end;
+            if !self.restored.is_empty() {
+                self.restored.remove(i64::MIN..end);
+            }
+        }
     }
 
     /// The position to commit if `leaving` were finished as well. Changes nothing.
     pub fn position_after(&self, leaving: &BTreeSet<i64>) -> Position {
-        let open = |(i, finished): (usize, &bool)| {
-            let offset = self.base + i as i64;
-            (!finished && !leaving.contains(&offset)).then_some(offset)
+        let mut open = self.open.iter().copied().filter(|offset| !leaving.contains(offset));
+        let mut finished = self.restored.clone();
+        let Some(lowest) = open.next() else {
+            let offset = self.restored.get(&self.next).map_or(self.next, |range| range.end);
+            finished.remove(i64::MIN..offset + 1);
+            return Position {
+                finished,
+                ..Position::at(offset)
+            };
         };
-        let mut offset = self
-            .slots
-            .iter()
-            .enumerate()
-            .find_map(open)
-            .unwrap_or_else(|| self.next());
-        while self.restored.contains(&offset) {
-            offset += 1;
-        }
-        let finished = self.slots.iter().enumerate().filter_map(|(i, finished)| {
-            let at = self.base + i as i64;
-            (at > offset && (*finished || leaving.contains(&at))).then_some(at)
-        });
-        let restored = self.restored.iter().copied().filter(|at| *at > offset);
-        Position {
-            finished: finished.chain(restored).collect(),
-            ..Position::at(offset)
-        }
-    }
-
-    /// Marks offsets as finished and committed.
-    pub fn finish(&mut self, committed: &BTreeSet<i64>) {
-        for offset in committed {
-            let slot = usize::try_from(offset - self.base).ok();
-            if let Some(slot) = slot.and_then(|i| self.slots.get_mut(i)) {
-                *slot = true;
+        let mut from = lowest + 1;
+        for until in open.chain([self.next]) {
+            if from < until {
+                finished.insert(from..until);
             }
+            from = until + 1;
         }
-        self.trim();
+        Position {
+            finished,
+            ..Position::at(lowest)
+        }
     }
 
-    fn trim(&mut self) {
-        while self.slots.front() == Some(&true) {
-            self.slots.pop_front();
-            self.base += 1;
-        }
+    /// Marks an offset as finished and committed.
+    pub fn finish(&mut self, offset: i64) {
+        self.open.remove(&offset);
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "sets of offsets, not vectors")]
 mod tests {
     use super::*;
 
@@ -143,63 +145,101 @@ mod tests {
         offsets.into()
     }
 
+    fn position<const N: usize>(offset: i64, finished: [std::ops::Range<i64>; N]) -> Position {
+        Position {
+            finished: finished.into(),
+            ..Position::at(offset)
+        }
+    }
+
     #[test]
     fn each_row_of_the_table() {
-        let position = Position {
-            finished: set([12]),
-            ..Position::at(10)
-        };
-        let mut window = Window::new(&position);
+        let mut window = Window::new(&position(10, [12..13]));
         assert_eq!(window.arrive(10), Arrival::Open);
         assert_eq!(window.arrive(10), Arrival::Stale);
         assert_eq!(window.arrive(9), Arrival::Stale);
         assert_eq!(window.arrive(12), Arrival::Finished);
+        let many = MAX_RUNS as i64;
+        for offset in 13..12 + many {
+            assert_eq!(window.arrive(offset), Arrival::Open);
+        }
+        assert_eq!(window.arrive(10 + MAX_BITS), Arrival::Full, "{many} are open");
+        window.finish(13);
+        assert_eq!(window.arrive(10 + MAX_BITS), Arrival::Open, "one less");
+        assert_eq!(window.arrive(9 + MAX_SPAN), Arrival::Full, "{many} again");
+        (14..40).for_each(|offset| window.finish(offset));
         assert_eq!(window.arrive(10 + MAX_SPAN), Arrival::Full);
         assert_eq!(window.arrive(9 + MAX_SPAN), Arrival::Open);
-        window.finish(&set([10]));
-        // 11 was never delivered, 12 was finished before: the position moves past both.
-        assert_eq!(window.lowest_unfinished(), 9 + MAX_SPAN);
+        window.finish(10);
+        // 11 was never delivered, 12 was finished before, and so on: the position moves past all of them.
+        assert_eq!(window.lowest_unfinished(), 40);
     }
 
     #[test]
-    fn what_an_earlier_owner_finished_stays_in_the_bitmap_until_it_is_passed() {
-        let position = Position {
-            finished: set([12, 13]),
-            ..Position::at(10)
-        };
-        let mut window = Window::new(&position);
-        assert_eq!(window.position_after(&set([])), position);
+    fn what_an_earlier_owner_finished_stays_until_it_is_passed() {
+        let start = position(10, [12..14]);
+        let mut window = Window::new(&start);
+        assert_eq!(window.position_after(&set([])), start);
         window.arrive(10);
-        assert_eq!(
-            window.position_after(&set([10])),
-            Position {
-                finished: set([12, 13]),
-                ..Position::at(11)
-            }
-        );
-        window.finish(&set([10]));
+        assert_eq!(window.position_after(&set([10])), position(11, [12..14]));
+        window.finish(10);
         window.arrive(11);
         assert_eq!(window.position_after(&set([11])), Position::at(14));
+        assert_eq!(window.position_after(&set([])), position(11, [12..14]));
     }
 
     #[test]
     fn an_idle_window_takes_any_gap() {
         let mut window = Window::new(&Position::at(0));
-        assert_eq!(window.arrive(1_000_000), Arrival::Open);
-        assert_eq!(window.arrive(2_000_000), Arrival::Full);
-        assert_eq!(window.position_after(&set([])), Position::at(1_000_000));
-        window.finish(&set([1_000_000]));
-        assert_eq!(window.arrive(2_000_000), Arrival::Open);
+        assert_eq!(window.arrive(10_000_000), Arrival::Open);
+        assert_eq!(window.arrive(20_000_000), Arrival::Full);
+        assert_eq!(window.position_after(&set([])), Position::at(10_000_000));
+        window.finish(10_000_000);
+        assert_eq!(window.arrive(20_000_000), Arrival::Open);
     }
 
     #[test]
-    fn no_position_is_wider_than_its_bitmap() {
+    fn what_is_passed_is_finished_although_it_was_never_delivered() {
+        let mut window = Window::new(&position(5, [8..9]));
+        window.arrive(5);
+        window.pass(9);
+        assert_eq!(window.position_after(&set([])), position(5, [6..9]));
+        window.finish(5);
+        assert_eq!(window.position_after(&set([])), Position::at(9));
+        window.pass(3);
+        assert_eq!(window.lowest_unfinished(), 9, "never backwards");
+    }
+
+    #[test]
+    fn one_slow_record_holds_back_nobody_for_a_million_offsets() {
         let mut window = Window::new(&Position::at(0));
-        for offset in 0..MAX_SPAN {
+        window.arrive(0);
+        for offset in 1..MAX_SPAN {
+            assert_eq!(window.arrive(offset), Arrival::Open);
+            window.finish(offset);
+        }
+        let position = window.position_after(&set([]));
+        assert_eq!(position.metadata(), "2;s=0;o=;a=0;r=0.1048575");
+        assert_eq!(window.arrive(MAX_SPAN), Arrival::Full);
+    }
+
+    #[test]
+    fn no_position_is_wider_than_its_text() {
+        let mut window = Window::new(&Position::at(0));
+        for offset in 0..MAX_BITS {
             assert_eq!(window.arrive(offset), Arrival::Open);
         }
-        let all_but_first = (1..MAX_SPAN).collect();
-        let position = window.position_after(&all_but_first);
+        let even = (0..MAX_BITS).filter(|offset| offset % 2 == 1).collect();
+        let position = window.position_after(&even);
+        assert_eq!(Position::parse(0, &position.metadata()).unwrap(), position);
+        (1..MAX_BITS).filter(|at| at % 40 != 0).for_each(|at| window.finish(at));
+        let mut next = MAX_BITS;
+        while window.arrive(next) == Arrival::Open {
+            window.pass(next + 99);
+            next = window.next();
+        }
+        let position = window.position_after(&set([]));
+        assert!(position.metadata().len() < 4000);
         assert_eq!(Position::parse(0, &position.metadata()).unwrap(), position);
     }
 }

@@ -1,77 +1,45 @@
-//! The decisions of a stage, as one plain value: what runs next, what leaves, what is committed.
+//! The decisions of a stage, as one plain value: what runs next, what leaves, what is committed, what is given up.
 //!
 //! The life of a record:
 //!
 //! ```text
 //! arrive ─▶ waiting in its key's lane ─▶ runnable ─▶ running ─▶ ready ─▶ leaving ─▶ committed
-//!    │                                      ▲            │         ▲         │
-//!    └▶ held back (span full)               └─ backoff ──┤         └─ abort ─┘
-//!                                                        └▶ stopped: keeps its lane, says so
+//!    │                                    ▲    ▲        │        ▲  ▲        │
+//!    └▶ held back (span full)     backoff ┘    │        │        │  └─ abort ┘
+//!                                 quarantine ──┘        └▶ given up: its dead letter is ready in its place
 //! ```
 //!
 //! A partition that is taken away is forgotten with all its records; whatever still runs for it meets a closed door,
-//! because its [`WorkId`] carries the assignment that it belongs to.
+//! because its [`WorkId`] carries the number of the assignment that it belongs to.
 
+mod fail;
+mod leave;
+mod limits;
 mod partition;
 #[cfg(test)]
 mod tests;
 mod view;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
 use crate::budget::Budget;
-use crate::position::Position;
+use crate::gate::Gate;
+use crate::position::{Mark, Position};
 use crate::progress::FailureSeen;
-use crate::retry::backoff;
-use crate::stage::{Delivery, Failure, Output, Outputs, TopicPartition};
+use crate::quarantine::Release;
+use crate::stage::{Delivery, Outputs, Rejection, TopicPartition};
+pub use leave::{Settled, Transaction};
+pub use limits::Limits;
 use partition::Partition;
 
-/// Failures that are kept to be shown.
-const FAILURES_KEPT: usize = 20;
-
-/// Bounds of a stage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limits {
-    /// Records that run at once.
-    pub max_in_flight: usize,
-    /// Bytes of records received and not finished, over all partitions.
-    pub window_bytes: usize,
-    /// Records of a transaction.
-    pub transaction_records: usize,
-    /// Bytes of a transaction's outputs.
-    pub transaction_bytes: usize,
-    /// Age of a finished record at which a transaction is begun for it, in milliseconds.
-    pub transaction_age_ms: u64,
-    /// Time that running records have to finish when the stage leaves, in milliseconds; below the session timeout.
-    pub drain_ms: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            max_in_flight: 256,
-            window_bytes: 64 << 20,
-            transaction_records: 1000,
-            transaction_bytes: 16 << 20,
-            transaction_age_ms: 20,
-            drain_ms: 15_000,
-        }
-    }
-}
-
 /// A unit of work: a record under one assignment of its partition.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkId {
-    /// The record's partition.
-    pub partition: TopicPartition,
-    /// The assignment under which it was received.
-    pub assignment: u64,
+    /// The assignment of the partition under which it was received; never used twice.
+    slot: u32,
     /// The record's offset.
     pub offset: i64,
 }
@@ -86,48 +54,51 @@ pub struct Work {
 }
 
 /// A record that has finished and not left yet.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Ready {
     id: WorkId,
     outputs: Outputs,
     bytes: usize,
     since: Instant,
+    /// The outputs are its dead letter.
+    buried: bool,
 }
 
-/// What leaves together: outputs in order, and the positions that make their inputs finished.
-#[derive(Debug, Clone)]
-pub struct Transaction {
-    /// Newest assignment that the stage knew when it cut this: no commit under another one.
-    pub assignment: u64,
-    /// Positions to commit.
-    pub positions: Vec<(TopicPartition, Position)>,
-    items: Arc<Vec<Ready>>,
+/// A record that waits to be tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Waiting {
+    until: Instant,
+    id: WorkId,
+    /// For a dependency: it runs as soon as the gate opens again.
+    outage: bool,
 }
 
-impl Transaction {
-    /// Outputs, in the order in which they must be written.
-    pub fn outputs(&self) -> impl Iterator<Item = &Output> {
-        self.items.iter().flat_map(|item| &item.outputs.0)
-    }
-    /// Inputs that it finishes.
-    pub fn records(&self) -> usize {
-        self.items.len()
-    }
-}
+/// What this process wrote of starts and deaths, kept while one session follows another.
+#[derive(Debug, Clone, Default)]
+pub struct Marks(HashMap<TopicPartition, Mark>);
 
 /// The state of a stage.
 #[derive(Debug)]
 pub struct Core {
     limits: Limits,
     budget: Budget,
-    partitions: BTreeMap<TopicPartition, Partition>,
-    /// Number of the newest assignment; the log counts them.
+    gate: Gate,
+    partitions: BTreeMap<u32, Partition>,
+    slots: HashMap<TopicPartition, u32>,
+    last_slot: u32,
+    marks: Marks,
+    /// Number of the newest change of assignment; the log counts them.
     assignment: u64,
     runnable: VecDeque<WorkId>,
-    waiting: BinaryHeap<Reverse<(Instant, WorkId)>>,
+    waiting: BinaryHeap<Reverse<Waiting>>,
     running: usize,
+    /// When a record last succeeded.
+    success: Option<Instant>,
+    rejected: VecDeque<(WorkId, Rejection)>,
     ready: VecDeque<Ready>,
-    leaving: Option<Arc<Vec<Ready>>>,
+    ready_bytes: usize,
+    leaving: Option<leave::Leaving>,
+    bisection: Option<leave::Bisection>,
     /// After an abort, no transaction before this moment.
     hold: Option<Instant>,
     aborts: u32,
@@ -137,18 +108,26 @@ pub struct Core {
 }
 
 impl Core {
-    /// A stage without partitions.
-    pub fn new(limits: Limits) -> Self {
+    /// A stage without partitions. `marks` is what an earlier session of this process gave back.
+    pub fn new(limits: Limits, marks: Marks) -> Self {
         Self {
             limits,
             budget: Budget::new(limits.window_bytes),
+            gate: Gate::default(),
             partitions: BTreeMap::new(),
+            slots: HashMap::new(),
+            last_slot: 0,
+            marks,
             assignment: 0,
             runnable: VecDeque::new(),
             waiting: BinaryHeap::new(),
             running: 0,
+            success: None,
+            rejected: VecDeque::new(),
             ready: VecDeque::new(),
+            ready_bytes: 0,
             leaving: None,
+            bisection: None,
             hold: None,
             aborts: 0,
             processed: 0,
@@ -157,21 +136,27 @@ impl Core {
         }
     }
 
+    /// For the next session of this process.
+    pub fn into_marks(self) -> Marks {
+        self.marks
+    }
+
     /// A partition was given to this stage, where an earlier owner's position stands.
-    pub fn assign(&mut self, assignment: u64, partition: TopicPartition, position: &Position) {
+    pub fn assign(&mut self, assignment: u64, id: TopicPartition, position: &Position) {
         self.assignment = self.assignment.max(assignment);
-        self.partitions.insert(partition, Partition::new(assignment, position));
+        self.last_slot += 1;
+        let own = self.marks.0.get(&id).copied();
+        let partition = Partition::new(id.clone(), position, own, self.limits.max_in_flight);
+        self.partitions.insert(self.last_slot, partition);
+        if let Some(before) = self.slots.insert(id, self.last_slot) {
+            self.drop_slot(before);
+        }
     }
 
     /// A partition was given to this stage, which cannot process it until a person has acted.
-    pub fn assign_stopped(&mut self, assignment: u64, partition: TopicPartition, reason: String) {
-        self.assign(assignment, partition.clone(), &Position::default());
-        self.stop(&partition, reason);
-    }
-
-    /// A partition cannot go on until a person has acted.
-    pub fn stop(&mut self, partition: &TopicPartition, reason: String) {
-        if let Some(partition) = self.partitions.get_mut(partition) {
+    pub fn assign_stopped(&mut self, assignment: u64, id: TopicPartition, reason: String) {
+        self.assign(assignment, id.clone(), &Position::default());
+        if let Some(partition) = self.partition(&id) {
             partition.stopped = Some(reason);
         }
     }
@@ -179,60 +164,102 @@ impl Core {
     /// Partitions are about to be taken away: start nothing more of them.
     pub fn begin_drain(&mut self, assignment: u64, partitions: &[TopicPartition]) {
         self.assignment = self.assignment.max(assignment);
-        for partition in partitions {
-            if let Some(partition) = self.partitions.get_mut(partition) {
+        for id in partitions {
+            if let Some(partition) = self.partition(id) {
                 partition.draining = true;
             }
         }
     }
 
-    /// Nothing of these partitions runs, is ready or is leaving.
-    pub fn is_drained(&self, partitions: &[TopicPartition]) -> bool {
-        let busy = |p| self.partitions.get(p).is_some_and(|p| p.running > 0);
-        let held = |item: &Ready| partitions.contains(&item.id.partition);
-        !partitions.iter().any(busy)
-            && !self.ready.iter().any(held)
-            && !self.leaving.iter().flat_map(|items| items.iter()).any(held)
+    /// Whether nothing of these partitions runs, is ready or is leaving, and their positions say so.
+    pub fn is_drained(&mut self, partitions: &[TopicPartition]) -> bool {
+        let slots: BTreeSet<u32> = partitions.iter().filter_map(|id| self.slots.get(id).copied()).collect();
+        let held = |item: &Ready| slots.contains(&item.id.slot);
+        if self.ready.iter().any(held) || self.leaving.as_ref().is_some_and(|leaving| leaving.concerns(&slots)) {
+            return false;
+        }
+        let mut drained = true;
+        for (_, partition) in self.partitions.iter_mut().filter(|(slot, _)| slots.contains(slot)) {
+            if partition.running > 0 {
+                return false;
+            }
+            partition.quarantine.clear();
+            drained &= !partition.wants_commit();
+        }
+        drained
+    }
+
+    /// What still runs of these partitions has been cut off.
+    pub fn abandon(&mut self, partitions: &[TopicPartition]) {
+        for id in partitions {
+            if let Some(partition) = self.partition(id) {
+                (partition.running, partition.abandoned) = (0, true);
+            }
+        }
     }
 
     /// Forgets partitions and all their records.
     pub fn forget(&mut self, partitions: &[TopicPartition]) {
-        self.partitions.retain(|partition, _| !partitions.contains(partition));
-        self.ready.retain(|item| !partitions.contains(&item.id.partition));
+        for id in partitions {
+            if let Some(slot) = self.slots.remove(id) {
+                self.drop_slot(slot);
+            }
+        }
+    }
+
+    fn drop_slot(&mut self, slot: u32) {
+        self.partitions.remove(&slot);
+        self.ready.retain(|item| item.id.slot != slot);
+        self.ready_bytes = self.ready.iter().map(|item| item.bytes).sum();
     }
 
     /// The partitions held now.
     pub fn assigned(&self) -> Vec<TopicPartition> {
-        self.partitions.keys().cloned().collect()
+        let mut assigned: Vec<TopicPartition> = self.slots.keys().cloned().collect();
+        assigned.sort_unstable();
+        assigned
+    }
+
+    /// The partition of a unit of work, while it is held.
+    pub fn partition_of(&self, id: WorkId) -> Option<&TopicPartition> {
+        self.partitions.get(&id.slot).map(|partition| &partition.id)
+    }
+
+    fn partition(&mut self, id: &TopicPartition) -> Option<&mut Partition> {
+        self.partitions.get_mut(self.slots.get(id)?)
     }
 
     /// A record arrived.
     pub fn arrive(&mut self, delivery: Delivery) {
-        let id = delivery.origin.topic_partition();
-        let Some(partition) = self.partitions.get_mut(&id) else {
+        let Some(&slot) = self.slots.get(&delivery.origin.topic_partition()) else {
             return;
         };
-        if let Some(offset) = partition.arrive(delivery) {
-            self.runnable.push_back(partition.work_id(id, offset));
+        let offset = self.partitions.get_mut(&slot).and_then(|p| p.arrive(delivery));
+        self.runnable.extend(offset.map(|offset| WorkId { slot, offset }));
+    }
+
+    /// The log said where a partition ends; `caught_up` is the offset below which everything was handed over.
+    pub fn log_end(&mut self, id: &TopicPartition, last_stable: i64, caught_up: Option<i64>) {
+        if let Some(partition) = self.partition(id) {
+            partition.log_end(last_stable, caught_up);
         }
     }
 
     /// The next record to run, if one may.
     pub fn next_to_run(&mut self, now: Instant) -> Option<Work> {
-        while let Some(Reverse((at, _))) = self.waiting.peek() {
-            if *at > now {
-                break;
-            }
-            self.runnable.extend(self.waiting.pop().map(|Reverse((_, id))| id));
+        while let Some(Reverse(first)) = self.waiting.peek().filter(|first| first.0.until <= now) {
+            self.runnable.push_back(first.id);
+            self.waiting.pop();
         }
+        self.release_held();
         if self.running >= self.limits.max_in_flight {
             return None;
         }
-        while let Some(id) = self.runnable.pop_front() {
-            let Some(partition) = current(&mut self.partitions, &id) else {
-                continue;
-            };
-            if let Some(delivery) = partition.start(id.offset) {
+        while self.gate.admits(now) {
+            let id = self.runnable.pop_front()?;
+            let partition = self.partitions.get_mut(&id.slot);
+            if let Some(delivery) = partition.and_then(|partition| partition.start(id.offset)) {
+                self.gate.start();
                 self.running += 1;
                 return Some(Work { id, delivery });
             }
@@ -240,121 +267,21 @@ impl Core {
         None
     }
 
-    /// A record has run. `jitter` is a random number from 0 to 1, `now_ms` the wall clock for people.
-    pub fn finish(&mut self, id: WorkId, result: Result<Outputs, Failure>, now: Instant, now_ms: i64, jitter: f64) {
-        self.running -= 1;
-        let Some(partition) = current(&mut self.partitions, &id) else {
-            return;
-        };
-        partition.running -= 1;
-        match result {
-            Ok(outputs) => {
-                if let Some(offset) = partition.next_of_key(id.offset) {
-                    self.runnable.push_back(WorkId { offset, ..id.clone() });
-                }
-                let bytes = outputs.0.iter().map(Output::size_bytes).sum();
-                self.ready.push_back(Ready {
-                    id,
-                    outputs,
-                    bytes,
-                    since: now,
-                });
-            }
-            Err(failure) => {
-                let again = match &failure {
-                    Failure::Transient { .. } => Some(backoff(partition.count_try(id.offset), jitter)),
-                    Failure::RateLimited { retry_after, .. } => {
-                        Some(*retry_after + backoff(partition.count_try(id.offset), jitter))
+    /// Whether records start freely: for the layers of a stage's own calls.
+    pub fn is_open(&self) -> bool {
+        self.gate.is_open()
+    }
+
+    fn release_held(&mut self) {
+        for (&slot, partition) in &mut self.partitions {
+            for release in partition.release_held() {
+                match release {
+                    Release::Start(offset) => self.runnable.push_back(WorkId { slot, offset }),
+                    Release::Bury(offset) => {
+                        let id = WorkId { slot, offset };
+                        self.rejected
+                            .extend(partition.died(offset).map(|rejection| (id, rejection)));
                     }
-                    Failure::Config { reason, message } => {
-                        partition.stopped = Some(format!("{reason}: {message}"));
-                        None
-                    }
-                    Failure::Invalid { .. } | Failure::Failed { .. } => None,
-                };
-                let seen = partition.failure_seen(&id, &failure, now_ms);
-                match again {
-                    Some(delay) => self.waiting.push(Reverse((now + delay, id))),
-                    None => self.failed += 1,
-                }
-                self.failures.extend(seen);
-                if self.failures.len() > FAILURES_KEPT {
-                    self.failures.pop_front();
-                }
-            }
-        }
-    }
-
-    /// Cuts the next transaction if one is due, or, when `flush` is set, if anything is ready. One is open at a time:
-    /// [`Self::settle`] ends it.
-    pub fn cut(&mut self, now: Instant, flush: bool) -> Option<Transaction> {
-        if self.leaving.is_some() || self.hold.is_some_and(|until| now < until) || !(flush || self.is_due(now)) {
-            return None;
-        }
-        self.hold = None;
-        let bytes = self.ready.iter().scan(0, |bytes, item| {
-            *bytes += item.bytes;
-            Some(*bytes)
-        });
-        let fitting = bytes.take_while(|bytes| *bytes <= self.limits.transaction_bytes);
-        let count = fitting.take(self.limits.transaction_records).count().max(1);
-        let items: Vec<Ready> = self.ready.drain(..count.min(self.ready.len())).collect();
-        if items.is_empty() {
-            return None;
-        }
-        let mut finished: BTreeMap<&TopicPartition, BTreeSet<i64>> = BTreeMap::new();
-        for item in &items {
-            finished.entry(&item.id.partition).or_default().insert(item.id.offset);
-        }
-        let position = |(id, offsets): (&TopicPartition, &BTreeSet<i64>)| {
-            let partition = self.partitions.get(id)?;
-            Some((id.clone(), partition.window.position_after(offsets)))
-        };
-        let positions = finished
-            .iter()
-            .filter_map(|(id, offsets)| position((id, offsets)))
-            .collect();
-        let items = Arc::new(items);
-        self.leaving = Some(items.clone());
-        Some(Transaction {
-            assignment: self.assignment,
-            positions,
-            items,
-        })
-    }
-
-    fn is_due(&self, now: Instant) -> bool {
-        let Some(oldest) = self.ready.front() else { return false };
-        let bytes = || self.ready.iter().map(|item| item.bytes).sum::<usize>();
-        now >= oldest.since + Duration::from_millis(self.limits.transaction_age_ms)
-            || self.ready.len() >= self.limits.transaction_records
-            || bytes() >= self.limits.transaction_bytes
-    }
-
-    /// The open transaction has ended. An aborted one leaves again from memory, in the same order, after a backoff.
-    pub fn settle(&mut self, committed: bool, now: Instant, jitter: f64) {
-        let Some(items) = self.leaving.take() else { return };
-        if committed {
-            self.aborts = 0;
-            for item in items.iter() {
-                if let Some(partition) = current(&mut self.partitions, &item.id) {
-                    partition.leaving(item.id.offset);
-                    self.processed += 1;
-                }
-            }
-            for (id, partition) in &mut self.partitions {
-                let started = partition.advance();
-                self.runnable
-                    .extend(started.into_iter().map(|offset| partition.work_id(id.clone(), offset)));
-            }
-        } else {
-            self.hold = Some(now + backoff(self.aborts, jitter));
-            self.aborts += 1;
-            // The transaction's own copy is gone by now; if not, the outputs are cloned.
-            let items = Arc::try_unwrap(items).unwrap_or_else(|shared| shared.iter().map(Ready::again).collect());
-            for item in items.into_iter().rev() {
-                if current(&mut self.partitions, &item.id).is_some() {
-                    self.ready.push_front(item);
                 }
             }
         }
@@ -362,45 +289,35 @@ impl Core {
 
     /// When something is due by time alone.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let retry = self.waiting.peek().map(|Reverse((at, _))| *at);
-        let age = Duration::from_millis(self.limits.transaction_age_ms);
-        let cut = self.ready.front().filter(|_| self.leaving.is_none());
-        let cut = cut.map(|item| (item.since + age).max(self.hold.unwrap_or(item.since)));
-        [retry, cut].into_iter().flatten().min()
+        let retry = self.waiting.peek().map(|Reverse(first)| first.until);
+        let gate = self.gate.next_change().filter(|_| !self.runnable.is_empty());
+        [retry, gate, self.next_cut()].into_iter().flatten().min()
     }
 
-    /// A transaction is open.
-    pub fn is_leaving(&self) -> bool {
-        self.leaving.is_some()
+    /// Why the stage fetches nothing, once its gate has been shut for its patience.
+    pub fn why_not_fetching(&self, now: Instant) -> Option<String> {
+        let patience = Duration::from_millis(self.limits.gate_patience_ms);
+        let (shut, why) = self.gate.in_force(now).filter(|(shut, _)| *shut >= patience)?;
+        let seconds = shut.as_secs();
+        Some(format!(
+            "nothing has been let through for {seconds} s, one record probes from time to time: {why}"
+        ))
     }
 
     /// The partitions that must not be fetched now.
-    pub fn paused(&mut self) -> BTreeSet<TopicPartition> {
+    pub fn paused(&mut self, now: Instant) -> BTreeSet<TopicPartition> {
+        let stop = self.why_not_fetching(now).is_some();
         let used: Vec<usize> = self.partitions.values().map(|p| p.bytes).collect();
         let occupancy = self.budget.occupancy(used.into_iter());
-        let mut paused = BTreeSet::new();
-        for (id, partition) in &mut self.partitions {
-            if partition.decide_pause(&occupancy) {
-                paused.insert(id.clone());
-            }
-        }
-        paused
+        let paused = self.partitions.values_mut().filter_map(|partition| {
+            let pause = partition.decide_pause(&occupancy, stop);
+            pause.then(|| partition.id.clone())
+        });
+        paused.collect()
     }
 }
 
-impl Ready {
-    fn again(&self) -> Self {
-        Self {
-            id: self.id.clone(),
-            outputs: self.outputs.clone(),
-            bytes: self.bytes,
-            since: self.since,
-        }
-    }
-}
-
-/// The partition of a unit of work, if the door is still open.
-fn current<'p>(partitions: &'p mut BTreeMap<TopicPartition, Partition>, id: &WorkId) -> Option<&'p mut Partition> {
-    let partition = partitions.get_mut(&id.partition)?;
-    (partition.assignment == id.assignment).then_some(partition)
+/// The transaction's own copy is gone by the time it is settled; if not, the outputs are cloned.
+fn take_back(items: Arc<Vec<Ready>>) -> Vec<Ready> {
+    Arc::try_unwrap(items).unwrap_or_else(|shared| shared.as_ref().clone())
 }

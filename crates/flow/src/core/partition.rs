@@ -4,18 +4,24 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
-use super::WorkId;
 use crate::budget::Occupancy;
 use crate::lane::Lanes;
-use crate::position::Position;
+use crate::position::{Mark, Position};
 use crate::progress::FailureSeen;
-use crate::stage::{Delivery, Failure, TopicPartition};
-use crate::window::{Arrival, MAX_SPAN, Window};
+use crate::quarantine::{DEATHS, Quarantine, Release};
+use crate::retry::Tries;
+use crate::stage::{Delivery, Failure, Rejection, TopicPartition};
+use crate::window::{Arrival, Window};
+
+/// Records held back beyond the span before fetching stops; it goes on when none is left.
+const HELD_BACK: usize = 1000;
 
 #[derive(Debug)]
-struct Held {
-    delivery: Delivery,
-    tries: u32,
+pub(super) struct Held {
+    pub(super) delivery: Delivery,
+    pub(super) tries: Tries,
+    /// It has finished: the next of its key may run.
+    left_lane: bool,
 }
 
 /// What the log last said about a partition's end.
@@ -28,51 +34,50 @@ pub(super) struct LogEnd {
 
 #[derive(Debug)]
 pub(super) struct Partition {
-    pub(super) assignment: u64,
+    pub(super) id: TopicPartition,
     pub(super) window: Window,
+    pub(super) quarantine: Quarantine,
     pub(super) bytes: usize,
     pub(super) running: usize,
     pub(super) draining: bool,
+    /// What ran has been cut off.
+    pub(super) abandoned: bool,
     pub(super) paused: bool,
     pub(super) stopped: Option<String>,
     pub(super) end: Option<LogEnd>,
+    committed: i64,
     lanes: Lanes<Bytes, i64>,
     records: BTreeMap<i64, Held>,
     /// Beyond the span, in order.
     held_back: VecDeque<Delivery>,
-    /// Committed in the transaction that is being settled.
-    committed: BTreeSet<i64>,
 }
 
 impl Partition {
-    pub(super) fn new(assignment: u64, position: &Position) -> Self {
+    pub(super) fn new(id: TopicPartition, position: &Position, own: Option<Mark>, suspects: usize) -> Self {
         Self {
-            assignment,
+            id,
             window: Window::new(position),
+            quarantine: Quarantine::new(position.mark, own, suspects),
             bytes: 0,
             running: 0,
             draining: false,
+            abandoned: false,
             paused: false,
             stopped: None,
             end: None,
+            committed: position.offset,
             lanes: Lanes::default(),
             records: BTreeMap::new(),
             held_back: VecDeque::new(),
-            committed: BTreeSet::new(),
-        }
-    }
-
-    pub(super) fn work_id(&self, partition: TopicPartition, offset: i64) -> WorkId {
-        WorkId {
-            partition,
-            assignment: self.assignment,
-            offset,
         }
     }
 
     /// Takes a record in. The offset of one that may run now.
     pub(super) fn arrive(&mut self, delivery: Delivery) -> Option<i64> {
         self.bytes += delivery.size_bytes();
+        if let Some(end) = &mut self.end {
+            end.caught_up = false;
+        }
         if self.held_back.is_empty() {
             self.admit(delivery)
         } else {
@@ -86,7 +91,12 @@ impl Partition {
         match self.window.arrive(offset) {
             Arrival::Open => {
                 let key = key_of(&delivery);
-                self.records.insert(offset, Held { delivery, tries: 0 });
+                let held = Held {
+                    delivery,
+                    tries: Tries::default(),
+                    left_lane: false,
+                };
+                self.records.insert(offset, held);
                 self.lanes.enter(key, offset)
             }
             Arrival::Full => {
@@ -100,41 +110,115 @@ impl Partition {
         }
     }
 
-    /// Starts a record, unless the partition starts nothing now.
+    /// The log's end. What was caught up and has nothing to run has nobody to blame, and may move past the markers.
+    pub(super) fn log_end(&mut self, last_stable: i64, caught_up: Option<i64>) {
+        let caught_up = caught_up.filter(|_| self.held_back.is_empty());
+        if let Some(end) = caught_up {
+            self.window.pass(end);
+            if self.records.is_empty() {
+                self.quarantine.clear();
+            }
+        }
+        self.end = Some(LogEnd {
+            last_stable,
+            caught_up: caught_up.is_some(),
+        });
+    }
+
+    /// Something should be committed although no record has finished: starts and deaths, or the way past markers.
+    pub(super) fn wants_commit(&self) -> bool {
+        let passed = || {
+            self.end.is_some_and(|end| end.caught_up)
+                && self.is_idle()
+                && self.window.lowest_unfinished() > self.committed
+        };
+        self.stopped.is_none() && (self.quarantine.is_due() || passed())
+    }
+
+    /// The position to commit if `leaving` were finished as well.
+    pub(super) fn position_after(&mut self, leaving: &BTreeSet<i64>) -> Position {
+        let position = self.window.position_after(leaving);
+        if position.offset > self.committed {
+            self.quarantine.moved();
+        }
+        Position {
+            mark: self.quarantine.mark(),
+            ..position
+        }
+    }
+
+    /// A position stands in the log.
+    pub(super) fn committed(&mut self, offset: i64, mark: Mark) {
+        self.committed = offset;
+        self.quarantine.committed(mark);
+    }
+
+    /// Starts a record, unless the partition starts nothing now; one that quarantine holds is given out later.
     pub(super) fn start(&mut self, offset: i64) -> Option<Delivery> {
-        if self.draining || self.stopped.is_some() {
+        let held = self.records.get(&offset)?;
+        if self.draining || self.stopped.is_some() || !self.quarantine.admit(offset) {
             return None;
         }
-        let held = self.records.get(&offset)?;
         self.running += 1;
-        Some(held.delivery.clone())
+        Some(Delivery {
+            attempt: held.tries.attempts + 1,
+            ..held.delivery.clone()
+        })
+    }
+
+    /// What quarantine lets go of now.
+    pub(super) fn release_held(&mut self) -> Vec<Release> {
+        if !self.quarantine.holds() || self.draining || self.stopped.is_some() {
+            return Vec::new();
+        }
+        let caught_up = self.end.is_some_and(|end| end.caught_up);
+        let coming = |offset| match self.records.get(&offset) {
+            // Received: on its way, unless it waits for another one of its key.
+            Some(held) => !self.lanes.is_waiting(&key_of(&held.delivery), &offset),
+            None => offset >= self.window.next() && !caught_up,
+        };
+        self.quarantine.release(coming)
+    }
+
+    /// A record whose deaths have become too many.
+    pub(super) fn died(&self, offset: i64) -> Option<Rejection> {
+        let held = self.records.get(&offset)?;
+        Some(Rejection {
+            delivery: held.delivery.clone(),
+            class: "FAILED",
+            reason: "PROCESS_DIED".into(),
+            message: format!("the process died {DEATHS} times in a row while this record ran alone"),
+            attempts: DEATHS,
+            at_ms: 0,
+        })
+    }
+
+    pub(super) fn held(&mut self, offset: i64) -> Option<&mut Held> {
+        self.records.get_mut(&offset)
+    }
+
+    pub(super) fn has_left_lane(&self, offset: i64) -> bool {
+        self.records.get(&offset).is_some_and(|held| held.left_lane)
     }
 
     /// The record's lane moves on. The offset of the next of its key, which may run now.
     pub(super) fn next_of_key(&mut self, offset: i64) -> Option<i64> {
-        let key = key_of(&self.records.get(&offset)?.delivery);
-        self.lanes.leave(&key)
+        let held = self.records.get_mut(&offset)?;
+        held.left_lane = true;
+        self.lanes.leave(&key_of(&held.delivery))
     }
 
-    /// Counts a try that burns no attempt; how many there were before.
-    pub(super) fn count_try(&mut self, offset: i64) -> u32 {
-        let Some(held) = self.records.get_mut(&offset) else {
-            return 0;
-        };
-        held.tries += 1;
-        held.tries - 1
-    }
-
-    pub(super) fn leaving(&mut self, offset: i64) {
+    /// A record is finished and committed.
+    pub(super) fn finish(&mut self, offset: i64) {
         if let Some(held) = self.records.remove(&offset) {
             self.bytes -= held.delivery.size_bytes();
         }
-        self.committed.insert(offset);
+        self.window.finish(offset);
+        self.quarantine.finished();
     }
 
-    /// Moves the window past what was committed and lets in what was held back. Offsets that may run now.
-    pub(super) fn advance(&mut self) -> Vec<i64> {
-        self.window.finish(&std::mem::take(&mut self.committed));
+    /// Lets in what was held back, as far as it fits. Offsets that may run now.
+    pub(super) fn let_in(&mut self) -> Vec<i64> {
         let mut started = Vec::new();
         while let Some(delivery) = self.held_back.pop_front() {
             let before = self.held_back.len();
@@ -160,18 +244,18 @@ impl Partition {
         held.or(self.held_back.front()).map(|delivery| delivery.timestamp_ms)
     }
 
-    /// Decides, and remembers, whether this partition must not be fetched now.
-    pub(super) fn decide_pause(&mut self, occupancy: &Occupancy) -> bool {
-        let span = self.window.span();
-        self.paused = self.stopped.is_some()
-            || !self.held_back.is_empty()
-            || (self.paused && span >= MAX_SPAN / 2)
+    /// Decides, and remembers, whether this partition must not be fetched now. `stop`: nothing should be.
+    pub(super) fn decide_pause(&mut self, occupancy: &Occupancy, stop: bool) -> bool {
+        let held_back = if self.paused { 1 } else { HELD_BACK };
+        self.paused = stop
+            || self.stopped.is_some()
+            || self.held_back.len() >= held_back
             || occupancy.pause(self.bytes, self.paused);
         self.paused
     }
 
-    pub(super) fn failure_seen(&self, id: &WorkId, failure: &Failure, at_ms: i64) -> Option<FailureSeen> {
-        let held = self.records.get(&id.offset)?;
+    pub(super) fn failure_seen(&self, offset: i64, failure: &Failure, at_ms: i64) -> Option<FailureSeen> {
+        let held = self.records.get(&offset)?;
         Some(FailureSeen {
             origin: held.delivery.origin.clone(),
             key: String::from_utf8_lossy(&key_of(&held.delivery)).into_owned(),
