@@ -1,27 +1,31 @@
 //! The consumer thread: polls, always; hands over what happens; carries assignments in and out.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::convert;
-use millrace_flow::TopicPartition;
 use millrace_flow::log::Event;
 use millrace_flow::position::Position;
+use millrace_flow::{Delivery, TopicPartition};
 
 /// Longest time between two looks at what should be paused.
 const POLL: Duration = Duration::from_millis(20);
 /// One request for positions or watermarks.
 const REQUEST: Duration = Duration::from_secs(5);
+/// Records handed over at once, and their bytes; the channel holds a few of such batches.
+const BATCH_RECORDS: usize = 256;
+const BATCH_BYTES: usize = 1 << 20;
 /// How often positions are asked for while another owner's transaction is still being written down.
 const UNSTABLE_TRIES: u32 = 50;
 const UNSTABLE_PAUSE: Duration = Duration::from_millis(100);
@@ -37,6 +41,20 @@ pub(crate) struct Context {
     reassigned: AtomicBool,
     /// A callback could not do its work: the session must be replaced.
     broken: AtomicBool,
+    /// What only the consumer thread touches, in `poll` and in its callbacks.
+    thread: Mutex<Thread>,
+}
+
+#[derive(Default)]
+struct Thread {
+    /// Polled and not handed over yet. Handed over before anything else is told: order matters.
+    batch: Vec<Delivery>,
+    batch_bytes: usize,
+    /// The newest topic's name, shared by its records.
+    topic: Option<Arc<str>>,
+    paused: BTreeSet<TopicPartition>,
+    /// By partition, where fetching stood when the client's statistics last said that nothing was left.
+    ends: BTreeMap<TopicPartition, i64>,
 }
 
 impl Context {
@@ -46,7 +64,39 @@ impl Context {
             assignment: Arc::default(),
             reassigned: AtomicBool::new(false),
             broken: AtomicBool::new(false),
+            thread: Mutex::default(),
         }
+    }
+
+    fn thread(&self) -> MutexGuard<'_, Thread> {
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the runner, behind every record that was polled before. False when it has hung up.
+    ///
+    /// The runner takes events without waiting for anything: this waits for microseconds.
+    fn tell(&self, event: Option<Event>) -> bool {
+        let mut thread = self.thread();
+        let records = std::mem::take(&mut thread.batch);
+        thread.batch_bytes = 0;
+        drop(thread);
+        let records = (!records.is_empty()).then_some(Event::Records(records));
+        records
+            .into_iter()
+            .chain(event)
+            .all(|event| self.events.blocking_send(event).is_ok())
+    }
+
+    /// Adds a record to the batch. Whether it is full.
+    fn add(&self, message: &BorrowedMessage<'_>) -> bool {
+        let mut thread = self.thread();
+        let topic = thread.topic.take().filter(|topic| **topic == *message.topic());
+        let topic = topic.unwrap_or_else(|| message.topic().into());
+        let delivery = convert::delivery(message, topic.clone());
+        thread.topic = Some(topic);
+        thread.batch_bytes += delivery.size_bytes();
+        thread.batch.push(delivery);
+        thread.batch.len() >= BATCH_RECORDS || thread.batch_bytes >= BATCH_BYTES
     }
 
     fn assigned(&self, consumer: &Member, list: &TopicPartitionList) -> Result<(), KafkaError> {
@@ -68,7 +118,8 @@ impl Context {
             partitions.push((partition, position));
         }
         // Before any record of them can be polled.
-        let _ = self.events.blocking_send(Event::Assigned { assignment, partitions });
+        self.thread().ends.clear();
+        self.tell(Some(Event::Assigned { assignment, partitions }));
         consumer.incremental_assign(&start)
     }
 
@@ -81,7 +132,7 @@ impl Context {
             lost: consumer.assignment_lost(),
             done,
         };
-        if self.events.blocking_send(event).is_ok() {
+        if self.tell(Some(event)) {
             // The runner bounds its drain below the session timeout; its end drops the sender.
             let _ = ended.blocking_recv();
         }
@@ -134,23 +185,36 @@ fn position(committed: Offset, metadata: &str, low: i64, high: i64) -> Result<Po
 }
 
 impl ClientContext for Context {
+    /// The client's statistics count transaction markers, which no record tells of. A partition is caught up when they
+    /// say so twice in a row: once could fall between a fetch and its hand-over. Nothing is said of one that is paused:
+    /// pausing throws away what was fetched ahead.
     fn stats(&self, statistics: Statistics) {
+        let mut ends = Vec::new();
+        let mut thread = self.thread();
         for topic in statistics.topics.values() {
             for partition in topic.partitions.values() {
-                if partition.partition < 0 || partition.ls_offset < 0 || partition.fetch_state != "active" {
-                    continue;
+                let id = TopicPartition {
+                    topic: topic.topic.as_str().into(),
+                    partition: partition.partition,
+                };
+                let live = partition.partition >= 0 && partition.ls_offset >= 0 && partition.fetch_state == "active";
+                let (next, last_stable) = (partition.next_offset, partition.ls_offset);
+                let at_end = live && partition.fetchq_cnt == 0 && next >= last_stable && !thread.paused.contains(&id);
+                let before = match at_end {
+                    true => thread.ends.insert(id.clone(), next),
+                    false => thread.ends.remove(&id),
+                };
+                if live {
+                    ends.push(Event::End {
+                        partition: id,
+                        last_stable,
+                        caught_up: (at_end && before == Some(next)).then_some(next),
+                    });
                 }
-                // Only a picture for people: a full channel drops it.
-                let _ = self.events.try_send(Event::End {
-                    partition: TopicPartition {
-                        topic: topic.topic.as_str().into(),
-                        partition: partition.partition,
-                    },
-                    last_stable: partition.ls_offset,
-                    caught_up: partition.fetchq_cnt == 0 && partition.next_offset >= partition.ls_offset,
-                });
             }
         }
+        drop(thread);
+        ends.into_iter().all(|end| self.tell(Some(end)));
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -180,18 +244,14 @@ impl ConsumerContext for Context {
 /// | another fatal error, or a callback that failed | a new session |
 /// | the position is out of the log's range | a new session, which finds out and stops that partition |
 /// | any other error | librdkafka goes on by itself |
-pub(crate) fn poll(
-    consumer: &Member,
-    events: &mpsc::Sender<Event>,
-    mut wanted: watch::Receiver<BTreeSet<TopicPartition>>,
-    closing: &AtomicBool,
-) {
+pub(crate) fn poll(consumer: &Member, mut wanted: watch::Receiver<BTreeSet<TopicPartition>>, closing: &AtomicBool) {
     use KafkaError::{MessageConsumption, MessageConsumptionFatal};
     use RDKafkaErrorCode::{
         AllBrokersDown, AutoOffsetReset, BrokerTransportFailure, FencedInstanceId, OffsetOutOfRange,
     };
-    let mut paused = BTreeSet::new();
     let context = consumer.context().clone();
+    let mut paused = BTreeSet::new();
+    let mut full = false;
     let ended = loop {
         if closing.load(Ordering::SeqCst) {
             return;
@@ -205,19 +265,19 @@ pub(crate) fn poll(
             if let Err(error) = pause(consumer, &paused, &wanted, reassigned) {
                 tracing::warn!(%error, "partitions could not be paused or resumed");
             }
+            let mut thread = context.thread();
+            thread.ends.clear();
+            thread.paused.clone_from(&wanted);
             paused = wanted;
         }
-        match consumer.poll(POLL) {
-            None => {}
-            // The runner takes events without waiting for anything: this waits for microseconds.
-            Some(Ok(message))
-                if events
-                    .blocking_send(Event::Record(convert::delivery(&message)))
-                    .is_err() =>
-            {
-                return;
-            }
-            Some(Ok(_)) => {}
+        // What is at hand already goes with the batch; only an empty one is waited for.
+        let waiting = !full && !context.thread().batch.is_empty();
+        if full && !context.tell(None) {
+            return;
+        }
+        full = match consumer.poll(if waiting { Duration::ZERO } else { POLL }) {
+            None => waiting,
+            Some(Ok(message)) => context.add(&message),
             Some(Err(MessageConsumptionFatal(FencedInstanceId))) => {
                 break Event::Fenced("another process with the same instance name joined the consumer group".into());
             }
@@ -228,12 +288,15 @@ pub(crate) fn poll(
                 break Event::Ended(format!("a position lies outside of its log: {code}"));
             }
             // The client's own callback has told it.
-            Some(Err(MessageConsumption(AllBrokersDown | BrokerTransportFailure))) => {}
-            Some(Err(error)) => tracing::warn!(%error, "the consumer goes on after an error"),
-        }
+            Some(Err(MessageConsumption(AllBrokersDown | BrokerTransportFailure))) => false,
+            Some(Err(error)) => {
+                tracing::warn!(%error, "the consumer goes on after an error");
+                false
+            }
+        };
     };
     // A runner that has hung up knows already.
-    let _ = events.blocking_send(ended);
+    context.tell(Some(ended));
 }
 
 fn pause(
@@ -271,7 +334,7 @@ mod tests {
         assert_eq!(position(Offset::Invalid, "", 5, 9), Ok(Position::at(5)));
         assert_eq!(position(Offset::Offset(7), "", 5, 9), Ok(Position::at(7)));
         let with_bitmap = position(Offset::Offset(5), "1;s=0;o=;a=0;b=AQ", 5, 9).unwrap();
-        assert_eq!(with_bitmap.finished, [6].into());
+        assert!(with_bitmap.finished.contains(&6) && !with_bitmap.finished.contains(&7));
         assert!(
             position(Offset::Offset(4), "", 5, 9)
                 .unwrap_err()

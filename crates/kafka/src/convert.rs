@@ -1,12 +1,14 @@
 //! Between librdkafka's messages and the runtime's records.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message, OwnedHeaders};
 
 use millrace_flow::{Delivery, Headers, Origin, TopicPartition};
 use rdkafka::TopicPartitionList;
 
-pub(crate) fn delivery(message: &BorrowedMessage<'_>) -> Delivery {
+pub(crate) fn delivery(message: &BorrowedMessage<'_>, topic: Arc<str>) -> Delivery {
     let headers = message.headers().map(|headers| {
         let owned = headers.iter().map(|header| {
             let value = header.value.map(Bytes::copy_from_slice).unwrap_or_default();
@@ -16,7 +18,7 @@ pub(crate) fn delivery(message: &BorrowedMessage<'_>) -> Delivery {
     });
     Delivery {
         origin: Origin {
-            topic: message.topic().into(),
+            topic,
             partition: message.partition(),
             offset: message.offset(),
         },

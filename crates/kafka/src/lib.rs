@@ -28,5 +28,5 @@ mod transactor;
 pub use admin::{Admin, AdminError, Created, NewTopic, TopicInfo};
 pub use config::{ConfigError, KafkaConfig};
 pub use producer::{Producer, SendError, Sent};
-pub use stage::{StageConfig, StageError, StageTask, stage};
+pub use stage::{StageConfig, StageError, StageTask, StageWork, stage};
 pub use tail::{Tail, TailConfig, TailEvent, tail};

@@ -13,14 +13,14 @@ use tower::Service;
 
 use crate::config::{ConfigError, KafkaConfig};
 use crate::consumer::{self, Context, Member};
-use crate::transactor::{self, TransactionalProducer};
+use crate::transactor::{self, Reports, TransactionalProducer};
 use millrace_flow::log::{Event, Link};
 use millrace_flow::progress::{ProgressReader, StageProgress};
-use millrace_flow::runner::{self, Ended, Limits};
-use millrace_flow::{Delivery, Failure, Outputs};
+use millrace_flow::runner::{self, Ended, Limits, Marks};
+use millrace_flow::{DeadLetters, Delivery, Failure, Outputs};
 
-/// Events between the consumer thread and the runner; the window bounds what is behind them.
-const EVENTS: usize = 256;
+/// Events between the consumer thread and the runner, batches of records among them; the window bounds what is behind.
+const EVENTS: usize = 8;
 /// For a producer to end its transaction, once the runner has hung up.
 const PRODUCER_END: Duration = Duration::from_secs(5);
 /// For a consumer to close.
@@ -72,28 +72,54 @@ pub enum StageError {
     },
 }
 
+/// What a stage does.
+#[derive(Clone)]
+pub struct StageWork<S> {
+    /// The function of one record.
+    pub service: S,
+    /// Makes the dead letters of records that are given up.
+    pub dead_letters: Arc<dyn DeadLetters>,
+    /// Is told whether records start freely, for layers of the service's own calls.
+    pub gate: watch::Sender<bool>,
+}
+
+impl<S> StageWork<S> {
+    /// Of a service that does not ask the gate.
+    pub fn new(service: S, dead_letters: Arc<dyn DeadLetters>) -> Self {
+        Self {
+            service,
+            dead_letters,
+            gate: watch::Sender::new(true),
+        }
+    }
+}
+
 /// A stage that is ready to run.
-#[derive(Debug)]
 pub struct StageTask<S> {
     kafka: KafkaConfig,
     config: StageConfig,
-    service: S,
-    progress: watch::Sender<StageProgress>,
+    stage: runner::Stage<S>,
 }
 
 /// Puts a stage together; [`StageTask::run`] runs it.
-pub fn stage<S>(kafka: &KafkaConfig, config: StageConfig, service: S) -> (StageTask<S>, ProgressReader) {
+pub fn stage<S>(kafka: &KafkaConfig, config: StageConfig, work: StageWork<S>) -> (StageTask<S>, ProgressReader) {
     let (progress, reader) = watch::channel(StageProgress {
         name: config.name.to_owned(),
         consumer_group: config.group.clone(),
         reason: "connecting to Kafka".into(),
         ..StageProgress::default()
     });
+    let stage = runner::Stage {
+        service: work.service,
+        dead_letters: work.dead_letters,
+        limits: config.limits,
+        progress,
+        gate: work.gate,
+    };
     let task = StageTask {
         kafka: kafka.clone(),
         config,
-        service,
-        progress,
+        stage,
     };
     (task, reader)
 }
@@ -106,20 +132,14 @@ where
     /// Runs until asked to leave, and then until the drain is over. An outage of Kafka is waited for.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), StageError> {
         let stage = self.config.name;
+        let mut marks = Marks::default();
         while !shutdown.is_cancelled() {
             let Some(session) = Session::open(&self.kafka, &self.config, &shutdown).await? else {
                 continue;
             };
             let Session { link, threads } = session;
-            let service = self.service.clone();
-            let ended = runner::run(
-                service,
-                link,
-                self.config.limits,
-                self.progress.clone(),
-                shutdown.clone(),
-            )
-            .await;
+            let ended;
+            (ended, marks) = runner::run(self.stage.clone(), link, marks, shutdown.clone()).await;
             threads.close(stage).await;
             match ended {
                 Ended::Drained => break,
@@ -131,7 +151,7 @@ where
                         "the session ended; a new one starts from committed positions"
                     );
                     let starting = || millrace_flow::progress::StageState::Starting;
-                    self.progress.send_modify(|progress| {
+                    self.stage.progress.send_modify(|progress| {
                         progress.state = starting();
                         progress.partitions.clear();
                         progress.reason = format!("starting again: {reason}");
@@ -171,7 +191,8 @@ impl Session {
         let producer: TransactionalProducer = kafka
             .transactional_producer(&transactional_id)
             .map_err(config_error)?
-            .create()
+            .create_with_context(Reports::default())
+            .map(Arc::new)
             .map_err(client_error)?;
         // Without a broker this waits as long as it takes. On a plain thread: the process can end without it.
         let (ready, initialised) = oneshot::channel();
@@ -193,7 +214,7 @@ impl Session {
         let (events_sender, events) = mpsc::channel::<Event>(EVENTS);
         let (commits, mut commits_receiver) = mpsc::channel(1);
         let (paused, paused_receiver) = watch::channel(BTreeSet::new());
-        let context = Context::new(events_sender.clone());
+        let context = Context::new(events_sender);
         let assignment = context.assignment.clone();
         let member: Member = kafka
             .member(&config.group, &config.instance)
@@ -210,7 +231,7 @@ impl Session {
         let (watched, close) = (Arc::downgrade(&member), closing.clone());
         let consumer = thread("consumer")
             .spawn(move || {
-                consumer::poll(&member, &events_sender, paused_receiver, &close);
+                consumer::poll(&member, paused_receiver, &close);
                 // Closes the consumer, which takes its time.
                 drop(member);
             })

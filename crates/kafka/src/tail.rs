@@ -155,10 +155,11 @@ fn read(
         list.add_partition_offset(&config.topic, partition, start)?;
     }
     consumer.assign(&list)?;
+    let topic: Arc<str> = config.topic.as_str().into();
     while !closing.load(Ordering::SeqCst) {
         let event = match consumer.poll(POLL) {
             None => continue,
-            Some(Ok(message)) => TailEvent::Record(convert::delivery(&message)),
+            Some(Ok(message)) => TailEvent::Record(convert::delivery(&message, topic.clone())),
             Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error),
             Some(Err(error)) => {
                 tracing::warn!(topic = config.topic, %error, "reading goes on after an error");

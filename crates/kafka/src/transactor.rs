@@ -7,18 +7,21 @@
 //!
 //! | what a call answers | what happens |
 //! |---|---|
-//! | retriable | the same call again: the outcome of a commit is asked for until it is known |
+//! | retriable, or out of time | the same call again: the outcome of a commit is asked for until it is known |
 //! | needs an abort | abort; the runtime sends the same again from memory |
-//! | fatal | this producer is over: a new session starts from committed positions |
+//! | needs an abort, and a record was refused for what it is ([`refusal`]) | abort; the runtime looks for the record |
+//! | fatal: fenced by a newer producer, expired, out of sequence | this producer is over: a new session starts from committed positions |
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
+use rdkafka::client::ClientContext;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 use rdkafka::topic_partition_list::Offset;
 use rdkafka::util::Timeout;
 use tokio::sync::mpsc;
@@ -30,15 +33,58 @@ use millrace_flow::Output;
 use millrace_flow::core::Transaction;
 use millrace_flow::log::{Commit, Outcome};
 
-/// A poll thread of its own serves delivery reports: commit and abort wait for them.
-pub(crate) type TransactionalProducer = ThreadedProducer<DefaultProducerContext>;
+/// Served by the thread that uses it: its delivery reports are wanted between sending and committing only.
+pub(crate) type TransactionalProducer = Arc<BaseProducer<Reports>>;
 
 const REQUEST: Duration = Duration::from_secs(10);
+/// Longest wait for delivery reports before they are counted again.
+const SERVE: Duration = Duration::from_millis(1);
+
+/// Keeps why the first record of a transaction was not delivered. What a commit says of it is only that one was not.
+#[derive(Default)]
+pub(crate) struct Reports {
+    failed: Mutex<Option<KafkaError>>,
+}
+
+impl Reports {
+    fn note(&self, error: KafkaError) {
+        // Those that an abort throws away were not refused by anybody.
+        let purged = [RDKafkaErrorCode::PurgeQueue, RDKafkaErrorCode::PurgeInflight].map(Some);
+        if !purged.contains(&error.rdkafka_error_code()) {
+            self.failed
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get_or_insert(error);
+        }
+    }
+
+    fn take(&self) -> Option<KafkaError> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl ClientContext for Reports {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(%error, reason, "kafka producer");
+    }
+}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            self.note(error.clone());
+        }
+    }
+}
 
 /// Why a transaction did not commit.
 enum Stop {
     /// Abort and send again.
     Abort(String),
+    /// Abort and look for the record that is refused.
+    Refused(String),
     /// A new session is needed.
     Fatal(String),
 }
@@ -95,24 +141,34 @@ fn carry_out(
         delivered(producer);
         again(|| producer.commit_transaction(Timeout::Never))
     };
-    match attempt() {
-        Ok(()) => Outcome::Committed,
-        Err(Stop::Fatal(reason)) => Outcome::Restart(reason),
-        Err(Stop::Abort(reason)) => match again(|| producer.abort_transaction(Timeout::Never)) {
-            Ok(()) => Outcome::Aborted(reason),
-            Err(Stop::Abort(error) | Stop::Fatal(error)) => Outcome::Restart(format!("{reason}; then: {error}")),
-        },
+    producer.context().take();
+    let stop = match attempt() {
+        Ok(()) => return Outcome::Committed,
+        Err(Stop::Fatal(reason)) => return Outcome::Restart(reason),
+        Err(stop) => stop,
+    };
+    // What the commit calls a failed delivery has its own reason in the record's report.
+    let stop = match (stop, producer.context().take()) {
+        (Stop::Abort(_), Some(error)) => self::stop(&error),
+        (stop, _) => stop,
+    };
+    match (again(|| producer.abort_transaction(Timeout::Never)), stop) {
+        (Ok(()), Stop::Refused(reason)) => Outcome::Refused(reason),
+        (Ok(()), Stop::Abort(reason) | Stop::Fatal(reason)) => Outcome::Aborted(reason),
+        (Err(then), Stop::Abort(reason) | Stop::Refused(reason) | Stop::Fatal(reason)) => {
+            let (Stop::Abort(then) | Stop::Refused(then) | Stop::Fatal(then)) = then;
+            Outcome::Restart(format!("{reason}; then: {then}"))
+        }
     }
 }
 
 /// Waits until every message has its delivery report; each gets one within the message time-out.
 ///
-/// Before the commit, because rust-rdkafka's own flush polls for reports up to 100 ms at a time while the producer's poll
-/// thread takes them. No figure justifies this yet: accepted to searchable on the idle stack was p50 407 ms before it and
-/// 425 ms with it.
+/// Not left to the commit: rust-rdkafka's flush serves reports for 100 ms at a time and returns not before, so that every
+/// transaction would last as long.
 fn delivered(producer: &TransactionalProducer) {
     while producer.in_flight_count() > 0 {
-        std::thread::sleep(Duration::from_millis(1));
+        producer.poll(SERVE);
     }
 }
 
@@ -140,7 +196,7 @@ fn send(producer: &TransactionalProducer, output: &Output) -> Result<(), Stop> {
             Ok(()) => return Ok(()),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), unsent)) => {
                 record = unsent;
-                std::thread::sleep(Duration::from_millis(1));
+                producer.poll(SERVE);
             }
             Err((error, _)) => return Err(stop(&error)),
         }
@@ -164,6 +220,80 @@ fn stop(error: &KafkaError) -> Stop {
         KafkaError::Transaction(inner) if inner.is_fatal() => Stop::Fatal(inner.string()),
         KafkaError::Transaction(inner) => Stop::Abort(inner.string()),
         KafkaError::MessageProduction(RDKafkaErrorCode::Fatal) => Stop::Fatal(error.to_string()),
+        other if other.rdkafka_error_code().is_some_and(refusal) => Stop::Refused(other.to_string()),
         other => Stop::Abort(other.to_string()),
+    }
+}
+
+/// Whether Kafka refuses a record for what it is, so that the same would be refused again.
+///
+/// | code | class |
+/// |---|---|
+/// | too large, here or at the broker; invalid record, timestamp or size; against the topic's policy | `Invalid`: bisected |
+/// | unknown topic or partition, not authorised | `Config`: the stage says so and tries again, no record is to blame |
+/// | time-outs, transport, not enough replicas, coordinator moving, anything else | `Transient` |
+fn refusal(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::MessageSizeTooLarge
+            | Code::InvalidMessage
+            | Code::InvalidMessageSize
+            | Code::InvalidRecord
+            | Code::InvalidTimestamp
+            | Code::PolicyViolation
+            | Code::BadMessage
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_row_of_the_table() {
+        use RDKafkaErrorCode as Code;
+        for code in [
+            Code::MessageSizeTooLarge,
+            Code::InvalidRecord,
+            Code::InvalidTimestamp,
+            Code::PolicyViolation,
+        ] {
+            assert!(
+                matches!(stop(&KafkaError::MessageProduction(code)), Stop::Refused(_)),
+                "{code}"
+            );
+        }
+        for code in [
+            Code::UnknownTopicOrPartition,
+            Code::TopicAuthorizationFailed,
+            Code::MessageTimedOut,
+            Code::NotEnoughReplicas,
+            Code::BrokerTransportFailure,
+        ] {
+            assert!(
+                matches!(stop(&KafkaError::MessageProduction(code)), Stop::Abort(_)),
+                "{code}"
+            );
+        }
+        assert!(matches!(
+            stop(&KafkaError::MessageProduction(Code::Fatal)),
+            Stop::Fatal(_)
+        ));
+    }
+
+    #[test]
+    fn the_first_refusal_is_kept_and_what_an_abort_throws_away_is_none() {
+        let reports = Reports::default();
+        for code in [
+            RDKafkaErrorCode::PurgeQueue,
+            RDKafkaErrorCode::InvalidRecord,
+            RDKafkaErrorCode::MessageTimedOut,
+        ] {
+            reports.note(KafkaError::MessageProduction(code));
+        }
+        let kept = reports.take().and_then(|error| error.rdkafka_error_code());
+        assert_eq!(kept, Some(RDKafkaErrorCode::InvalidRecord));
+        assert!(reports.take().is_none());
     }
 }
