@@ -13,10 +13,11 @@ use tower::{Service, ServiceExt as _};
 pub use crate::core::Limits;
 pub use crate::core::Marks;
 use crate::core::{Core, Settled, WorkId};
+use crate::drain::{self, Drain};
 use crate::gate::GateReader;
 use crate::log::{Event, Link, Outcome};
 use crate::progress::{StageProgress, StageState};
-use crate::stage::{DeadLetters, Delivery, Failure, Outputs, TopicPartition};
+use crate::stage::{DeadLetters, Delivery, Failure, Outputs};
 
 /// How often readers of progress get a new picture.
 const PICTURE: Duration = Duration::from_millis(250);
@@ -28,9 +29,6 @@ const UNANSWERED: Duration = Duration::from_secs(30);
 
 /// Aborts that go on for this long are told as a reason.
 const STUCK: Duration = Duration::from_secs(5);
-
-/// For the positions of a drained partition to be committed, once what ran past the drain's bound has been cut off.
-const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// A stage: what it does to a record, and what belongs to it from one session of its log to the next.
 #[derive(Clone)]
@@ -74,20 +72,11 @@ struct Runner<S> {
     outcome: Option<oneshot::Receiver<Outcome>>,
     /// When the open transaction was handed over.
     sent: Instant,
-    drains: Vec<Drain>,
+    /// With whom to tell that it is over.
+    drains: Vec<(Drain, Option<oneshot::Sender<()>>)>,
     leaving: bool,
     /// Since when, and lastly why, transactions have been aborted with none committed in between.
     aborted: Option<(Instant, String)>,
-}
-
-struct Drain {
-    partitions: Vec<TopicPartition>,
-    /// When what still runs is cut off.
-    until: Instant,
-    /// When it ends, whatever could not be committed.
-    end: Instant,
-    cut_off: bool,
-    done: Option<oneshot::Sender<()>>,
 }
 
 /// Runs a stage over a log until it is asked to leave or cannot go on. Errors of records are in its progress. `marks` is
@@ -191,30 +180,31 @@ where
         })
     }
 
-    /// Past its time a drain cuts off what runs; past its end it gives up, but never on the open transaction.
     fn drain(&mut self, now: Instant) {
         let (core, ids) = (&mut self.core, &self.ids);
-        self.drains.retain_mut(|drain| {
-            if now >= drain.until && !drain.cut_off {
-                let of_drain = |id| core.partition_of(id).is_some_and(|of| drain.partitions.contains(of));
-                let left = ids.values().filter(|(id, _)| of_drain(*id));
-                // What still runs must not go on beside its own replay, should the partition come back.
-                left.for_each(|(_, work)| work.abort());
-                core.abandon(&drain.partitions);
-                drain.cut_off = true;
+        self.drains.retain_mut(|(drain, done)| {
+            let drained = core.is_drained(&drain.partitions);
+            let step = drain.step(now, drained, core.is_leaving());
+            match step {
+                drain::Step::Wait => {}
+                drain::Step::CutOff => {
+                    let of_drain = |id| core.partition_of(id).is_some_and(|of| drain.partitions.contains(of));
+                    let left = ids.values().filter(|(id, _)| of_drain(*id));
+                    // What still runs must not go on beside its own replay, should the partition come back.
+                    left.for_each(|(_, work)| work.abort());
+                    core.abandon(&drain.partitions);
+                }
+                drain::Step::Over => {
+                    core.forget(&drain.partitions);
+                    let _ = done.take().map(|done| done.send(()));
+                }
             }
-            let ended = core.is_drained(&drain.partitions) || (now >= drain.end && !core.is_leaving());
-            if ended {
-                core.forget(&drain.partitions);
-                let _ = drain.done.take().map(|done| done.send(()));
-            }
-            !ended
+            step != drain::Step::Over
         });
     }
 
     fn next_deadline(&self) -> Instant {
-        let due = |drain: &Drain| if drain.cut_off { drain.end } else { drain.until };
-        let drains = self.drains.iter().map(due);
+        let drains = self.drains.iter().map(|(drain, _)| drain.deadline());
         let unanswered = self.outcome.as_ref().map(|_| self.sent + UNANSWERED);
         let far = Instant::now() + Duration::from_secs(3600);
         drains
@@ -289,11 +279,13 @@ where
                 done,
             } => {
                 self.core.begin_drain(assignment, &partitions);
-                let (grace, last_words) = match lost {
-                    true => (Duration::ZERO, Duration::ZERO),
-                    false => (self.drain_bound(), LAST_WORDS),
+                let now = Instant::now();
+                let drain = match lost {
+                    true => Drain::of_lost(partitions, now),
+                    false => Drain::new(partitions, now + self.drain_bound()),
                 };
-                self.begin_drain(partitions, grace, last_words, Some(done));
+                self.drains.push((drain, Some(done)));
+                self.show();
             }
             Event::End {
                 partition,
@@ -310,29 +302,13 @@ where
         self.leaving = true;
         let partitions = self.core.assigned();
         self.core.begin_drain(0, &partitions);
-        self.begin_drain(partitions, self.drain_bound(), LAST_WORDS, None);
+        let drain = Drain::new(partitions, Instant::now() + self.drain_bound());
+        self.drains.push((drain, None));
+        self.show();
     }
 
     fn drain_bound(&self) -> Duration {
         Duration::from_millis(self.stage.limits.drain_ms)
-    }
-
-    fn begin_drain(
-        &mut self,
-        partitions: Vec<TopicPartition>,
-        grace: Duration,
-        last_words: Duration,
-        done: Option<oneshot::Sender<()>>,
-    ) {
-        let until = Instant::now() + grace;
-        self.drains.push(Drain {
-            partitions,
-            until,
-            end: until + last_words,
-            cut_off: false,
-            done,
-        });
-        self.show();
     }
 
     fn show(&self) {

@@ -11,7 +11,7 @@ use tower::service_fn;
 use super::*;
 use crate::log::Commit;
 use crate::position::Position;
-use crate::stage::{Headers, Origin, Output, Rejection};
+use crate::stage::{Headers, Origin, Output, Rejection, TopicPartition};
 
 struct Played {
     events: mpsc::Sender<Event>,
