@@ -147,6 +147,8 @@ fn carry_out(
         Err(Stop::Fatal(reason)) => return Outcome::Restart(reason),
         Err(stop) => stop,
     };
+    // An abort waits for the reports of what was sent, and nobody but this thread serves them.
+    delivered(producer);
     // What the commit calls a failed delivery has its own reason in the record's report.
     let stop = match (stop, producer.context().take()) {
         (Stop::Abort(_), Some(error)) => self::stop(&error),
