@@ -15,6 +15,7 @@ use std::time::Duration;
 use apache_avro::Schema;
 use bytes::Bytes;
 use millrace_events::headers::{REDRIVE, REVISION, TRACEPARENT, TRACESTATE};
+use millrace_events::partial::{self, Partial};
 use millrace_events::topics::Topic;
 use millrace_events::wire::{self, SchemaId, WireError};
 use millrace_events::{Record, TraceContext};
@@ -100,6 +101,23 @@ impl Codec {
         }
     }
 
+    /// With the built-in schemas: ids from 1, in the order of the topics. No registry answers.
+    #[cfg(test)]
+    pub(crate) fn offline(writes: &[Topic], reads: &[Topic]) -> Self {
+        let ids = || (1..).map(SchemaId);
+        let schema = |topic: &Topic| own_schema(topic).unwrap().1;
+        let written = ids().zip(writes).map(|(id, topic)| (topic.name, (id, schema(topic))));
+        let read = ids()
+            .skip(100)
+            .zip(reads)
+            .map(|(id, topic)| (id, Arc::new(schema(topic))));
+        Self(Arc::new(Inner {
+            registry: Registry::new("http://127.0.0.1:1").unwrap(),
+            writers: written.collect(),
+            readers: RwLock::new(read.collect()),
+        }))
+    }
+
     async fn try_connect(registry: &Registry, writes: &[Topic], reads: &[Topic]) -> Result<Self, CodecError> {
         let mut writers = HashMap::new();
         for topic in writes {
@@ -155,9 +173,10 @@ impl Codec {
         };
         wire::encode(record, schema, *id)
             .map(Bytes::from)
+            // Without its causes, here and below: they may quote the record, and failures never quote documents.
             .map_err(|e| Failure::Invalid {
                 reason: "UNWRITABLE_RECORD",
-                message: chain(&e),
+                message: e.to_string(),
             })
     }
 
@@ -166,6 +185,17 @@ impl Codec {
         let (id, body) = wire::split(value).map_err(|e| unreadable::<R>(&e))?;
         let schema = self.reader::<R>(id).await?;
         wire::decode(body, &schema, id).map_err(|e| unreadable::<R>(&e))
+    }
+
+    /// What a record says of itself, of as much of it as can be read. For records that are given up: waits for nothing,
+    /// cannot fail, and decodes nothing that may be what killed the process.
+    pub fn partial(&self, value: &[u8]) -> Partial {
+        let Ok((id, body)) = wire::split(value) else {
+            return Partial::default();
+        };
+        self.known(id)
+            .map(|schema| partial::read(body, &schema))
+            .unwrap_or_default()
     }
 
     /// The registry, for a readiness check.
@@ -255,7 +285,7 @@ fn readable(text: &str, own: &Schema) -> Result<Schema, String> {
 fn unreadable<R: Record>(error: &WireError) -> Failure {
     Failure::Invalid {
         reason: "UNREADABLE_RECORD",
-        message: format!("a record of {} cannot be read: {}", R::TOPIC.name, chain(error)),
+        message: format!("a record of {} cannot be read: {error}", R::TOPIC.name),
     }
 }
 

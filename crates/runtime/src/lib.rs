@@ -3,7 +3,8 @@
 //! A service's life, in the order of the modules: [`config`] (defaults, file, environment, flags; a mistake names file
 //! and key), [`telemetry`] (logs), [`tasks`] (named, joined, stopped within a bound), [`readiness`] (conditions become
 //! grpc health), [`codec`] (records ↔ bytes, proved against the registry at start), [`server`] (gRPC with health,
-//! reflection, deadlines), [`pipeline`] (how the stages are doing).
+//! reflection, deadlines), [`pipeline`] (how the stages are doing), [`dead_letters`] (what is written of records that are
+//! given up).
 //!
 //! Promises:
 //! - A process is NOT_SERVING until every condition holds, and again from the moment it begins to leave.
@@ -16,6 +17,7 @@
 
 pub mod codec;
 pub mod config;
+pub mod dead_letters;
 pub mod pipeline;
 pub mod readiness;
 pub mod server;

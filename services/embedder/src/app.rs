@@ -7,6 +7,7 @@ use millrace_flow::progress::{ProgressReader, StageProgress};
 use millrace_kafka::{StageConfig, StageError};
 use millrace_runtime::codec::{Codec, CodecError};
 use millrace_runtime::config::{self, ConfigError};
+use millrace_runtime::dead_letters::DocumentLetters;
 use millrace_runtime::pipeline::{self, Pipeline};
 use millrace_runtime::readiness::{Condition, Readiness};
 use millrace_runtime::server::{self, Server, ServerError};
@@ -166,7 +167,9 @@ impl StageParts {
     /// Proves the schemas, however long the registry is away, then consumes. The server answers meanwhile and says what
     /// is waited for.
     async fn run(self) -> Result<(), StageTaskError> {
-        let connecting = Codec::connect(self.registry, &[topics::EMBEDDED], &[topics::PARSED]);
+        let [failed, status] = DocumentLetters::WRITES;
+        let writes = [topics::EMBEDDED, failed, status];
+        let connecting = Codec::connect(self.registry, &writes, &[topics::PARSED]);
         let codec = tokio::select! {
             biased;
             () = self.shutdown.cancelled() => return Ok(()),

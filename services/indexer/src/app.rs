@@ -11,6 +11,7 @@ use millrace_kafka::{StageConfig, StageError};
 use millrace_rpc::client::{self, InvalidAddress};
 use millrace_runtime::codec::{Codec, CodecError};
 use millrace_runtime::config::ConfigError;
+use millrace_runtime::dead_letters::DocumentLetters;
 use millrace_runtime::pipeline::{self, Pipeline};
 use millrace_runtime::readiness::{Condition, Readiness};
 use millrace_runtime::server::{self, Server, ServerError};
@@ -156,7 +157,9 @@ async fn connect(
     shutdown: CancellationToken,
 ) -> Result<bool, StageTaskError> {
     known.not_ready("the schema registry is waited for");
-    let connecting = Codec::connect(registry, &[topics::INDEXED, topics::STATUS], &[topics::EMBEDDED]);
+    let [failed, status] = DocumentLetters::WRITES;
+    let writes = [topics::INDEXED, failed, status];
+    let connecting = Codec::connect(registry, &writes, &[topics::EMBEDDED]);
     let Some(connected) = shutdown.run_until_cancelled(connecting).await else {
         return Ok(false);
     };

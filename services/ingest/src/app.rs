@@ -16,6 +16,7 @@ use millrace_kafka::{Admin, AdminError, Producer, SendError, StageConfig, StageE
 use millrace_rpc::error::chain;
 use millrace_runtime::codec::{Codec, CodecError};
 use millrace_runtime::config::{self, ConfigError};
+use millrace_runtime::dead_letters::DocumentLetters;
 use millrace_runtime::pipeline::{self, Pipeline};
 use millrace_runtime::readiness::{Condition, Readiness};
 use millrace_runtime::server::{self, Server, ServerError};
@@ -290,7 +291,8 @@ impl Path {
     /// Waits for registry and topics; returns the status topic's partitions as they are.
     async fn prepare(&self) -> Result<BTreeMap<i32, (i64, i64)>, PathError> {
         self.conditions.registry.not_ready("connecting");
-        let writes = [topics::SUBMITTED, topics::PARSED, topics::STATUS];
+        let [failed, status] = DocumentLetters::WRITES;
+        let writes = [topics::SUBMITTED, topics::PARSED, failed, status];
         let reads = [topics::SUBMITTED, topics::STATUS];
         self.codec
             .set(Codec::connect(self.registry.clone(), &writes, &reads).await?);

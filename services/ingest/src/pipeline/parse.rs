@@ -196,9 +196,10 @@ impl<C: RecordCodec, E: LogEnds> Inner<C, E> {
                     .collect(),
             )
         });
-        let cut = cut.await.map_err(|panic| Failure::Failed {
+        // A panic's words may quote the text; they stand in the log.
+        let cut = cut.await.map_err(|_| Failure::Failed {
             reason: "PARSE_PANICKED",
-            message: panic.to_string(),
+            message: "the parser panicked on it; the log of the process says where".to_owned(),
         })?;
         cut.map_err(|error| unusable("CHUNKING_FAILED", &error))
     }
