@@ -101,21 +101,22 @@ impl Codec {
         }
     }
 
-    /// With the built-in schemas: ids from 1, in the order of the topics. No registry answers.
-    #[cfg(test)]
-    pub(crate) fn offline(writes: &[Topic], reads: &[Topic]) -> Self {
-        let ids = || (1..).map(SchemaId);
-        let schema = |topic: &Topic| own_schema(topic).unwrap().1;
-        let written = ids().zip(writes).map(|(id, topic)| (topic.name, (id, schema(topic))));
-        let read = ids()
-            .skip(100)
-            .zip(reads)
-            .map(|(id, topic)| (id, Arc::new(schema(topic))));
-        Self(Arc::new(Inner {
-            registry: Registry::new("http://127.0.0.1:1").unwrap(),
-            writers: written.collect(),
-            readers: RwLock::new(read.collect()),
-        }))
+    /// Without asking the registry anything yet: the schemas of this build, under ids of this process's own (those to
+    /// write from 1, those to read from 101, in the order given). For tests; what others wrote has other ids.
+    pub fn built_in(registry: Registry, writes: &[Topic], reads: &[Topic]) -> Result<Self, CodecError> {
+        let written = (1..).zip(writes).map(|(id, topic)| {
+            let (_, schema) = own_schema(topic)?;
+            Ok::<_, CodecError>((topic.name, (SchemaId(id), schema)))
+        });
+        let read = (101..).zip(reads).map(|(id, topic)| {
+            let (_, schema) = own_schema(topic)?;
+            Ok::<_, CodecError>((SchemaId(id), Arc::new(schema)))
+        });
+        Ok(Self(Arc::new(Inner {
+            registry,
+            writers: written.collect::<Result<_, _>>()?,
+            readers: RwLock::new(read.collect::<Result<_, _>>()?),
+        })))
     }
 
     async fn try_connect(registry: &Registry, writes: &[Topic], reads: &[Topic]) -> Result<Self, CodecError> {

@@ -1,5 +1,6 @@
 use millrace_events::{DocumentParsed, DocumentSubmitted};
 use millrace_flow::Origin;
+use millrace_schema::Registry;
 
 use super::*;
 
@@ -8,16 +9,13 @@ const AT_MS: i64 = 1_700_000_000_000;
 const REVISION_OF_PART: i64 = (1 << 48) + 77;
 
 fn codec() -> Codec {
-    let reads = [
-        topics::SUBMITTED,
-        topics::PARSED,
-        DeadLetter::TOPIC,
-        DocumentStatus::TOPIC,
-    ];
-    Codec::offline(
-        &[topics::FAILED, topics::STATUS, topics::SUBMITTED, topics::PARSED],
-        &reads,
-    )
+    let writes = [topics::FAILED, topics::STATUS, topics::SUBMITTED, topics::PARSED];
+    built_in(&writes, &[topics::SUBMITTED, topics::PARSED])
+}
+
+fn built_in(writes: &[Topic], reads: &[Topic]) -> Codec {
+    let registry = Registry::new("http://127.0.0.1:1").unwrap();
+    Codec::built_in(registry, writes, reads).unwrap()
 }
 
 fn home() -> i32 {
@@ -428,7 +426,7 @@ fn messages_are_bounded_and_a_panic_s_words_are_not_repeated() {
 
 #[test]
 fn a_codec_that_cannot_write_the_states_loses_no_letter() {
-    let codec = Codec::offline(&[], &[topics::SUBMITTED]);
+    let codec = built_in(&[], &[topics::SUBMITTED]);
     let letters = DocumentLetters::new(codec, "parse", Epoch::FIRST);
     let original = delivery("documents.submitted", home(), Some(DOCUMENT.as_bytes()), None);
     let outputs = letters.bury(&rejection(original.clone())).0;
