@@ -1,13 +1,14 @@
 //! `millrace`: the local stack, and a client of the services wherever they run.
 //!
-//! [`commands`] has a file a command, [`demo`] a folder; [`stack`] brings the local stack up and keeps it alive; [`client`] finds the
-//! services; [`topics`] is what `up` and `topics apply` share; [`output`] is what people and programs see; [`exit`]
-//! says what the exit codes mean.
+//! [`commands`] has a file a command, [`demo`] and [`bench`] a folder; [`stack`] brings the local stack up and keeps it
+//! alive; [`client`] finds the services; [`topics`] is what `up` and `topics apply` share; [`output`] is what people and
+//! programs see; [`exit`] says what the exit codes mean.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod client;
 mod commands;
 mod demo;
@@ -39,6 +40,7 @@ enum Command {
     Watch(commands::document::Watch),
     Delete(commands::document::Delete),
     Topics(commands::topics::Topics),
+    Bench(commands::bench::Bench),
     Run(commands::run::Run),
 }
 
@@ -70,6 +72,7 @@ async fn main() -> ExitCode {
         Command::Status(status) => commands::document::status(status, target).await,
         Command::Watch(watch) => commands::document::watch(watch, target).await,
         Command::Delete(delete) => commands::document::delete(delete, target).await,
+        Command::Bench(bench) => commands::bench::run(bench).await,
         Command::Topics(topics) => commands::topics::run(topics, target).await,
     };
     match outcome {

@@ -1,5 +1,6 @@
 //! One file a command: its flags, its examples, its work.
 
+pub mod bench;
 pub mod document;
 pub mod fetch;
 pub mod run;

@@ -1,15 +1,14 @@
 //! `millrace run`.
 
-use std::error::Error;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use millrace_runtime::telemetry::Telemetry;
-use millrace_runtime::{config, telemetry};
+use millrace_embedder::EmbedderProcess;
+use millrace_indexer::IndexerProcess;
+use millrace_ingest::IngestProcess;
+use millrace_runtime::process;
 use rustix::process::{Signal, getpid, kill_process};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::stack::services::ENDS_WITH_STDIN;
 
@@ -47,49 +46,9 @@ pub async fn run(run: Run) -> ExitCode {
     }
     let file = run.config.as_deref();
     match run.service {
-        Service::Ingest => {
-            use millrace_ingest::{AppError, Config, run};
-            serve("ingest", file, |c: &Config| &c.log, run, AppError::exit_code).await
-        }
-        Service::Embedder => {
-            use millrace_embedder::{AppError, Config, run};
-            serve("embedder", file, |c: &Config| &c.log, run, AppError::exit_code).await
-        }
-        Service::Indexer => {
-            use millrace_indexer::{Config, RunError, run};
-            serve("indexer", file, |c: &Config| &c.log, run, RunError::exit_code).await
-        }
-    }
-}
-
-/// What the service's own binary does: config, logs, run, an exit code.
-async fn serve<C, E, F>(
-    name: &str,
-    file: Option<&Path>,
-    log: fn(&C) -> &Telemetry,
-    run: fn(C) -> F,
-    exit_code: fn(&E) -> u8,
-) -> ExitCode
-where
-    C: Default + Serialize + DeserializeOwned,
-    E: Error + 'static,
-    F: Future<Output = Result<(), E>>,
-{
-    let fail = |error: &(dyn Error + 'static), code: u8| {
-        eprintln!("millrace run {name}: {}", millrace_rpc::error::chain(error));
-        ExitCode::from(code)
-    };
-    let config: C = match config::load(name, file, ()) {
-        Ok(config) => config,
-        Err(error) => return fail(&error, error.exit_code()),
-    };
-    if let Err(error) = telemetry::init(log(&config)) {
-        return fail(&error, config::EXIT_CODE);
-    }
-    // On the heap: a service's whole life is one large future.
-    match Box::pin(run(config)).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error, exit_code(&error)),
+        Service::Ingest => process::run::<IngestProcess>("millrace run ingest", file, ()).await,
+        Service::Embedder => process::run::<EmbedderProcess>("millrace run embedder", file, ()).await,
+        Service::Indexer => process::run::<IndexerProcess>("millrace run indexer", file, ()).await,
     }
 }
 

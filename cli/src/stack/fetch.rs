@@ -21,6 +21,7 @@ pub struct Cache {
     root: PathBuf,
 }
 
+const KAFKA: &str = "kafka-4.3.0";
 const MODEL: &str = "models/all-minilm-l6-v2-1.20.0-beta30";
 const MODEL_SHA256: &str = "759c3cd2b7fe7e93933ad23c4c9181b7396442a2ed746ec7c1d46192c469c46e";
 const TOKENIZER_SHA256: &str = "da0e79933b9ed51798a3ae27893d3c5fa4a201126cef75586296df9b4d2c62a0";
@@ -45,7 +46,7 @@ struct Entry {
 const ENTRIES: [Entry; 4] = [
     Entry {
         name: "Apache Kafka 4.3.0",
-        folder: "kafka-4.3.0",
+        folder: KAFKA,
         pom: include_str!("../../../deploy/local/kafka.pom.xml"),
         download_mib: 44,
         disk_mib: 44,
@@ -93,7 +94,7 @@ impl Cache {
     }
     /// Class path of the broker.
     pub fn kafka_class_path(&self) -> String {
-        format!("{}/*", self.root.join("kafka-4.3.0").display())
+        format!("{}/*", self.root.join(KAFKA).display())
     }
     /// The registry's executable jar.
     pub fn registry_jar(&self) -> PathBuf {
@@ -112,20 +113,30 @@ impl Cache {
         &self.root
     }
 
-    fn missing(&self) -> Vec<&'static Entry> {
-        ENTRIES.iter().filter(|e| !self.root.join(e.folder).is_dir()).collect()
+    fn missing(&self, wanted: fn(&Entry) -> bool) -> Vec<&'static Entry> {
+        let wanted = ENTRIES.iter().filter(|entry| wanted(entry));
+        wanted.filter(|e| !self.root.join(e.folder).is_dir()).collect()
     }
 
     /// Fetches what the cache lacks; does nothing, quickly, when it lacks nothing.
     pub async fn fill(&self, progress: &Progress) -> Result<()> {
-        if self.missing().is_empty() {
+        self.fill_with(|_| true, progress).await
+    }
+
+    /// As [`Self::fill`], the broker alone.
+    pub async fn fill_broker(&self, progress: &Progress) -> Result<()> {
+        self.fill_with(|entry| entry.folder == KAFKA, progress).await
+    }
+
+    async fn fill_with(&self, wanted: fn(&Entry) -> bool, progress: &Progress) -> Result<()> {
+        if self.missing(wanted).is_empty() {
             return Ok(());
         }
         needs::maven().await?;
         fs::create_dir_all(&self.root)
             .with_context(|| format!("cannot make the cache directory {}", self.root.display()))?;
         let _lock = self.lock(progress).await?;
-        let missing = self.missing();
+        let missing = self.missing(wanted);
         let mib = missing.iter().map(|e| e.download_mib + e.disk_mib).sum();
         needs::space(
             &self.root,

@@ -9,7 +9,8 @@
 //! - Stopping is in order (services, registry, broker) and leaves no process, whenever it comes.
 //!
 //! Parts: [`state`] is the directory, [`needs`] what the machine must have, [`ports`] where things listen, [`kafka`],
-//! [`registry`] and [`services`] how each part is started, [`probe`] how it says that it serves.
+//! [`registry`] and [`services`] how each part is started, [`probe`] how it says that it serves, [`broker`] a broker
+//! without the rest.
 //!
 //! Rejected: containers (a newcomer would need a runtime for them), adopting a broker that was left behind (its
 //! settings may be another version's; a clean stop and start takes seconds), threads in one process instead of
@@ -31,10 +32,11 @@ use tokio_util::sync::CancellationToken;
 use crate::output::Progress;
 use crate::topics;
 
+pub mod broker;
 pub mod fetch;
 mod kafka;
 mod lock;
-mod needs;
+pub mod needs;
 mod ports;
 mod probe;
 mod process;

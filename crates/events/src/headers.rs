@@ -19,6 +19,31 @@ pub const FAILURE_REASON: &str = "failure_reason";
 pub const FAILURE_STAGE: &str = "failure_stage";
 /// On a dead letter: attempts before it was given up.
 pub const FAILURE_ATTEMPTS: &str = "failure_attempts";
+/// On a dead letter and on what is redriven from it: where the record first stood, as a [`crate::LetterKey`]. After a
+/// redrive its place no longer says it.
+pub const ORIGIN: &str = "millrace-origin";
+/// On a dead letter and on what is redriven from it: when it was first given up, milliseconds since 1970 UTC, as digits.
+pub const FIRST_FAILED_AT_MS: &str = "millrace-first-failed-at-ms";
+/// On a dead letter whose original had no key, which is not the same as an empty one: `1`.
+pub const KEY_ABSENT: &str = "millrace-key-absent";
+/// On a dead letter whose original is larger than `documents.dlq` takes: its size in bytes, as digits. Its key, value and
+/// headers are left out; they stand where [`ORIGIN`] says, as long as that topic keeps them.
+pub const ORIGINAL_OMITTED: &str = "millrace-original-omitted";
+/// Kafka Connect's names of what a dead letter tells, so that its tools read ours. All UTF-8.
+pub mod connect {
+    /// Topic that the record was read from.
+    pub const TOPIC: &str = "__connect.errors.topic";
+    /// Partition that the record was read from.
+    pub const PARTITION: &str = "__connect.errors.partition";
+    /// Offset that the record was read at.
+    pub const OFFSET: &str = "__connect.errors.offset";
+    /// The stage that gave up.
+    pub const STAGE: &str = "__connect.errors.stage";
+    /// Class of the failure: INVALID or FAILED.
+    pub const EXCEPTION_CLASS: &str = "__connect.errors.exception.class.name";
+    /// A sentence for people.
+    pub const EXCEPTION_MESSAGE: &str = "__connect.errors.exception.message";
+}
 
 /// A W3C `traceparent` (version 00) with the `tracestate` that came with it.
 #[derive(Debug, Clone, PartialEq, Eq)]

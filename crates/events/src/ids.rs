@@ -23,6 +23,9 @@ pub enum IdError {
     /// A key that is not `tenant/document_id#revision`.
     #[error("a status key is tenant/document_id#revision")]
     StatusKey,
+    /// A key that is not `topic/partition/offset`.
+    #[error("a letter key is topic/partition/offset")]
+    LetterKey,
     /// Not a positive 64-bit number, or one outside of what an epoch and an offset can make.
     #[error("a revision is a positive whole number")]
     Revision,
@@ -215,6 +218,51 @@ impl fmt::Display for StatusKey {
     }
 }
 
+/// Key of `documents.failed`: `topic/partition/offset` of the record that was given up, written to its document's own
+/// partition.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LetterKey {
+    /// Topic in which it stood when it was first given up.
+    pub topic: String,
+    /// Partition of the topic.
+    pub partition: i32,
+    /// Offset in the partition.
+    pub offset: i64,
+}
+
+impl LetterKey {
+    /// Kafka's own bound on names.
+    const MAX_TOPIC_BYTES: usize = 249;
+}
+
+impl FromStr for LetterKey {
+    type Err = IdError;
+    fn from_str(key: &str) -> Result<Self, IdError> {
+        let fields: Vec<&str> = key.split('/').collect();
+        let [topic, partition, offset] = fields[..] else {
+            return Err(IdError::LetterKey);
+        };
+        let partition: i32 = partition.parse().map_err(|_| IdError::LetterKey)?;
+        let offset: i64 = offset.parse().map_err(|_| IdError::LetterKey)?;
+        if (1..=Self::MAX_TOPIC_BYTES).contains(&topic.len()) && partition >= 0 && offset >= 0 {
+            let topic = topic.to_owned();
+            Ok(Self {
+                topic,
+                partition,
+                offset,
+            })
+        } else {
+            Err(IdError::LetterKey)
+        }
+    }
+}
+
+impl fmt::Display for LetterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.topic, self.partition, self.offset)
+    }
+}
+
 /// The caller's own id of a request: the same id has one effect within 24 hours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RequestId(Uuid);
@@ -255,6 +303,30 @@ mod tests {
         assert_eq!(StatusKey::from_bytes(key.to_string().as_bytes()).unwrap(), key);
         assert_eq!(StatusKey::from_bytes(b"t/a").unwrap_err(), IdError::StatusKey);
         assert_eq!(StatusKey::from_bytes(b"t/a#7").unwrap_err(), IdError::Revision);
+    }
+
+    #[test]
+    fn a_letter_key_is_a_place_in_a_topic() {
+        let key = LetterKey {
+            topic: "documents.parsed.bulk".into(),
+            partition: 11,
+            offset: 1 << 40,
+        };
+        assert_eq!(key.to_string(), "documents.parsed.bulk/11/1099511627776");
+        assert_eq!(key.to_string().parse(), Ok(key));
+        for bad in [
+            "",
+            "t",
+            "t/1",
+            "/1/2",
+            "t/1/2/3",
+            "t/-1/2",
+            "t/1/-2",
+            "t/x/2",
+            "t/1/9223372036854775808",
+        ] {
+            assert_eq!(bad.parse::<LetterKey>(), Err(IdError::LetterKey), "{bad:?}");
+        }
     }
 
     #[test]

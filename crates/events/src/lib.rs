@@ -2,7 +2,8 @@
 //!
 //! What stands here is a contract between services that are deployed apart from each other, and with readers in other
 //! teams: identities and how they are written as keys ([`ids`]), topic names and their settings ([`topics`]), headers
-//! ([`headers`]), point ids ([`points`]), the records themselves ([`records`]) and their wire format ([`wire`]).
+//! ([`headers`]), point ids ([`points`]), the records themselves ([`records`]), their wire format ([`wire`]) and what can be
+//! told of records that cannot be read ([`partial`]).
 //! The Avro schemas are the files under `schemas/`; the Rust types are checked against them by this crate's tests.
 //!
 //! Promises:
@@ -14,11 +15,12 @@
 
 pub mod headers;
 pub mod ids;
+pub mod partial;
 pub mod points;
 pub mod records;
 pub mod topics;
 pub mod wire;
 
 pub use headers::TraceContext;
-pub use ids::{DocumentId, DocumentKey, Epoch, IdError, RequestId, Revision, StatusKey, Tenant};
+pub use ids::{DocumentId, DocumentKey, Epoch, IdError, LetterKey, RequestId, Revision, StatusKey, Tenant};
 pub use records::*;

@@ -24,6 +24,7 @@ pub mod producer;
 pub mod stage;
 pub mod tail;
 mod transactor;
+pub mod yardstick;
 
 pub use admin::{Admin, AdminError, Created, NewTopic, TopicInfo};
 pub use config::{ConfigError, KafkaConfig};

@@ -15,6 +15,7 @@ use std::time::Duration;
 use apache_avro::Schema;
 use bytes::Bytes;
 use millrace_events::headers::{REDRIVE, REVISION, TRACEPARENT, TRACESTATE};
+use millrace_events::partial::{self, Partial};
 use millrace_events::topics::Topic;
 use millrace_events::wire::{self, SchemaId, WireError};
 use millrace_events::{Record, TraceContext};
@@ -100,6 +101,24 @@ impl Codec {
         }
     }
 
+    /// Without asking the registry anything yet: the schemas of this build, under ids of this process's own (those to
+    /// write from 1, those to read from 101, in the order given). For tests; what others wrote has other ids.
+    pub fn built_in(registry: Registry, writes: &[Topic], reads: &[Topic]) -> Result<Self, CodecError> {
+        let written = (1..).zip(writes).map(|(id, topic)| {
+            let (_, schema) = own_schema(topic)?;
+            Ok::<_, CodecError>((topic.name, (SchemaId(id), schema)))
+        });
+        let read = (101..).zip(reads).map(|(id, topic)| {
+            let (_, schema) = own_schema(topic)?;
+            Ok::<_, CodecError>((SchemaId(id), Arc::new(schema)))
+        });
+        Ok(Self(Arc::new(Inner {
+            registry,
+            writers: written.collect::<Result<_, _>>()?,
+            readers: RwLock::new(read.collect::<Result<_, _>>()?),
+        })))
+    }
+
     async fn try_connect(registry: &Registry, writes: &[Topic], reads: &[Topic]) -> Result<Self, CodecError> {
         let mut writers = HashMap::new();
         for topic in writes {
@@ -155,9 +174,10 @@ impl Codec {
         };
         wire::encode(record, schema, *id)
             .map(Bytes::from)
+            // Without its causes, here and below: they may quote the record, and failures never quote documents.
             .map_err(|e| Failure::Invalid {
                 reason: "UNWRITABLE_RECORD",
-                message: chain(&e),
+                message: e.to_string(),
             })
     }
 
@@ -166,6 +186,17 @@ impl Codec {
         let (id, body) = wire::split(value).map_err(|e| unreadable::<R>(&e))?;
         let schema = self.reader::<R>(id).await?;
         wire::decode(body, &schema, id).map_err(|e| unreadable::<R>(&e))
+    }
+
+    /// What a record says of itself, of as much of it as can be read. For records that are given up: waits for nothing,
+    /// cannot fail, and decodes nothing that may be what killed the process.
+    pub fn partial(&self, value: &[u8]) -> Partial {
+        let Ok((id, body)) = wire::split(value) else {
+            return Partial::default();
+        };
+        self.known(id)
+            .map(|schema| partial::read(body, &schema))
+            .unwrap_or_default()
     }
 
     /// The registry, for a readiness check.
@@ -255,7 +286,7 @@ fn readable(text: &str, own: &Schema) -> Result<Schema, String> {
 fn unreadable<R: Record>(error: &WireError) -> Failure {
     Failure::Invalid {
         reason: "UNREADABLE_RECORD",
-        message: format!("a record of {} cannot be read: {}", R::TOPIC.name, chain(error)),
+        message: format!("a record of {} cannot be read: {error}", R::TOPIC.name),
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use millrace_flow::runner::Limits;
 use millrace_kafka::KafkaConfig;
 use millrace_runtime::config::ConfigError;
+use millrace_runtime::settings::RegistryConfig;
 use millrace_runtime::telemetry::Telemetry;
 use serde::{Deserialize, Serialize};
 
@@ -43,22 +44,6 @@ pub struct ModelConfig {
     pub dir: PathBuf,
     /// Threads to compute with; without it as many as the machine offers.
     pub threads: Option<usize>,
-}
-
-/// The schema registry.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RegistryConfig {
-    /// Address of its Confluent-compatible API.
-    pub url: String,
-}
-
-impl Default for RegistryConfig {
-    fn default() -> Self {
-        Self {
-            url: "http://127.0.0.1:8081".into(),
-        }
-    }
 }
 
 impl Default for Config {

@@ -36,5 +36,5 @@ pub mod grpc;
 pub mod model;
 pub mod pipeline;
 
-pub use app::{AppError, run};
+pub use app::EmbedderProcess;
 pub use config::Config;

@@ -1,51 +1,8 @@
 //! The embedder as a process of its own.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
-
-use clap::Parser;
-use millrace_embedder::{Config, run};
-use millrace_runtime::{config, telemetry};
-use serde::Serialize;
-
-/// Turns the chunks of documents into vectors, and the texts of queries too.
-#[derive(Debug, Parser)]
-#[command(name = "millrace-embedder", version)]
-struct Args {
-    /// Configuration file (TOML). MILLRACE_EMBEDDER_<FIELD> in the environment goes before it.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    #[command(flatten)]
-    flags: Flags,
-}
-
-#[derive(Debug, clap::Args, Serialize)]
-struct Flags {
-    /// Address of the gRPC server; port 0 takes a free one.
-    #[arg(long, value_name = "HOST:PORT")]
-    listen: Option<String>,
-    /// Stable name of this process in its consumer group.
-    #[arg(long)]
-    instance: Option<String>,
-}
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let args = Args::parse();
-    let config: Config = match config::load("embedder", args.config.as_deref(), &args.flags) {
-        Ok(config) => config,
-        Err(error) => return fail(&error, error.exit_code()),
-    };
-    if let Err(error) = telemetry::init(&config.log) {
-        return fail(&error, config::EXIT_CODE);
-    }
-    match run(config).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error, error.exit_code()),
-    }
-}
-
-fn fail(error: &(dyn std::error::Error + 'static), code: u8) -> ExitCode {
-    eprintln!("millrace-embedder: {}", millrace_rpc::error::chain(error));
-    ExitCode::from(code)
+    millrace_runtime::process::main::<millrace_embedder::EmbedderProcess>().await
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use millrace_kafka::KafkaConfig;
 use millrace_runtime::config::ConfigError;
+use millrace_runtime::settings::RegistryConfig;
 use millrace_runtime::telemetry::Telemetry;
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +24,7 @@ pub struct Config {
     /// How to reach Kafka.
     pub kafka: KafkaConfig,
     /// The schema registry.
-    pub registry: Registry,
+    pub registry: RegistryConfig,
     /// Bounds of the index stage.
     pub stage: millrace_flow::runner::Limits,
     /// Bounds of searches.
@@ -35,14 +36,6 @@ pub struct Config {
     pub embedded: crate::index::embedded::EmbeddedConfig,
     /// Logs.
     pub log: Telemetry,
-}
-
-/// The schema registry.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Registry {
-    /// Its address, `http://host:port` and a path if it has one.
-    pub url: String,
 }
 
 /// Bounds of searches.
@@ -73,21 +66,13 @@ impl Default for Config {
             data_dir: "index".into(),
             embedder: "http://127.0.0.1:7702".into(),
             kafka: KafkaConfig::default(),
-            registry: Registry::default(),
+            registry: RegistryConfig::default(),
             stage: millrace_flow::runner::Limits::default(),
             search: Search::default(),
             sweep: Sweep::default(),
             #[cfg(feature = "embedded")]
             embedded: crate::index::embedded::EmbeddedConfig::default(),
             log: Telemetry::default(),
-        }
-    }
-}
-
-impl Default for Registry {
-    fn default() -> Self {
-        Self {
-            url: "http://127.0.0.1:8081".into(),
         }
     }
 }

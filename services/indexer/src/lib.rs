@@ -30,5 +30,5 @@ pub mod search;
 pub mod sweep;
 
 #[cfg(feature = "embedded")]
-pub use app::{RunError, run};
+pub use app::IndexerProcess;
 pub use config::Config;

@@ -6,11 +6,11 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 use millrace_events::{DocumentKey, DocumentSubmitted, Kind, RequestId, Revision, TraceContext, topics};
 use millrace_flow::{Failure, Output};
+use millrace_runtime::clock::now_ms;
 use millrace_runtime::codec::headers_of;
 use tokio::sync::watch;
 
 use crate::EPOCH;
-use crate::clock::now_ms;
 use crate::codec::RecordCodec;
 use crate::documents::{Accepted, JustAccepted};
 use crate::log::{AppendError, CommandLog, Position};

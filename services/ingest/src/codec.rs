@@ -1,10 +1,13 @@
 //! The seam to the wire format: records to bytes and back, with the registry behind it in production.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use millrace_events::Record;
 use millrace_flow::Failure;
+use millrace_runtime::codec::Codec;
+use tokio::sync::SetOnce;
 
 /// Writes and reads the values of topics.
 pub trait RecordCodec: Clone + Send + Sync + 'static {
@@ -12,6 +15,37 @@ pub trait RecordCodec: Clone + Send + Sync + 'static {
     fn encode<R: Record>(&self, record: &R) -> Result<Bytes, Failure>;
     /// A record from its wire format. `Transient` while the registry is away.
     fn decode<R: Record>(&self, value: &[u8]) -> impl Future<Output = Result<R, Failure>> + Send;
+}
+
+/// The registry's codec, once it is connected: requests are answered before that. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct LateCodec(Arc<SetOnce<Codec>>);
+
+impl LateCodec {
+    /// Connected, from now on.
+    pub fn set(&self, codec: Codec) {
+        // Set once; a second one would be the same.
+        let _ = self.0.set(codec);
+    }
+    /// Returns once it is connected.
+    pub async fn connected(&self) {
+        self.0.wait().await;
+    }
+    fn get(&self) -> Result<&Codec, Failure> {
+        self.0.get().ok_or_else(|| Failure::Transient {
+            reason: "REGISTRY_UNAVAILABLE",
+            message: "the schema registry has not answered yet".into(),
+        })
+    }
+}
+
+impl RecordCodec for LateCodec {
+    fn encode<R: Record>(&self, record: &R) -> Result<Bytes, Failure> {
+        self.get()?.encode(record)
+    }
+    async fn decode<R: Record>(&self, value: &[u8]) -> Result<R, Failure> {
+        self.get()?.decode(value).await
+    }
 }
 
 /// The wire format with the built-in schemas, and no registry.

@@ -9,8 +9,8 @@
 //! - A hostile body costs bounded time and memory.
 //!
 //! Parts: [`accept`] and [`documents`] are the two sides of `IngestService`, [`grpc`] its adapter; [`pipeline`] is the
-//! parse stage; [`status`] the replica; [`codec`] and [`log`] are the seams to the registry and to Kafka; [`app`] names
-//! what stands behind them and wires it.
+//! parse stage; [`status`] the replica; [`codec`] and [`log`] are the seams to the registry and to Kafka, [`kafka`] is
+//! what stands behind them; [`app`] wires it all.
 //!
 //! Rejected: answering for a document by asking the stages (they would have to be up, and to remember), a status
 //! database of its own (a second truth beside the topic), truncating long sentences (the end of a text would be lost
@@ -18,11 +18,12 @@
 
 pub mod accept;
 pub mod app;
-pub mod clock;
 pub mod codec;
 pub mod config;
 pub mod documents;
 pub mod grpc;
+pub mod health;
+pub mod kafka;
 pub mod log;
 pub mod pipeline;
 pub mod recent;
@@ -30,7 +31,7 @@ pub mod status;
 #[cfg(test)]
 mod testing;
 
-pub use app::{AppError, run};
+pub use app::IngestProcess;
 pub use config::Config;
 
 /// The epoch of the document topics that this build serves.

@@ -146,7 +146,13 @@ fn failure(error: EmbedError, chunks: &[TextChunk]) -> Failure {
             let reason = match source {
                 TextError::Empty => "CHUNK_EMPTY",
                 TextError::TooManyTokens { .. } | TextError::TooManyBytes { .. } => "CHUNK_TOO_LONG",
-                TextError::Refused(_) => "CHUNK_REFUSED",
+                // Without the tokenizer's words: they may quote the text.
+                TextError::Refused(_) => {
+                    return invalid(
+                        "CHUNK_REFUSED",
+                        format!("the tokenizer refuses chunk {}", ordinal(index)),
+                    );
+                }
             };
             invalid(reason, format!("chunk {}: {source}", ordinal(index)))
         }

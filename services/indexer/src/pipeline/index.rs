@@ -10,9 +10,7 @@
 //! A part whose model is not the one served stops the stage ([`Failure::Config`]): every other record of that embedder
 //! would meet the same, and waiting loses nothing.
 
-use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -22,6 +20,7 @@ use millrace_events::{
     vector_from_bytes,
 };
 use millrace_flow::{Delivery, Failure, Headers, Output, Outputs};
+use millrace_runtime::clock::now_ms;
 use millrace_runtime::codec::{self, Codec};
 use tower::Service;
 
@@ -187,9 +186,8 @@ fn publish_failure(error: PublishError) -> Failure {
 pub struct IndexStage {
     /// Where the collections are.
     pub generations: Generations,
-    /// Reads `chunks.embedded`; writes `vectors.indexed` and `documents.status`. Set before the stage runs: it is put
-    /// together earlier, so that GetPipeline can tell of it while the registry is waited for.
-    pub codec: Arc<OnceLock<Codec>>,
+    /// Reads `chunks.embedded`; writes `vectors.indexed` and `documents.status`.
+    pub codec: Codec,
     /// Epoch of the topics.
     pub epoch: Epoch,
 }
@@ -210,19 +208,12 @@ impl Service<Delivery> for IndexStage {
 }
 
 impl IndexStage {
-    fn codec(&self) -> Result<&Codec, Failure> {
-        self.codec.get().ok_or_else(|| Failure::Transient {
-            reason: "REGISTRY_UNAVAILABLE",
-            message: "the schemas of the registry are not known yet".into(),
-        })
-    }
-
     async fn process(&self, delivery: Delivery) -> Result<Outputs, Failure> {
         let value = delivery.value.as_deref().ok_or_else(|| Failure::Invalid {
             reason: "UNREADABLE_RECORD",
             message: "a record of chunks.embedded has no value".into(),
         })?;
-        let record: ChunksEmbedded = self.codec()?.decode(value).await?;
+        let record: ChunksEmbedded = self.codec.decode(value).await?;
         let announcement = index(&self.generations, record, now_ms()).await?;
         self.outputs(announcement, &delivery)
     }
@@ -236,7 +227,7 @@ impl IndexStage {
                 topic: topics::INDEXED.in_epoch(self.epoch),
                 partition: None,
                 key: Bytes::from(document.to_string()),
-                value: Some(self.codec()?.encode(&event)?),
+                value: Some(self.codec.encode(&event)?),
                 headers: headers.clone(),
             });
         }
@@ -253,7 +244,7 @@ impl IndexStage {
             topic: topics::STATUS.in_epoch(self.epoch),
             partition: Some(delivery.origin.partition),
             key: Bytes::from(key.to_string()),
-            value: Some(self.codec()?.encode(status)?),
+            value: Some(self.codec.encode(status)?),
             headers,
         })
     }
@@ -264,12 +255,6 @@ fn unkeyed(error: &dyn std::error::Error) -> Failure {
         reason: "INVALID_PART",
         message: error.to_string(),
     }
-}
-
-/// Milliseconds since 1970 UTC.
-pub fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(feature = "embedded")]

@@ -1,5 +1,6 @@
 use millrace_events::{Model, vector_to_bytes};
 use millrace_flow::Origin;
+use millrace_schema::Registry;
 use tempfile::TempDir;
 
 use super::*;
@@ -147,11 +148,13 @@ async fn what_can_never_be_indexed_is_invalid_and_another_model_stops_the_stage(
 }
 
 #[tokio::test]
-async fn a_record_without_a_value_is_unreadable_and_waits_for_no_registry() {
+async fn a_record_without_a_value_is_unreadable_and_asks_no_registry() {
     let (generations, _folder) = generations();
+    // Nothing listens there.
+    let registry = Registry::new("http://127.0.0.1:1").unwrap();
     let mut stage = IndexStage {
         generations,
-        codec: Arc::default(),
+        codec: Codec::built_in(registry, &[], &[]).unwrap(),
         epoch: Epoch::FIRST,
     };
     let mut delivery = Delivery {

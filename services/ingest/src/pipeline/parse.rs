@@ -21,6 +21,7 @@ use millrace_events::{
     DocumentKey, DocumentParsed, DocumentStatus, DocumentSubmitted, Kind, OffsetsIn, Revision, State, TextChunk, topics,
 };
 use millrace_flow::{Delivery, Failure, Headers, Output, Outputs};
+use millrace_runtime::clock::now_ms;
 use millrace_runtime::codec::trace_headers;
 use tokio::sync::Semaphore;
 
@@ -29,7 +30,6 @@ use super::media::MediaType;
 use super::parts::parts;
 use super::repeats::{Repeats, Request};
 use crate::EPOCH;
-use crate::clock::now_ms;
 use crate::codec::RecordCodec;
 use crate::log::LogEnds;
 
@@ -196,9 +196,10 @@ impl<C: RecordCodec, E: LogEnds> Inner<C, E> {
                     .collect(),
             )
         });
-        let cut = cut.await.map_err(|panic| Failure::Failed {
+        // A panic's words may quote the text; they stand in the log.
+        let cut = cut.await.map_err(|_| Failure::Failed {
             reason: "PARSE_PANICKED",
-            message: panic.to_string(),
+            message: "the parser panicked on it; the log of the process says where".to_owned(),
         })?;
         cut.map_err(|error| unusable("CHUNKING_FAILED", &error))
     }

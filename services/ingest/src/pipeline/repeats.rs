@@ -9,11 +9,13 @@
 //! the assignment (a second) skips the wait; a repeat is then missed only if the replica lags behind that.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use millrace_events::{DocumentKey, RequestId, Revision};
 use millrace_flow::Failure;
+use millrace_flow::progress::ProgressReader;
 
 use crate::log::LogEnds;
 use crate::recent::Recent;
@@ -133,6 +135,25 @@ impl<E: LogEnds> Repeats<E> {
         })?;
         locked(&self.caught_up).insert(partition);
         Ok(())
+    }
+}
+
+/// Tells which partitions the stage lost, so that it looks again at what others did with them.
+pub async fn follow_assignment<E: LogEnds>(
+    mut seen: ProgressReader,
+    repeats: Arc<Repeats<E>>,
+) -> Result<(), Infallible> {
+    loop {
+        let held: BTreeSet<i32> = seen
+            .borrow_and_update()
+            .partitions
+            .iter()
+            .map(|p| p.partition)
+            .collect();
+        repeats.assigned(&held);
+        if seen.changed().await.is_err() {
+            return Ok(());
+        }
     }
 }
 

@@ -8,12 +8,12 @@ use futures::{Stream, StreamExt};
 use millrace_events::headers::TRACEPARENT;
 use millrace_events::{DocumentKey, DocumentStatus, RequestId, Revision, StatusKey, TraceContext};
 use millrace_flow::{Delivery, Failure};
+use millrace_runtime::clock::now_ms;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::store::{Batch, Change, Store, StoreError};
 use super::view::{DocumentView, RevisionStatus};
-use crate::clock::now_ms;
 use crate::codec::RecordCodec;
 
 /// Events applied in one transaction of the store.

@@ -1,0 +1,136 @@
+//! `millrace bench`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use super::up::on_signal;
+use crate::bench::report::{self, Machine, Row};
+use crate::bench::{FIGURES, Figure, Lab, child, memory};
+use crate::output::Progress;
+use crate::stack::Interrupted;
+use crate::stack::broker::Broker;
+use crate::stack::fetch::Cache;
+
+const EXAMPLES: &str = "Examples:
+  millrace bench flow                                  some minutes; what stands in docs/performance.md
+  millrace bench flow --only a,c --runs 3              two figures, medians of three
+  millrace bench flow --peers ../peers                 beside Parallel Consumer and Java's client, with Maven and a JDK
+  millrace bench flow --bootstrap broker-1:9092        on that broker; topics millrace.bench.* come and go
+  millrace bench memory --json                         one object on stdout
+
+Exit code 0 when it ran, 1 when it could not or when outputs were wrong.";
+
+/// Measure the stage runtime on a real broker, each figure beside its yardstick
+///
+/// Starts a broker of its own in a temporary directory, unless --bootstrap names one. Each bench reads its outputs back,
+/// `read_committed`, and fails when one lacks, stands there twice or out of its key's order. Figures decide nothing: the
+/// table says which targets are met.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Bench {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Throughput, latency, slow records and restarts of one stage
+    #[command(after_help = EXAMPLES)]
+    Flow {
+        /// Take only these
+        #[arg(long, value_enum, value_delimiter = ',', value_name = "a,b,…")]
+        only: Vec<Figure>,
+        /// Run what others use too: a folder with parallel-consumer/ and java-loop/
+        #[arg(long, value_name = "DIR")]
+        peers: Option<PathBuf>,
+        /// How often each figure is taken; the median counts
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]
+        runs: u8,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Peak memory of a process whose stage is stalled before a large backlog
+    #[command(after_help = EXAMPLES)]
+    Memory {
+        /// How often each figure is taken; the median counts
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
+        runs: u8,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Run a stage to be measured
+    #[command(hide = true)]
+    Child(child::Child),
+}
+
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// Measure on this broker [default: one of its own]
+    #[arg(long, value_name = "HOST:PORT")]
+    bootstrap: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Room that the backlogs of `bench memory` want, and more.
+const DATA_MIB: u64 = 8 << 10;
+
+/// Measures.
+pub async fn run(bench: Bench) -> Result<()> {
+    match bench.what {
+        What::Child(child) => child::run(child).await,
+        What::Flow {
+            only,
+            peers,
+            runs,
+            common,
+        } => {
+            let figures = if only.is_empty() { FIGURES.to_vec() } else { only };
+            on_broker(&common, usize::from(runs), async |lab, cache| {
+                let lab = match peers {
+                    Some(dir) => lab.with_peers(dir, cache).await?,
+                    None => lab,
+                };
+                lab.flow(&figures).await
+            })
+            .await
+        }
+        What::Memory { runs, common } => {
+            on_broker(&common, usize::from(runs), async |lab, _| memory::run(&lab).await).await
+        }
+    }
+}
+
+/// Runs on the broker that was named, or on a new one that is stopped in every case.
+async fn on_broker(
+    common: &Common,
+    runs: usize,
+    measure: impl AsyncFnOnce(Lab, &Cache) -> Result<Vec<Row>>,
+) -> Result<()> {
+    let interrupt = on_signal()?;
+    let (progress, machine, cache) = (Progress::stderr(), Machine::this(), Cache::of_user()?);
+    progress.line(machine.line());
+    let mut broker = None;
+    let all = async {
+        let bootstrap = match &common.bootstrap {
+            Some(bootstrap) => bootstrap.clone(),
+            None => broker
+                .insert(Broker::start(&cache, DATA_MIB, &progress).await?)
+                .address
+                .clone(),
+        };
+        let lab = Lab::new(&bootstrap, runs, progress.clone())?;
+        measure(lab, &cache).await
+    };
+    let rows = tokio::select! {
+        rows = all => rows,
+        () = interrupt.cancelled() => Err(Interrupted.into()),
+    };
+    if let Some(broker) = broker {
+        broker.stop().await?;
+    }
+    report::show(&rows?, runs, &machine, common.json);
+    Ok(())
+}

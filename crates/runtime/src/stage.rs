@@ -1,0 +1,122 @@
+//! A stage of a process: the registry first, then what the service builds, then Kafka.
+//!
+//! | while | GetPipeline shows | condition "schemas" | condition "running" |
+//! |---|---|---|---|
+//! | the registry is waited for | STARTING, [`StageParts::waits_for`] | not ready | not ready |
+//! | the service is built | STARTING, [`StageParts::waits_for`] | ready | not ready |
+//! | the stage runs | as the stage shows itself | ready | as the stage shows itself |
+//!
+//! The gRPC server answers meanwhile, and says what is waited for. A shutdown ends each step.
+
+use std::future::Future;
+
+use millrace_events::Epoch;
+use millrace_events::topics::Topic;
+use millrace_flow::progress::{ProgressReader, StageProgress};
+use millrace_flow::{Delivery, Failure, Outputs};
+use millrace_kafka::{KafkaConfig, StageConfig, StageError};
+use millrace_schema::Registry;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tower::Service;
+
+use crate::codec::{Codec, CodecError};
+use crate::dead_letters::DocumentLetters;
+use crate::pipeline;
+use crate::readiness::Condition;
+use crate::tasks::Tasks;
+
+/// Why a stage's task ended.
+#[derive(Debug, thiserror::Error)]
+pub enum StageTaskError {
+    /// Its topics cannot be read or written.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// The stage ended.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+}
+
+/// What a stage is made of, but for its service.
+#[derive(Debug)]
+pub struct StageParts {
+    /// What is read, as whom.
+    pub config: StageConfig,
+    /// How to reach Kafka.
+    pub kafka: KafkaConfig,
+    /// The schema registry.
+    pub registry: Registry,
+    /// Epoch of the topics.
+    pub epoch: Epoch,
+    /// Topics that the service writes with the codec; those of dead letters are added.
+    pub writes: &'static [Topic],
+    /// Topics that the service reads with the codec.
+    pub reads: &'static [Topic],
+    /// Shown until the stage runs, for example `waiting for the schema registry`.
+    pub waits_for: &'static str,
+    /// Holds once the schemas are known.
+    pub schemas: Condition,
+    /// Holds while the stage runs.
+    pub running: Condition,
+}
+
+impl StageParts {
+    /// Starts the stage's tasks. `build` makes the service once the schemas are known, and may wait for more.
+    pub fn spawn<S, F>(self, tasks: &mut Tasks, build: impl FnOnce(Codec) -> F + Send + 'static) -> ProgressReader
+    where
+        F: Future<Output = S> + Send + 'static,
+        S: Service<Delivery, Response = Outputs, Error = Failure> + Clone + Send + 'static,
+        S::Future: Send,
+    {
+        let name = self.config.name;
+        let (progress, seen) = watch::channel(StageProgress {
+            name: name.to_owned(),
+            consumer_group: self.config.group.clone(),
+            reason: self.waits_for.to_owned(),
+            ..StageProgress::default()
+        });
+        tasks.spawn_once("stage-health", pipeline::follow(seen.clone(), self.running.clone()));
+        tasks.spawn(name, self.run(build, progress, tasks.shutdown_token()));
+        seen
+    }
+
+    async fn run<S, F>(
+        self,
+        build: impl FnOnce(Codec) -> F,
+        progress: watch::Sender<StageProgress>,
+        shutdown: CancellationToken,
+    ) -> Result<(), StageTaskError>
+    where
+        F: Future<Output = S>,
+        S: Service<Delivery, Response = Outputs, Error = Failure> + Clone + Send + 'static,
+        S::Future: Send,
+    {
+        let writes = [self.writes, &DocumentLetters::WRITES].concat();
+        let preparing = async {
+            self.schemas.not_ready("waiting for the schema registry");
+            let codec = Codec::connect(self.registry, &writes, self.reads).await?;
+            self.schemas.ready();
+            let service = build(codec.clone()).await;
+            Ok::<_, CodecError>((codec, service))
+        };
+        let Some(prepared) = shutdown.run_until_cancelled(preparing).await else {
+            return Ok(());
+        };
+        let (codec, service) = prepared?;
+        // Not passed on yet: the stage still keeps what cannot be processed.
+        let _letters = DocumentLetters::new(codec, self.config.name, self.epoch);
+        let (task, seen) = millrace_kafka::stage(&self.kafka, self.config, service);
+        let (ended, ()) = tokio::join!(task.run(shutdown), forward(seen, progress));
+        Ok(ended?)
+    }
+}
+
+/// Passes a stage's pictures on, until the stage is gone.
+async fn forward(mut from: ProgressReader, to: watch::Sender<StageProgress>) {
+    loop {
+        to.send_replace(from.borrow_and_update().clone());
+        if from.changed().await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Kafka behind the seams: the log of commands, where partitions end, and the status topic that feeds the replica.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::time::Duration;
+
+use futures::Stream;
+use millrace_events::DocumentKey;
+use millrace_events::topics::{self, PARTITIONS, Topic};
+use millrace_flow::Output;
+use millrace_kafka::partitioner::partition_for;
+use millrace_kafka::{Admin, KafkaConfig, Producer, SendError, Tail, TailConfig, TailEvent};
+use millrace_rpc::error::chain;
+use millrace_runtime::readiness::Condition;
+use tokio_util::sync::CancellationToken;
+
+use crate::EPOCH;
+use crate::codec::LateCodec;
+use crate::log::{AppendError, CommandLog, EndsError, LogEnds, Position};
+use crate::status::Replica;
+use crate::status::replica::{Event, Feed};
+
+/// Topics in which a document lives in one and the same partition.
+const DOCUMENT_TOPICS: [Topic; 5] = [
+    topics::SUBMITTED,
+    topics::PARSED,
+    topics::STATUS,
+    topics::FAILED,
+    topics::DLQ,
+];
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Appends through Kafka's idempotent producer.
+#[derive(Debug)]
+pub struct Log(pub Producer);
+
+impl CommandLog for Log {
+    async fn append(&self, output: Output) -> Result<Position, AppendError> {
+        let sent = self.0.send(output).await.map_err(|error| match error {
+            SendError::TooLarge => AppendError::TooLarge,
+            SendError::QueueFull => AppendError::QueueFull,
+            SendError::OutcomeUnknown(cause) => AppendError::OutcomeUnknown(cause),
+            SendError::Refused(cause) => AppendError::Refused(cause),
+        })?;
+        Ok(Position {
+            partition: sent.partition,
+            offset: sent.offset,
+        })
+    }
+}
+
+/// Asks Kafka for watermarks.
+#[derive(Debug, Clone)]
+pub struct Ends(pub Admin);
+
+impl LogEnds for Ends {
+    async fn submitted(&self, document: &DocumentKey) -> Result<(i64, i64), EndsError> {
+        let partition = partition_for(document.to_string().as_bytes(), PARTITIONS);
+        let ends = self.0.watermarks(&topics::SUBMITTED.in_epoch(EPOCH), partition).await;
+        ends.map_err(|error| EndsError(chain(&error)))
+    }
+    async fn status_end(&self, partition: i32) -> Result<i64, EndsError> {
+        let ends = self.0.watermarks(&topics::STATUS.in_epoch(EPOCH), partition).await;
+        ends.map(|(_, end)| end).map_err(|error| EndsError(chain(&error)))
+    }
+}
+
+/// A topic has another partition count than the documents' keys rely on.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{topic} has {found} partitions, the others have {PARTITIONS}: a document would not live in the same one \
+     everywhere; re-create it with `millrace topics apply` in a new epoch"
+)]
+pub struct PartitionCount {
+    /// The topic.
+    pub topic: String,
+    /// Its partitions.
+    pub found: i32,
+}
+
+/// Reads `documents.status` into the replica.
+#[derive(Debug)]
+pub struct StatusTopic {
+    /// How to reach Kafka.
+    pub kafka: KafkaConfig,
+    /// Asked for the topics and their ends.
+    pub admin: Admin,
+    /// Reads the records, once the registry has answered.
+    pub codec: LateCodec,
+    /// What is fed.
+    pub replica: Replica,
+    /// Holds once all that stood in the topic at the start is in the replica.
+    pub complete: Condition,
+}
+
+impl StatusTopic {
+    /// Feeds the replica until `shutdown`. Waits for the registry and the topics first.
+    pub async fn run(self, feed: Feed, shutdown: CancellationToken) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let Some(ends) = shutdown.run_until_cancelled(self.ends()).await else {
+            return Ok(());
+        };
+        let ends = ends?;
+        let starts = feed.starts(&ends).await?;
+        let topic = topics::STATUS.in_epoch(EPOCH);
+        let tail = millrace_kafka::tail(&self.kafka, TailConfig { topic, starts })?;
+        let feeding = feed.run(events(tail), self.codec.clone(), shutdown.clone());
+        let caught_up = shutdown.run_until_cancelled(self.caught_up(&ends));
+        let (fed, _) = tokio::join!(feeding, caught_up);
+        Ok(fed?)
+    }
+
+    async fn caught_up(&self, ends: &BTreeMap<i32, (i64, i64)>) {
+        let records: i64 = ends.values().map(|(first, end)| end - first).sum();
+        self.complete.not_ready("reading documents.status to its end");
+        tracing::info!(records, "reading documents.status to its end");
+        complete(&self.replica).await;
+        tracing::info!("the status replica is complete");
+        self.complete.ready();
+    }
+
+    /// The partitions of the status topic as they are, once all topics exist.
+    async fn ends(&self) -> Result<BTreeMap<i32, (i64, i64)>, PartitionCount> {
+        self.codec.connected().await;
+        loop {
+            match self.try_ends().await? {
+                Ok(ends) => return Ok(ends),
+                Err(why) => {
+                    tracing::warn!(why, "waiting for the topics");
+                    self.complete.not_ready(why);
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// What is worth waiting for is in the inner error.
+    async fn try_ends(&self) -> Result<Result<BTreeMap<i32, (i64, i64)>, String>, PartitionCount> {
+        let found = match self.admin.topics().await {
+            Ok(found) => found,
+            Err(error) => return Ok(Err(chain(&error))),
+        };
+        for topic in DOCUMENT_TOPICS {
+            let name = topic.in_epoch(EPOCH);
+            match found.iter().find(|info| info.name == name) {
+                Some(info) if info.partitions == PARTITIONS => {}
+                Some(info) if info.partitions > 0 => {
+                    let found = info.partitions;
+                    return Err(PartitionCount { topic: name, found });
+                }
+                _ => return Ok(Err(format!("{name} does not exist: run `millrace topics apply`"))),
+            }
+        }
+        let topic = topics::STATUS.in_epoch(EPOCH);
+        let mut ends = BTreeMap::new();
+        for partition in 0..PARTITIONS {
+            match self.admin.watermarks(&topic, partition).await {
+                Ok(range) => ends.insert(partition, range),
+                Err(error) => return Ok(Err(chain(&error))),
+            };
+        }
+        Ok(Ok(ends))
+    }
+}
+
+/// Returns once all that stood in the status topic at the start is in the replica.
+pub async fn complete(replica: &Replica) {
+    let all: BTreeSet<i32> = (0..PARTITIONS).collect();
+    replica.complete(&all).await;
+}
+
+fn events(tail: Tail) -> impl Stream<Item = Event> + Send {
+    futures::stream::unfold(tail, |mut tail| async move {
+        let event = match tail.next().await? {
+            TailEvent::Record(delivery) => Event::Record(delivery),
+            TailEvent::CaughtUp { partition, next_offset } => Event::CaughtUp { partition, next_offset },
+        };
+        Some((event, tail))
+    })
+}
