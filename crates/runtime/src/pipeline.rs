@@ -107,6 +107,7 @@ fn stage(progress: &StageProgress) -> api::Stage {
         window_records: count(progress.window_records),
         window_bytes: count(progress.window_bytes),
         last_failures: progress.last_failures.iter().map(failure).collect(),
+        gate: progress.gate.clone(),
     }
 }
 
@@ -120,6 +121,7 @@ fn partition(progress: &PartitionProgress) -> api::PartitionProgress {
         state: match progress.state {
             PartitionState::Running => api::PartitionState::Running,
             PartitionState::Paused => api::PartitionState::Paused,
+            PartitionState::Quarantined => api::PartitionState::Quarantined,
             PartitionState::Draining => api::PartitionState::Draining,
             PartitionState::Stopped => api::PartitionState::Stopped,
         }
