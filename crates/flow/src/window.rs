@@ -40,6 +40,8 @@ pub struct Window {
     open: BTreeSet<i64>,
     /// Above the newest offset received; every lower one that is not open is finished.
     next: i64,
+    /// Above it every record received is open.
+    highest: i64,
     /// Finished by an earlier owner and not met again yet; all at `next` or above.
     restored: RangeSet<i64>,
 }
@@ -50,6 +52,7 @@ impl Window {
         Self {
             open: BTreeSet::new(),
             next: position.offset,
+            highest: position.offset - 1,
             restored: position.finished.clone(),
         }
     }
@@ -100,6 +103,7 @@ impl Window {
         if end > self.next {
             self.next = end;
             if !self.restored.is_empty() {
+                self.highest = self.highest.max(end - 1);
                 self.restored.remove(i64::MIN..end);
             }
         }
@@ -117,8 +121,10 @@ impl Window {
                 ..Position::at(offset)
             };
         };
+        // What was skipped above the highest need not be told: it is never delivered.
+        let end = leaving.last().map_or(self.highest, |last| self.highest.max(*last)) + 1;
         let mut from = lowest + 1;
-        for until in open.chain([self.next]) {
+        for until in open.take_while(|offset| *offset < end).chain([end]) {
             if from < until {
                 finished.insert(from..until);
             }
@@ -133,6 +139,7 @@ impl Window {
     /// Marks an offset as finished and committed.
     pub fn finish(&mut self, offset: i64) {
         self.open.remove(&offset);
+        self.highest = self.highest.max(offset);
     }
 }
 

@@ -192,7 +192,6 @@ impl Session {
             .transactional_producer(&transactional_id)
             .map_err(config_error)?
             .create_with_context(Reports::default())
-            .map(Arc::new)
             .map_err(client_error)?;
         // Without a broker this waits as long as it takes. On a plain thread: the process can end without it.
         let (ready, initialised) = oneshot::channel();

@@ -13,7 +13,7 @@
 //! | fatal: fenced by a newer producer, expired, out of sequence | this producer is over: a new session starts from committed positions |
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
@@ -21,7 +21,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::topic_partition_list::Offset;
 use rdkafka::util::Timeout;
 use tokio::sync::mpsc;
@@ -33,33 +33,60 @@ use millrace_flow::Output;
 use millrace_flow::core::Transaction;
 use millrace_flow::log::{Commit, Outcome};
 
-/// Served by the thread that uses it: its delivery reports are wanted between sending and committing only.
-pub(crate) type TransactionalProducer = Arc<BaseProducer<Reports>>;
+/// A poll thread of its own serves delivery reports.
+pub(crate) type TransactionalProducer = ThreadedProducer<Reports>;
 
 const REQUEST: Duration = Duration::from_secs(10);
-/// Longest wait for delivery reports before they are counted again.
-const SERVE: Duration = Duration::from_millis(1);
+/// Until a full queue of the client is tried again.
+const FULL: Duration = Duration::from_millis(1);
 
-/// Keeps why the first record of a transaction was not delivered. What a commit says of it is only that one was not.
+/// What became of the records of a transaction.
 #[derive(Default)]
 pub(crate) struct Reports {
-    failed: Mutex<Option<KafkaError>>,
+    seen: Mutex<Seen>,
+    delivered: Condvar,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// Sent and without a report; a report can be faster than the count.
+    outstanding: i64,
+    /// Why the first one was not delivered. What a commit says of it is only that one was not.
+    failed: Option<KafkaError>,
 }
 
 impl Reports {
-    fn note(&self, error: KafkaError) {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sent(&self) {
+        self.seen().outstanding += 1;
+    }
+
+    fn reported(&self, failed: Option<KafkaError>) {
         // Those that an abort throws away were not refused by anybody.
         let purged = [RDKafkaErrorCode::PurgeQueue, RDKafkaErrorCode::PurgeInflight].map(Some);
-        if !purged.contains(&error.rdkafka_error_code()) {
-            self.failed
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .get_or_insert(error);
+        let failed = failed.filter(|error| !purged.contains(&error.rdkafka_error_code()));
+        let mut seen = self.seen();
+        seen.failed = seen.failed.take().or(failed);
+        seen.outstanding -= 1;
+        if seen.outstanding == 0 {
+            self.delivered.notify_all();
         }
     }
 
-    fn take(&self) -> Option<KafkaError> {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Waits until every record sent has its report; each gets one within the message time-out.
+    ///
+    /// Not left to the commit: rust-rdkafka's flush serves reports for 100 ms at a time and returns not before, so that
+    /// every transaction would last as long.
+    fn wait(&self) {
+        let waited = self.delivered.wait_while(self.seen(), |seen| seen.outstanding > 0);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn take_failed(&self) -> Option<KafkaError> {
+        self.seen().failed.take()
     }
 }
 
@@ -73,9 +100,7 @@ impl ProducerContext for Reports {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
-            self.note(error.clone());
-        }
+        self.reported(result.as_ref().err().map(|(error, _)| error.clone()));
     }
 }
 
@@ -138,19 +163,18 @@ fn carry_out(
         }
         let positions = positions(transaction).map_err(|error| Stop::Abort(error.to_string()))?;
         again(|| producer.send_offsets_to_transaction(&positions, &member, REQUEST))?;
-        delivered(producer);
+        producer.context().wait();
         again(|| producer.commit_transaction(Timeout::Never))
     };
-    producer.context().take();
+    producer.context().take_failed();
     let stop = match attempt() {
         Ok(()) => return Outcome::Committed,
         Err(Stop::Fatal(reason)) => return Outcome::Restart(reason),
         Err(stop) => stop,
     };
-    // An abort waits for the reports of what was sent, and nobody but this thread serves them.
-    delivered(producer);
     // What the commit calls a failed delivery has its own reason in the record's report.
-    let stop = match (stop, producer.context().take()) {
+    producer.context().wait();
+    let stop = match (stop, producer.context().take_failed()) {
         (Stop::Abort(_), Some(error)) => self::stop(&error),
         (stop, _) => stop,
     };
@@ -161,16 +185,6 @@ fn carry_out(
             let (Stop::Abort(then) | Stop::Refused(then) | Stop::Fatal(then)) = then;
             Outcome::Restart(format!("{reason}; then: {then}"))
         }
-    }
-}
-
-/// Waits until every message has its delivery report; each gets one within the message time-out.
-///
-/// Not left to the commit: rust-rdkafka's flush serves reports for 100 ms at a time and returns not before, so that every
-/// transaction would last as long.
-fn delivered(producer: &TransactionalProducer) {
-    while producer.in_flight_count() > 0 {
-        producer.poll(SERVE);
     }
 }
 
@@ -195,10 +209,13 @@ fn send(producer: &TransactionalProducer, output: &Output) -> Result<(), Stop> {
     record.partition = output.partition;
     loop {
         match producer.send(record) {
-            Ok(()) => return Ok(()),
+            Ok(()) => {
+                producer.context().sent();
+                return Ok(());
+            }
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), unsent)) => {
                 record = unsent;
-                producer.poll(SERVE);
+                std::thread::sleep(FULL);
             }
             Err((error, _)) => return Err(stop(&error)),
         }
@@ -292,10 +309,12 @@ mod tests {
             RDKafkaErrorCode::InvalidRecord,
             RDKafkaErrorCode::MessageTimedOut,
         ] {
-            reports.note(KafkaError::MessageProduction(code));
+            reports.sent();
+            reports.reported(Some(KafkaError::MessageProduction(code)));
         }
-        let kept = reports.take().and_then(|error| error.rdkafka_error_code());
+        reports.wait();
+        let kept = reports.take_failed().and_then(|error| error.rdkafka_error_code());
         assert_eq!(kept, Some(RDKafkaErrorCode::InvalidRecord));
-        assert!(reports.take().is_none());
+        assert!(reports.take_failed().is_none());
     }
 }
