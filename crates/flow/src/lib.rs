@@ -32,6 +32,7 @@ pub mod core;
 pub mod drain;
 pub mod gate;
 pub mod lane;
+pub mod layers;
 pub mod log;
 pub mod position;
 pub mod progress;

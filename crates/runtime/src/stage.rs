@@ -9,12 +9,14 @@
 //! The gRPC server answers meanwhile, and says what is waited for. A shutdown ends each step.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use millrace_events::Epoch;
 use millrace_events::topics::Topic;
+use millrace_flow::gate::GateReader;
 use millrace_flow::progress::{ProgressReader, StageProgress};
 use millrace_flow::{Delivery, Failure, Outputs};
-use millrace_kafka::{KafkaConfig, StageConfig, StageError};
+use millrace_kafka::{KafkaConfig, StageConfig, StageError, StageWork};
 use millrace_schema::Registry;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -61,9 +63,11 @@ pub struct StageParts {
 }
 
 impl StageParts {
-    /// Starts the stage's tasks. `build` makes the service once the schemas are known, and may wait for more.
-    pub fn spawn<S, F>(self, tasks: &mut Tasks, build: impl FnOnce(Codec) -> F + Send + 'static) -> ProgressReader
+    /// Starts the stage's tasks. `build` makes the service once the schemas are known, and may wait for more; it is given
+    /// the codec and a reader of the stage's gate.
+    pub fn spawn<S, F, B>(self, tasks: &mut Tasks, build: B) -> ProgressReader
     where
+        B: FnOnce(Codec, GateReader) -> F + Send + 'static,
         F: Future<Output = S> + Send + 'static,
         S: Service<Delivery, Response = Outputs, Error = Failure> + Clone + Send + 'static,
         S::Future: Send,
@@ -82,7 +86,7 @@ impl StageParts {
 
     async fn run<S, F>(
         self,
-        build: impl FnOnce(Codec) -> F,
+        build: impl FnOnce(Codec, GateReader) -> F,
         progress: watch::Sender<StageProgress>,
         shutdown: CancellationToken,
     ) -> Result<(), StageTaskError>
@@ -91,21 +95,25 @@ impl StageParts {
         S: Service<Delivery, Response = Outputs, Error = Failure> + Clone + Send + 'static,
         S::Future: Send,
     {
+        let gate = watch::Sender::new(true);
         let writes = [self.writes, &DocumentLetters::WRITES].concat();
         let preparing = async {
             self.schemas.not_ready("waiting for the schema registry");
             let codec = Codec::connect(self.registry, &writes, self.reads).await?;
             self.schemas.ready();
-            let service = build(codec.clone()).await;
+            let service = build(codec.clone(), gate.subscribe()).await;
             Ok::<_, CodecError>((codec, service))
         };
         let Some(prepared) = shutdown.run_until_cancelled(preparing).await else {
             return Ok(());
         };
         let (codec, service) = prepared?;
-        // Not passed on yet: the stage still keeps what cannot be processed.
-        let _letters = DocumentLetters::new(codec, self.config.name, self.epoch);
-        let (task, seen) = millrace_kafka::stage(&self.kafka, self.config, service);
+        let work = StageWork {
+            service,
+            dead_letters: Arc::new(DocumentLetters::new(codec, self.config.name, self.epoch)),
+            gate,
+        };
+        let (task, seen) = millrace_kafka::stage(&self.kafka, self.config, work);
         let (ended, ()) = tokio::join!(task.run(shutdown), forward(seen, progress));
         Ok(ended?)
     }

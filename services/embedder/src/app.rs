@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 
 use millrace_events::{Epoch, topics};
+use millrace_flow::layers::{GateLayer, TimeoutLayer, TraceLayer};
 use millrace_kafka::StageConfig;
 use millrace_runtime::pipeline::Pipeline;
 use millrace_runtime::process::{Process, ProcessError};
@@ -14,6 +15,7 @@ use millrace_runtime::telemetry::Telemetry;
 use millrace_schema::Registry;
 use tokio::sync::watch;
 use tonic::service::Routes;
+use tower::ServiceBuilder;
 
 use crate::batch::{self, Health};
 use crate::config::Config;
@@ -77,8 +79,15 @@ impl Process for EmbedderProcess {
             running,
         };
         // The batcher ends with the last handle: one goes with the stage, the other with the server.
-        let documents = embedder.clone();
-        let progress = stage.spawn(&mut tasks, async move |codec| Embed::new(documents, codec, EPOCH));
+        let (documents, calls) = (embedder.clone(), config.calls);
+        let progress = stage.spawn(&mut tasks, async move |codec, gate| {
+            ServiceBuilder::new()
+                .layer(TraceLayer::new(embed::NAME))
+                .layer(GateLayer::new(gate))
+                .concurrency_limit(calls.concurrency)
+                .layer(TimeoutLayer::new(calls.timeout()))
+                .service(Embed::new(documents, codec, EPOCH))
+        });
 
         let pipeline = Pipeline {
             service: SERVICE.into(),

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use millrace_flow::layers::Calls;
 use millrace_flow::runner::Limits;
 use millrace_kafka::KafkaConfig;
 use millrace_runtime::config::ConfigError;
-use millrace_runtime::settings::RegistryConfig;
+use millrace_runtime::settings::{RegistryConfig, check_stage};
 use millrace_runtime::telemetry::Telemetry;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,8 @@ pub struct Config {
     pub registry: RegistryConfig,
     /// Bounds of the stage.
     pub stage: Limits,
+    /// How its records are worked on.
+    pub calls: Calls,
     /// Logs.
     pub log: Telemetry,
 }
@@ -61,6 +64,10 @@ impl Default for Config {
                 max_in_flight: 64,
                 ..Limits::default()
             },
+            calls: Calls {
+                concurrency: 64,
+                ..Calls::default()
+            },
             log: Telemetry::default(),
         }
     }
@@ -88,9 +95,7 @@ impl Config {
                 "must be at least 1, or left out for all of the machine",
             );
         }
-        if self.stage.max_in_flight == 0 {
-            return refused("stage.max_in_flight", "must be at least 1");
-        }
+        check_stage(&self.stage, &self.calls)?;
         self.batch
             .check()
             .map_err(|message| ConfigError::refused("batch", message))
@@ -139,6 +144,7 @@ mod tests {
                 "stage.max_in_flight = 0\nregistry.url",
                 "stage.max_in_flight",
             ),
+            ("registry.url", "calls.timeout_ms = 0\nregistry.url", "calls.timeout_ms"),
             (
                 "registry.url",
                 "batch.queue_requests = 0\nregistry.url",

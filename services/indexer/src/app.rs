@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_events::{Epoch, topics};
+use millrace_flow::layers::{GateLayer, TimeoutLayer, TraceLayer};
 use millrace_kafka::StageConfig;
 use millrace_rpc::client;
 use millrace_rpc::error::chain;
@@ -23,6 +24,7 @@ use millrace_runtime::telemetry::Telemetry;
 use millrace_schema::Registry;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
+use tower::ServiceBuilder;
 
 use crate::config::Config;
 use crate::embedder::EmbedderClient;
@@ -86,11 +88,18 @@ impl Process for IndexerProcess {
             schemas,
             running,
         };
-        let indexed = generations.clone();
-        let progress = stage.spawn(&mut tasks, async move |codec| IndexStage {
-            generations: indexed,
-            codec,
-            epoch: EPOCH,
+        let (indexed, calls) = (generations.clone(), config.calls);
+        let progress = stage.spawn(&mut tasks, async move |codec, gate| {
+            ServiceBuilder::new()
+                .layer(TraceLayer::new(STAGE))
+                .layer(GateLayer::new(gate))
+                .concurrency_limit(calls.concurrency)
+                .layer(TimeoutLayer::new(calls.timeout()))
+                .service(IndexStage {
+                    generations: indexed,
+                    codec,
+                    epoch: EPOCH,
+                })
         });
         let sweeper = sweep(generations.clone(), sweep_config(&config), shutdown.clone());
         tasks.spawn("sweep", sweeper);

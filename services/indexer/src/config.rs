@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use millrace_flow::layers::Calls;
+use millrace_flow::runner::Limits;
 use millrace_kafka::KafkaConfig;
 use millrace_runtime::config::ConfigError;
-use millrace_runtime::settings::RegistryConfig;
+use millrace_runtime::settings::{RegistryConfig, check_stage};
 use millrace_runtime::telemetry::Telemetry;
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +28,9 @@ pub struct Config {
     /// The schema registry.
     pub registry: RegistryConfig,
     /// Bounds of the index stage.
-    pub stage: millrace_flow::runner::Limits,
+    pub stage: Limits,
+    /// How its records are worked on.
+    pub calls: Calls,
     /// Bounds of searches.
     pub search: Search,
     /// Clean-up of replaced revisions.
@@ -67,7 +71,8 @@ impl Default for Config {
             embedder: "http://127.0.0.1:7702".into(),
             kafka: KafkaConfig::default(),
             registry: RegistryConfig::default(),
-            stage: millrace_flow::runner::Limits::default(),
+            stage: Limits::default(),
+            calls: Calls::default(),
             search: Search::default(),
             sweep: Sweep::default(),
             #[cfg(feature = "embedded")]
@@ -127,7 +132,7 @@ impl Config {
         if self.data_dir.as_os_str().is_empty() {
             return refused("data_dir", "the folder of the index".into());
         }
-        Ok(())
+        check_stage(&self.stage, &self.calls)
     }
 }
 

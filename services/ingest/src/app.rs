@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use millrace_events::topics;
+use millrace_flow::layers::{GateLayer, TimeoutLayer, TraceLayer};
 use millrace_kafka::{Admin, Producer, StageConfig};
 use millrace_rpc::error::chain;
 use millrace_runtime::config::ConfigError;
@@ -15,6 +16,7 @@ use millrace_runtime::tasks::Tasks;
 use millrace_runtime::telemetry::Telemetry;
 use millrace_schema::Registry;
 use tonic::service::Routes;
+use tower::ServiceBuilder;
 
 use crate::EPOCH;
 use crate::accept::Acceptor;
@@ -117,11 +119,17 @@ impl Process for IngestProcess {
             Chunker::new(counter, config.max_chunk_tokens),
             repeats.clone(),
         );
-        let progress = stage.spawn(&mut tasks, async move |connected| {
+        let calls = config.calls;
+        let progress = stage.spawn(&mut tasks, async move |connected, gate| {
             codec.set(connected);
             // A stage that does not know what was parsed before would parse repeats again.
             kafka::complete(&replica).await;
-            parse
+            ServiceBuilder::new()
+                .layer(TraceLayer::new(STAGE))
+                .layer(GateLayer::new(gate))
+                .concurrency_limit(calls.concurrency)
+                .layer(TimeoutLayer::new(calls.timeout()))
+                .service(parse)
         });
         tasks.spawn_once("parse-assignment", follow_assignment(progress.clone(), repeats));
 

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use millrace_flow::layers::Calls;
 use millrace_flow::runner::Limits;
 use millrace_kafka::KafkaConfig;
 use millrace_runtime::config::ConfigError;
-use millrace_runtime::settings::RegistryConfig;
+use millrace_runtime::settings::{RegistryConfig, check_stage};
 use millrace_runtime::telemetry::Telemetry;
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +35,8 @@ pub struct Config {
     pub registry: RegistryConfig,
     /// Bounds of the stage.
     pub stage: Limits,
+    /// How its records are worked on.
+    pub calls: Calls,
     /// Logs.
     pub log: Telemetry,
 }
@@ -52,6 +55,10 @@ impl Default for Config {
             stage: Limits {
                 max_in_flight: 64,
                 ..Limits::default()
+            },
+            calls: Calls {
+                concurrency: 64,
+                ..Calls::default()
             },
             log: Telemetry::default(),
         }
@@ -79,10 +86,7 @@ impl Config {
                 format!("must be {MIN_CHUNK_TOKENS} to {MAX_CHUNK_TOKENS}, and not above what the model takes");
             return refused("max_chunk_tokens", message);
         }
-        if self.stage.max_in_flight == 0 {
-            return refused("stage.max_in_flight", "must be at least 1".into());
-        }
-        Ok(())
+        check_stage(&self.stage, &self.calls)
     }
 }
 
@@ -112,12 +116,13 @@ mod tests {
     #[test]
     fn what_cannot_work_is_named() {
         type Change = fn(&mut Config);
-        let rows: [(Change, &str); 5] = [
+        let rows: [(Change, &str); 6] = [
             (|c| c.instance.clear(), "instance"),
             (|c| c.data_dir = PathBuf::new(), "data_dir"),
             (|c| c.tokenizer = PathBuf::new(), "tokenizer"),
             (|c| c.max_chunk_tokens = 10, "max_chunk_tokens"),
             (|c| c.stage.max_in_flight = 0, "stage.max_in_flight"),
+            (|c| c.calls.timeout_ms = 0, "calls.timeout_ms"),
         ];
         for (change, key) in rows {
             let mut config = shipped().unwrap();
