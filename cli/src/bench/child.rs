@@ -33,8 +33,8 @@ pub struct Child {
     #[arg(value_enum)]
     pub kind: Kind,
     /// The broker
-    #[arg(long)]
-    pub bootstrap: String,
+    #[command(flatten)]
+    pub kafka: KafkaArgs,
     /// Consumer group
     #[arg(long)]
     pub group: String,
@@ -49,15 +49,45 @@ pub struct Child {
     pub mark: u32,
 }
 
+/// How a child reaches Kafka.
+#[derive(Debug, Clone, clap::Args)]
+pub struct KafkaArgs {
+    #[arg(long)]
+    bootstrap: String,
+    #[arg(long, value_parser = property)]
+    set: Vec<(String, String)>,
+}
+
+impl KafkaArgs {
+    fn config(&self) -> KafkaConfig {
+        KafkaConfig {
+            bootstrap_servers: self.bootstrap.clone(),
+            properties: self.set.iter().cloned().collect(),
+        }
+    }
+}
+
+impl From<&KafkaConfig> for KafkaArgs {
+    fn from(kafka: &KafkaConfig) -> Self {
+        Self {
+            bootstrap: kafka.bootstrap_servers.clone(),
+            set: kafka.properties.clone().into_iter().collect(),
+        }
+    }
+}
+
+/// `name=value`.
+pub fn property(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("it has no `=`: give NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
 const INSTANCE: &str = "0";
 
 /// Runs until it is killed, or until whoever started it is gone.
 pub async fn run(child: Child) -> Result<()> {
     end_with_stdin()?;
-    let kafka = KafkaConfig {
-        bootstrap_servers: child.bootstrap.clone(),
-        ..KafkaConfig::default()
-    };
+    let kafka = child.kafka.config();
     let setup = Setup {
         group: child.group.clone(),
         instance: INSTANCE.into(),
@@ -132,7 +162,14 @@ impl Process {
         };
         let mut process = Command::new(std::env::current_exe().context("cannot find this program's own file")?)
             .args(["bench", "child", kind])
-            .args(["--bootstrap", &child.bootstrap, "--group", &child.group])
+            .args(["--bootstrap", &child.kafka.bootstrap, "--group", &child.group])
+            .args(
+                child
+                    .kafka
+                    .set
+                    .iter()
+                    .flat_map(|(name, value)| ["--set".to_owned(), format!("{name}={value}")]),
+            )
             .args(["--input", &child.input, "--output", &child.output])
             .args(["--mark", &child.mark.to_string()])
             .stdin(Stdio::piped())

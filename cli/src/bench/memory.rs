@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use super::child::{Child, Kind, Process};
+use super::child::{self, Child, Kind, Process};
 use super::report::{Row, Target, Unit};
 use super::workload::Workload;
 use super::{Lab, PARTITIONS};
@@ -41,7 +41,7 @@ pub async fn run(lab: &Lab) -> Result<Vec<Row>> {
             step.say(format!("run {} of {}: the stage is stalled", run + 1, lab.runs));
             let child = Child {
                 kind: Kind::Stalled,
-                bootstrap: lab.kafka.bootstrap_servers.clone(),
+                kafka: child::KafkaArgs::from(&lab.kafka),
                 group: lab.name(&format!("{topic}.{run}")),
                 input: input.clone(),
                 output: output.clone(),

@@ -1,11 +1,12 @@
 //! `millrace bench`: the stage runtime on a real broker, each figure beside its yardstick in the same run.
 //!
-//! [`workload`] is what goes in and what must come out, [`stages`] what is measured, [`timer`] the simulated work. One file
-//! a figure: [`parallel`] (a), [`throughput`] (b), [`latency`] (c), [`slow`] (d), [`restart`] (e), [`memory`]. [`peers`]
-//! runs what others use on the same broker, [`child`] is this program in a process of its own, [`report`] what is shown.
+//! [`workload`] is what goes in and what must come out, [`stages`] what is measured, [`timer`] the simulated work. One
+//! file a figure: [`parallel`] (a), [`throughput`] (b), [`latency`] (c), [`slow`] (d), [`restart`] (e), [`memory`].
+//! [`peers`] runs what others use on the same broker, [`child`] is this program in a process of its own, [`report`]
+//! what is shown.
 //!
-//! Figures are not judged: whether a target is met stands in the table. What is judged is the work: each bench reads its
-//! outputs back and fails when one lacks, stands there twice or out of its key's order.
+//! Figures are not judged: whether a target is met stands in the table. What is judged is the work: each bench reads
+//! its outputs back and fails when one lacks, stands there twice or out of its key's order.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -70,11 +71,7 @@ pub struct Lab {
 
 impl Lab {
     /// On a broker that serves.
-    pub fn new(bootstrap: &str, runs: usize, progress: Progress) -> Result<Self> {
-        let kafka = KafkaConfig {
-            bootstrap_servers: bootstrap.to_owned(),
-            ..KafkaConfig::default()
-        };
+    pub fn new(kafka: KafkaConfig, runs: usize, progress: Progress) -> Result<Self> {
         let id = uuid::Uuid::new_v4().simple().to_string();
         Ok(Self {
             admin: Admin::new(&kafka)?,

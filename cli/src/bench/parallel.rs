@@ -1,8 +1,8 @@
-//! (a) The workload of Parallel Consumer's README: 10,000 records of 0 to 5 ms each, 1,000 keys, one partition, 100 in flight,
-//! one output a record, all committed exactly once.
+//! (a) The workload of Parallel Consumer's README: 10,000 records of 0 to 5 ms each, 1,000 keys, one partition, 100 in
+//! flight, one output a record, all committed exactly once.
 //!
-//! Timed as its bench times it: from the first record processed to the moment at which the group's committed offset is seen
-//! at the end of the topic. Both draw the same times for the same records.
+//! Timed as its bench times it: from the first record processed to the moment at which the group's committed offset is
+//! seen at the end of the topic. Both draw the same times for the same records.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

@@ -90,8 +90,8 @@ impl Peers {
         })
     }
 
-    /// Parallel Consumer with a transactional producer, rounds one after another in one process: seconds of each from the
-    /// first record to all committed.
+    /// Parallel Consumer with a transactional producer, rounds one after another in one process: seconds of each from
+    /// the first record to all committed.
     pub async fn parallel_consumer(&self, rounds: usize, records: u64) -> Result<Vec<f64>> {
         let rounds = rounds.to_string();
         let lines: Vec<Round> = self

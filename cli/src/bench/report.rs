@@ -199,7 +199,7 @@ impl Machine {
             "a release build"
         };
         format!(
-            "{} cores ({}), {} MiB of memory, load {} before it began; {build}; the broker on the same machine unless --bootstrap says otherwise",
+            "{} cores ({}), {} MiB of memory, load {} before it began; {build}",
             self.cores, self.processor, self.memory_mib, self.load
         )
     }

@@ -1,6 +1,6 @@
-//! (e) One instance is killed by SIGKILL in the middle of its work and started again at once: from that start to the first
-//! output of the new process in the hands of a `read_committed` reader. The bare loop, with the same static membership and
-//! time-outs, is killed and started the same way.
+//! (e) One instance is killed by SIGKILL in the middle of its work and started again at once: from that start to the
+//! first output of the new process in the hands of a `read_committed` reader. The bare loop, with the same static
+//! membership and time-outs, is killed and started the same way.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use millrace_kafka::{Tail, TailConfig, TailEvent, tail};
 use tokio::time::timeout;
 
-use super::child::{Child, Kind, Process};
+use super::child::{self, Child, Kind, Process};
 use super::report::{Row, Target, Unit};
 use super::workload::Workload;
 use super::{Lab, PARTITIONS, stages};
@@ -47,7 +47,7 @@ async fn once(lab: &Lab, workload: &Workload, input: &str, kind: Kind, name: &st
     let group = lab.name(name);
     let child = |mark| Child {
         kind,
-        bootstrap: lab.kafka.bootstrap_servers.clone(),
+        kafka: child::KafkaArgs::from(&lab.kafka),
         group: group.clone(),
         input: input.to_owned(),
         output: output.clone(),

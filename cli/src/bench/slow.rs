@@ -1,7 +1,7 @@
 //! (d) With one record of 5 s in flight in every partition, always: what the others keep of their throughput.
 //!
-//! Throughput is counted from the outputs that stand in the log, by the time at which they were written, over the same span
-//! of each run. Both runs end while records are left, and are verified against what was committed.
+//! Throughput is counted from the outputs that stand in the log, by the time at which they were written, over the same
+//! span of each run. Both runs end while records are left, and are verified against what was committed.
 //!
 //! Two stages: one whose records take 0 to 40 ms, and one that does nothing else. The second meets a bound by design: a
 //! partition's window spans 8,192 offsets above its lowest unfinished one, so while a record takes 5 s its partition

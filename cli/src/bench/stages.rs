@@ -12,9 +12,9 @@ use bytes::Bytes;
 use futures::future::{BoxFuture, Pending, pending};
 use millrace_flow::progress::ProgressReader;
 use millrace_flow::runner::Limits;
-use millrace_flow::{Delivery, Failure, Headers, Output, Outputs};
+use millrace_flow::{DeadLetters, Delivery, Failure, Headers, Output, Outputs, Rejection};
 use millrace_kafka::yardstick::log::Committed;
-use millrace_kafka::{KafkaConfig, StageConfig, StageError};
+use millrace_kafka::{KafkaConfig, StageConfig, StageError, StageWork};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
@@ -161,8 +161,8 @@ impl Service<Delivery> for Simulated {
     }
 }
 
-/// From 0 to 1, fixed for each record: what Java's `SplittableRandom(offset * 31 + partition).nextDouble()` gives, which is
-/// what Parallel Consumer's bench sleeps by.
+/// From 0 to 1, fixed for each record: what Java's `SplittableRandom(offset * 31 + partition).nextDouble()` gives, by
+/// which Parallel Consumer's bench sleeps.
 pub fn uniform(partition: i32, offset: i64) -> f64 {
     let seed = (offset as u64).wrapping_mul(31).wrapping_add(partition as u64);
     let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -211,6 +211,15 @@ pub struct Running {
     task: JoinHandle<Result<(), StageError>>,
 }
 
+/// A record that is given up leaves nothing: the outputs' verification finds that it is missing.
+struct Nothing;
+
+impl DeadLetters for Nothing {
+    fn bury(&self, _: &Rejection) -> Outputs {
+        Outputs::default()
+    }
+}
+
 /// Runs a stage as a service runs its own.
 pub fn start<S>(kafka: &KafkaConfig, setup: &Setup, service: S) -> Running
 where
@@ -224,7 +233,8 @@ where
         topics: vec![setup.input.clone()],
         limits: setup.limits,
     };
-    let (task, progress) = millrace_kafka::stage(kafka, config, service);
+    let work = StageWork::new(service, Arc::new(Nothing));
+    let (task, progress) = millrace_kafka::stage(kafka, config, work);
     let shutdown = CancellationToken::new();
     Running {
         progress,

@@ -1,6 +1,6 @@
 //! (b) Records a second through one stage that does nothing, beside a bare loop of the same client, and beside Java's.
 //!
-//! Stage and bare loop are timed alike: from the first record that they see to the moment at which everything is committed.
+//! Stage and bare loop are timed alike: from the first record that they see to the moment at which all is committed.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

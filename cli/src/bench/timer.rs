@@ -1,5 +1,5 @@
-//! A timer fine enough for simulated work of some milliseconds: tokio's own has a resolution of one, which would add half
-//! of one to every record, and the peers' `parkNanos` has none of that.
+//! A timer fine enough for simulated work of some milliseconds: tokio's own has a resolution of one, which would add
+//! half of one to every record, and the peers' `parkNanos` has none of that.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-/// Sleeps that end when they should, give or take what the system's scheduler does. Cheap to clone; its thread ends with
-/// the last clone.
+/// Sleeps that end when they should, give or take what the system's scheduler does. Cheap to clone; its thread ends
+/// with [`TimerThread`].
 #[derive(Debug, Clone)]
 pub struct Timer {
     shared: Arc<Shared>,

@@ -1,7 +1,8 @@
-//! What a bench puts into its input topic, and what must then stand in its output topic: each record once, and those of a
-//! key in their order.
+//! What a bench puts into its input topic, and what must then stand in its output topic: each record once, and those of
+//! a key in their order.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use anyhow::{Context, Result, bail};
@@ -104,7 +105,10 @@ impl Workload {
                 None => nothing.clone(),
             });
         }
-        let above: Vec<BTreeSet<i64>> = positions.iter().map(|p| p.finished.iter().copied().collect()).collect();
+        let above: Vec<BTreeSet<i64>> = positions
+            .iter()
+            .map(|p| p.finished.iter().flat_map(Range::clone).collect())
+            .collect();
         let mut offsets = vec![0; positions.len()];
         let finished = (0..self.records).map(|i| {
             let partition = self.partition(i) as usize;

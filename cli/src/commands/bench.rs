@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use millrace_kafka::KafkaConfig;
 
 use super::up::on_signal;
 use crate::bench::report::{self, Machine, Row};
@@ -17,15 +18,16 @@ const EXAMPLES: &str = "Examples:
   millrace bench flow --only a,c --runs 3              two figures, medians of three
   millrace bench flow --peers ../peers                 beside Parallel Consumer and Java's client, with Maven and a JDK
   millrace bench flow --bootstrap broker-1:9092        on that broker; topics millrace.bench.* come and go
+  millrace bench flow --set linger.ms=0                what a setting of the client's does
   millrace bench memory --json                         one object on stdout
 
 Exit code 0 when it ran, 1 when it could not or when outputs were wrong.";
 
 /// Measure the stage runtime on a real broker, each figure beside its yardstick
 ///
-/// Starts a broker of its own in a temporary directory, unless --bootstrap names one. Each bench reads its outputs back,
-/// `read_committed`, and fails when one lacks, stands there twice or out of its key's order. Figures decide nothing: the
-/// table says which targets are met.
+/// Starts a broker of its own in a temporary directory, unless --bootstrap names one. Each bench reads its outputs
+/// back, `read_committed`, and fails when one lacks, stands there twice or out of its key's order. Figures decide
+/// nothing: the table says which targets are met.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Bench {
@@ -69,6 +71,9 @@ struct Common {
     /// Measure on this broker [default: one of its own]
     #[arg(long, value_name = "HOST:PORT")]
     bootstrap: Option<String>,
+    /// Set a property of every client of Millrace's and of its yardsticks, as `kafka.properties` does for a service
+    #[arg(long, value_name = "NAME=VALUE", value_parser = child::property)]
+    set: Vec<(String, String)>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -121,7 +126,11 @@ async fn on_broker(
                 .address
                 .clone(),
         };
-        let lab = Lab::new(&bootstrap, runs, progress.clone())?;
+        let kafka = KafkaConfig {
+            bootstrap_servers: bootstrap,
+            properties: common.set.iter().cloned().collect(),
+        };
+        let lab = Lab::new(kafka, runs, progress.clone())?;
         measure(lab, &cache).await
     };
     let rows = tokio::select! {

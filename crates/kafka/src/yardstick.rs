@@ -1,7 +1,7 @@
 //! What `millrace bench` measures the stage runtime against: the same work in the fewest lines that this client allows.
 //!
-//! [`bare_loop`] consumes, transforms and produces on one thread, exactly once, with the stage's own client settings. It has
-//! no window, no order to keep, no concurrency and no drain: what it reaches is what the client and the broker give.
+//! [`bare_loop`] consumes, transforms and produces on one thread, exactly once, with the stage's own client settings.
+//! It has no window, no concurrency and no drain: what it reaches is what the client and the broker give.
 //! [`BareTransaction`] writes one record in a transaction. [`log`] fills, reads and removes the topics around them.
 //!
 //! No service uses this module.
@@ -205,8 +205,8 @@ fn send(producer: &BaseProducer, topic: &str, key: &[u8], value: &[u8]) -> Resul
     }
 }
 
-/// The client's own flush, with which its commit begins, waits 100 ms at a time whatever happens meanwhile: that would make
-/// a yardstick that is easily beaten. So the reports are taken first, and the flush finds nothing to do.
+/// The client's own flush, with which its commit begins, waits 100 ms at a time whatever happens meanwhile: that would
+/// make a yardstick that is easily beaten. So the reports are taken first, and the flush finds nothing to do.
 fn commit(producer: &BaseProducer) -> Result<(), YardstickError> {
     loop {
         producer.poll(Duration::ZERO);
