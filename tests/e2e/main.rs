@@ -7,6 +7,7 @@ mod api;
 mod documents;
 mod faults;
 mod revisions;
+mod runtime;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -22,20 +23,17 @@ use tokio::sync::Mutex;
 type Shared = Arc<Mutex<Option<Stack>>>;
 
 macro_rules! cases {
-    ($($module:ident :: $name:ident),* $(,)?) => {
-        [$((concat!(stringify!($module), "::", stringify!($name)), case!($module, $name))),*]
-    };
-}
-macro_rules! case {
-    ($module:ident, $name:ident) => {
-        |runtime: &Runtime, shared: &Shared| runtime.block_on($module::$name(&mut *shared.blocking_lock()))
+    ($($case:path),* $(,)?) => {
+        &[$((stringify!($case), |runtime: &Runtime, shared: &Shared| {
+            runtime.block_on($case(&mut *shared.blocking_lock()))
+        })),*]
     };
 }
 
 type Case = fn(&Runtime, &Shared) -> Result<()>;
 
 /// In this order; those that kill come last, and the check of the topics after them.
-const CASES: [(&str, Case); 17] = cases![
+const CASES: &[(&str, Case)] = cases![
     api::every_service_serves_health_and_reflection,
     api::what_is_not_acceptable_is_refused_with_details,
     api::the_same_request_id_has_one_effect,
@@ -48,6 +46,30 @@ const CASES: [(&str, Case); 17] = cases![
     revisions::an_update_appears_whole_while_searches_run,
     revisions::a_deleted_document_is_not_found_and_can_come_back,
     revisions::quick_updates_end_with_the_last,
+    runtime::membership::a_restart_within_the_session_leaves_the_generation,
+    runtime::membership::a_second_process_of_the_name_fences_the_first,
+    runtime::membership::a_second_process_of_the_name_fences_the_first_at_work,
+    runtime::membership::a_second_embedder_of_the_name_fences_the_first,
+    runtime::membership::one_to_three_to_one_under_load,
+    runtime::drain::on_sigterm_it_leaves_within_its_bound,
+    runtime::drain::a_partition_is_given_away_within_the_bound,
+    runtime::positions::a_slow_record_holds_nobody_up_and_its_bitmap_moves_on,
+    runtime::positions::a_lost_range_stops_its_partition_alone,
+    runtime::positions::unreadable_metadata_stops_its_partition_alone,
+    runtime::failures::an_invalid_record_is_given_up_at_once,
+    runtime::failures::a_failed_record_is_tried_three_times,
+    runtime::failures::kills_bury_no_letter_twice,
+    runtime::failures::an_output_that_no_topic_takes_is_invalid,
+    runtime::failures::a_record_that_fails_its_transaction_is_found,
+    runtime::failures::a_rate_limit_shuts_the_gate,
+    runtime::failures::a_transient_record_waits_alone,
+    runtime::idle::a_position_moves_past_markers_and_aborted_records,
+    runtime::poison::a_poison_record_is_given_up_and_the_rest_comes_out,
+    runtime::poison::kills_from_outside_give_nothing_up,
+    runtime::transactions::a_fenced_producer_starts_again,
+    runtime::transactions::a_zombie_commits_nothing,
+    runtime::transactions::a_broker_killed_again_and_again_loses_and_repeats_nothing,
+    runtime::transactions::a_broker_away_is_waited_for,
     faults::a_broker_restart_loses_nothing,
     faults::ten_kills_lose_and_repeat_nothing,
     faults::a_kill_of_ingest_loses_nothing_accepted,
@@ -56,6 +78,9 @@ const CASES: [(&str, Case); 17] = cases![
 ];
 
 fn main() -> ExitCode {
+    if let Some(code) = runtime::stage::as_told() {
+        return code;
+    }
     let mut arguments = Arguments::from_args();
     // Kills and restarts are everybody's weather: one case at a time keeps a failure readable.
     arguments.test_threads = Some(1);
@@ -72,8 +97,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     let runtime = Arc::new(Runtime::new()?);
     let shared: Shared = Arc::default();
     let trials: Vec<Trial> = CASES
-        .into_iter()
-        .map(|(name, case)| {
+        .iter()
+        .map(|&(name, case)| {
             let (runtime, shared) = (runtime.clone(), shared.clone());
             Trial::test(name, move || {
                 case(&runtime, &shared).map_err(|error| {

@@ -22,7 +22,7 @@ const OUTAGE: u32 = 8;
 /// Longest time between two probes of an outage.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// Reads whether the gate is open: for layers of a stage's own calls ([`crate::layers`]).
+/// Reads whether calls may be made, false while the gate is shut: for layers of a stage's own calls ([`crate::layers`]).
 pub type GateReader = tokio::sync::watch::Receiver<bool>;
 
 /// The state machine. It has no clock: moments are given to it.
@@ -133,6 +133,11 @@ impl Gate {
     /// Records start freely.
     pub fn is_open(&self) -> bool {
         self.state == State::Open
+    }
+
+    /// Nothing starts, not even a probe.
+    pub fn is_shut(&self) -> bool {
+        matches!(self.state, State::Shut { .. })
     }
 
     /// When it may change by time alone.

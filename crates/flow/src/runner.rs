@@ -41,7 +41,7 @@ pub struct Stage<S> {
     pub limits: Limits,
     /// What the outside may see.
     pub progress: watch::Sender<StageProgress>,
-    /// Whether records start freely, for layers of the service's own calls.
+    /// Whether calls may be made, for layers of the service's own.
     pub gate: watch::Sender<bool>,
 }
 
@@ -173,7 +173,7 @@ where
             )));
         }
         told(&self.link.paused, self.core.paused(now));
-        told(&self.stage.gate, self.core.is_open());
+        told(&self.stage.gate, self.core.lets_calls_through());
         (self.leaving && self.drains.is_empty()).then(|| {
             self.show_as(StageState::Stopped);
             Ended::Drained
@@ -261,6 +261,7 @@ where
         match event {
             Event::Records(deliveries) => deliveries.into_iter().for_each(|delivery| self.core.arrive(delivery)),
             Event::Assigned { assignment, partitions } => {
+                self.core.assignment_changed(assignment);
                 for (partition, position) in partitions {
                     match position {
                         Ok(position) => self.core.assign(assignment, partition, &position),

@@ -129,6 +129,26 @@ async fn a_record_leaves_in_a_transaction_with_its_position() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_change_of_assignment_that_gives_nothing_is_known_to_later_transactions() {
+    let (link, mut log) = link();
+    let _running = tokio::spawn(run(
+        stage(service_fn(echo)),
+        link,
+        Marks::default(),
+        CancellationToken::new(),
+    ));
+    start(&mut log).await;
+    let nothing = Event::Assigned {
+        assignment: 2,
+        partitions: Vec::new(),
+    };
+    log.events.send(nothing).await.unwrap();
+    log.events.send(record(0)).await.unwrap();
+    let (transaction, _reply) = log.commits.recv().await.unwrap();
+    assert_eq!(transaction.assignment, 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_record_that_is_given_up_leaves_as_a_dead_letter() {
     let (link, mut log) = link();
     let panics = service_fn(|_: Delivery| async { panic!("a bug") });

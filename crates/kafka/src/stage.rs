@@ -79,7 +79,7 @@ pub struct StageWork<S> {
     pub service: S,
     /// Makes the dead letters of records that are given up.
     pub dead_letters: Arc<dyn DeadLetters>,
-    /// Is told whether records start freely, for layers of the service's own calls.
+    /// Is told whether calls may be made, for layers of the service's own.
     pub gate: watch::Sender<bool>,
 }
 

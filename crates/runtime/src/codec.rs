@@ -2,9 +2,16 @@
 //!
 //! | decoding meets | failure |
 //! |---|---|
-//! | the registry away | Transient `REGISTRY_UNAVAILABLE` |
-//! | the registry refusing us, or not being one | Config `REGISTRY_REFUSED` |
-//! | bytes without the wire format, an id that the registry does not know, a body that does not fit | Invalid `UNREADABLE_RECORD` |
+//! | the registry away: no answer, 408, 5xx | Transient `REGISTRY_UNAVAILABLE` |
+//! | the registry asking for patience: 429 | RateLimited `REGISTRY_RATE_LIMITED` |
+//! | the registry refusing us: 401, 403 and what stands nowhere else here; something that is no registry | Config `REGISTRY_REFUSED` |
+//! | an id that the registry does not know or does not take: 400, 404, 413, 422 | Invalid `UNREADABLE_RECORD` |
+//! | bytes without the wire format, a body that does not fit its schema | Invalid `UNREADABLE_RECORD` |
+//!
+//! | encoding meets | failure |
+//! |---|---|
+//! | a topic that was not named at the start | Config `TOPIC_NOT_WRITTEN` |
+//! | a record that does not fit our own schema | Invalid `UNWRITABLE_RECORD` |
 //!
 //! Nothing is registered here: that is `millrace topics apply`'s.
 
@@ -92,8 +99,12 @@ impl Codec {
         loop {
             match Self::try_connect(&registry, writes, reads).await {
                 Err(CodecError::Registry(error)) if error.is_outage() => {
+                    let asked = match &error {
+                        RegistryError::RateLimited { retry_after, .. } => *retry_after,
+                        _ => Duration::ZERO,
+                    };
                     tracing::warn!(error = chain(&error), ?wait, "waiting for the schema registry");
-                    tokio::time::sleep(wait).await;
+                    tokio::time::sleep(wait.max(asked)).await;
                     wait = (wait * 2).min(LONGEST_WAIT);
                 }
                 done => return done,
@@ -214,7 +225,7 @@ impl Codec {
             .registry
             .schema_by_id(id.0)
             .await
-            .map_err(away_or_refused)?
+            .map_err(|e| registry_failure(&e))?
             .ok_or_else(|| Failure::Invalid {
                 reason: "UNREADABLE_RECORD",
                 message: format!(
@@ -290,17 +301,32 @@ fn unreadable<R: Record>(error: &WireError) -> Failure {
     }
 }
 
-fn away_or_refused(error: RegistryError) -> Failure {
-    let message = chain(&error);
-    if error.is_outage() {
-        Failure::Transient {
+/// What a failed question about a record's schema means for the record.
+fn registry_failure(error: &RegistryError) -> Failure {
+    let message = chain(error);
+    match error {
+        RegistryError::Away { .. } => Failure::Transient {
             reason: "REGISTRY_UNAVAILABLE",
             message,
-        }
-    } else {
-        Failure::Config {
-            reason: "REGISTRY_REFUSED",
+        },
+        RegistryError::RateLimited { retry_after, .. } => Failure::RateLimited {
+            reason: "REGISTRY_RATE_LIMITED",
             message,
+            retry_after: *retry_after,
+        },
+        // Nothing but the id in the question is the record's: it is the id that is refused.
+        RegistryError::Refused {
+            status: 400 | 404 | 413 | 422,
+            ..
+        } => Failure::Invalid {
+            reason: "UNREADABLE_RECORD",
+            message,
+        },
+        RegistryError::Refused { .. } | RegistryError::NotARegistry { .. } | RegistryError::Address { .. } => {
+            Failure::Config {
+                reason: "REGISTRY_REFUSED",
+                message,
+            }
         }
     }
 }

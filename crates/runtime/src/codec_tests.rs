@@ -142,6 +142,8 @@ async fn the_class_of_a_failed_decode_follows_its_cause() {
     answers.set("GET /schemas/ids/8", 503, "");
     answers.set("GET /schemas/ids/9", 403, r#"{"error_code":40301,"message":"no"}"#);
     answers.set("GET /schemas/ids/11", 200, r#"{"schema":"not avro"}"#);
+    answers.set("GET /schemas/ids/12", 429, "");
+    answers.set("GET /schemas/ids/13", 422, r#"{"error_code":42201,"message":"no"}"#);
     for (value, class, reason) in [
         (&b""[..], "INVALID", "UNREADABLE_RECORD"),
         (b"{}", "INVALID", "UNREADABLE_RECORD"),
@@ -150,6 +152,8 @@ async fn the_class_of_a_failed_decode_follows_its_cause() {
         (&[0, 0, 0, 0, 9, 1], "CONFIG", "REGISTRY_REFUSED"),
         (&[0, 0, 0, 0, 10, 1], "INVALID", "UNREADABLE_RECORD"),
         (&[0, 0, 0, 0, 11, 1], "INVALID", "UNREADABLE_RECORD"),
+        (&[0, 0, 0, 0, 12, 1], "RATE_LIMITED", "REGISTRY_RATE_LIMITED"),
+        (&[0, 0, 0, 0, 13, 1], "INVALID", "UNREADABLE_RECORD"),
     ] {
         let failure = codec.decode::<DocumentParsed>(value).await.unwrap_err();
         assert_eq!(
@@ -167,6 +171,59 @@ async fn the_class_of_a_failed_decode_follows_its_cause() {
     let mut value = codec.encode(&parsed()).unwrap().to_vec();
     value[4] = 8;
     assert_eq!(codec.decode::<DocumentParsed>(&value).await.unwrap(), parsed());
+}
+
+/// A row for each line of the registry's table.
+#[test]
+fn each_answer_of_the_registry_has_its_class() {
+    let (operation, registry) = (String::from("fetch it"), String::from("http://r"));
+    let refused = |status| RegistryError::Refused {
+        operation: operation.clone(),
+        registry: registry.clone(),
+        status,
+        code: None,
+        message: "no".into(),
+    };
+    let away = RegistryError::Away {
+        operation: operation.clone(),
+        registry: registry.clone(),
+        why: "HTTP 503".into(),
+    };
+    let limited = RegistryError::RateLimited {
+        operation: operation.clone(),
+        registry: registry.clone(),
+        retry_after: Duration::from_secs(7),
+    };
+    let foreign = RegistryError::NotARegistry {
+        operation: operation.clone(),
+        registry: registry.clone(),
+        status: 200,
+        why: "<html>".into(),
+    };
+    let address = RegistryError::Address {
+        address: "x".into(),
+        why: "no".into(),
+    };
+    let rows = [
+        (away, "TRANSIENT", "REGISTRY_UNAVAILABLE"),
+        (limited, "RATE_LIMITED", "REGISTRY_RATE_LIMITED"),
+        (refused(400), "INVALID", "UNREADABLE_RECORD"),
+        (refused(401), "CONFIG", "REGISTRY_REFUSED"),
+        (refused(403), "CONFIG", "REGISTRY_REFUSED"),
+        (refused(404), "INVALID", "UNREADABLE_RECORD"),
+        (refused(405), "CONFIG", "REGISTRY_REFUSED"),
+        (refused(413), "INVALID", "UNREADABLE_RECORD"),
+        (refused(422), "INVALID", "UNREADABLE_RECORD"),
+        (foreign, "CONFIG", "REGISTRY_REFUSED"),
+        (address, "CONFIG", "REGISTRY_REFUSED"),
+    ];
+    for (error, class, reason) in rows {
+        let failure = registry_failure(&error);
+        assert_eq!((failure.class(), failure.reason()), (class, reason), "{error}");
+        if let Failure::RateLimited { retry_after, .. } = failure {
+            assert_eq!(retry_after, Duration::from_secs(7));
+        }
+    }
 }
 
 #[tokio::test]

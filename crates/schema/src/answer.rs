@@ -3,7 +3,8 @@
 //! | status | body | becomes |
 //! |---|---|---|
 //! | none (connect, time-out, reset) | | Away |
-//! | 408, 429, 5xx | any | Away, with the registry's words |
+//! | 429 | any | RateLimited, for as long as `Retry-After` says |
+//! | 408, 5xx | any | Away, with the registry's words |
 //! | 2xx | the JSON expected | the value |
 //! | 2xx | anything else | NotARegistry |
 //! | 404 | JSON with an error_code of 404… | none: not registered |
@@ -11,6 +12,9 @@
 //! | 401, 403 | any | Refused |
 //! | other 3xx, 4xx | anything else | NotARegistry |
 
+use std::time::Duration;
+
+use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -20,6 +24,8 @@ use crate::RegistryError;
 /// Largest answer read, in bytes. A schema of this size would be a mistake.
 const MAX_ANSWER_BYTES: usize = 4 << 20;
 const MAX_QUOTED: usize = 300;
+/// Longest time that is waited because the registry says so.
+const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
 
 #[derive(Deserialize)]
 struct ErrorBody {
@@ -39,6 +45,13 @@ impl Call<'_> {
     pub(crate) async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<Option<T>, RegistryError> {
         let response = request.send().await.map_err(|e| self.away(&chain(&e)))?;
         let status = response.status();
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            return Err(RegistryError::RateLimited {
+                operation: self.operation.clone(),
+                registry: self.registry.to_owned(),
+                retry_after: retry_after(response.headers()),
+            });
+        }
         let body = self.body(response).await?;
         if status.is_success() {
             let value = serde_json::from_slice(&body).map_err(|e| self.foreign(status, &body, &e.to_string()))?;
@@ -109,7 +122,14 @@ impl Call<'_> {
 }
 
 fn is_outage(status: StatusCode) -> bool {
-    status.is_server_error() || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
+    status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT
+}
+
+fn retry_after(headers: &HeaderMap) -> Duration {
+    let seconds = headers
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(1)).min(LONGEST_WAIT)
 }
 
 /// 404 itself, or 40401 (subject), 40402 (version), 40403 (schema), 40408 (no level of its own).
@@ -136,4 +156,25 @@ fn chain(error: &reqwest::Error) -> String {
     };
     let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
     causes.fold(kind.to_owned(), |text, cause| format!("{text}: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_what_the_registry_says_within_reason() {
+        for (header, seconds) in [
+            (None, 1),
+            (Some("7"), 7),
+            (Some("0"), 0),
+            (Some("86400"), 3600),
+            (Some("Wed, 21 Oct 2026 07:28:00 GMT"), 1),
+            (Some("-5"), 1),
+        ] {
+            let value = header.map(|text| (RETRY_AFTER, text.parse().unwrap()));
+            let headers: HeaderMap = value.into_iter().collect();
+            assert_eq!(retry_after(&headers), Duration::from_secs(seconds), "{header:?}");
+        }
+    }
 }

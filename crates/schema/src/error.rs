@@ -1,5 +1,7 @@
 //! What can go wrong between us and the registry.
 
+use std::time::Duration;
+
 /// A call to the registry that did not work. Every message names the operation, its subject or id, and the registry.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RegistryError {
@@ -10,6 +12,16 @@ pub enum RegistryError {
         address: String,
         /// What is wrong with it.
         why: String,
+    },
+    /// The registry asks for patience: not before a time.
+    #[error("could not {operation}: the registry at {registry} asks to be spared for {retry_after:?}")]
+    RateLimited {
+        /// What was asked for, with its subject or id.
+        operation: String,
+        /// The registry's address.
+        registry: String,
+        /// As its `Retry-After` says in seconds, at most an hour; a second where it does not.
+        retry_after: Duration,
     },
     /// The registry is away or overloaded: wait and try again.
     #[error("could not {operation}: the registry at {registry} is away: {why}")]
@@ -55,7 +67,7 @@ pub enum RegistryError {
 impl RegistryError {
     /// Whether waiting may help.
     pub fn is_outage(&self) -> bool {
-        matches!(self, Self::Away { .. })
+        matches!(self, Self::Away { .. } | Self::RateLimited { .. })
     }
 }
 

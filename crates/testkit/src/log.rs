@@ -5,43 +5,48 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
 
 use anyhow::{Context, Result, ensure};
-use millrace_events::{
-    ChunksEmbedded, DocumentParsed, DocumentStatus, IndexEvent, Record, State, VectorsIndexed, topics,
-};
+use millrace_events::{ChunksEmbedded, DocumentParsed, DocumentStatus, IndexEvent, Record, State, VectorsIndexed};
 use millrace_flow::Delivery;
-use millrace_kafka::{KafkaConfig, TailConfig, TailEvent};
+use millrace_kafka::{Admin, KafkaConfig, TailConfig, TailEvent};
 use millrace_runtime::codec::Codec;
 use millrace_schema::Registry;
 
 use crate::stack::Addresses;
 
-/// All committed records of a record type's topic, in order within each partition.
-pub async fn read<R: Record>(addresses: &Addresses) -> Result<Vec<(Delivery, R)>> {
+/// All committed records of a topic, in order within each partition.
+pub async fn records(kafka: &str, topic: &str) -> Result<Vec<Delivery>> {
     let kafka = KafkaConfig {
-        bootstrap_servers: addresses.kafka.clone(),
+        bootstrap_servers: kafka.to_owned(),
         ..KafkaConfig::default()
     };
-    let codec = Codec::connect(Registry::new(&addresses.registry)?, &[], &[R::TOPIC]).await?;
+    let topics = Admin::new(&kafka)?.topics().await?;
+    let known = topics.iter().find(|known| known.name == topic);
+    let partitions = known.with_context(|| format!("there is no topic {topic}"))?.partitions;
     let config = TailConfig {
-        topic: R::TOPIC.name.into(),
+        topic: topic.to_owned(),
         ..TailConfig::default()
     };
     let mut tail = millrace_kafka::tail(&kafka, config)?;
     let (mut records, mut ended) = (Vec::new(), BTreeSet::new());
-    while ended.len() < topics::PARTITIONS as usize {
-        match tail
-            .next()
-            .await
-            .with_context(|| format!("{} cannot be read", R::TOPIC.name))?
-        {
+    while ended.len() < usize::try_from(partitions)? {
+        let next = tail.next().await;
+        match next.with_context(|| format!("{topic} cannot be read"))? {
             TailEvent::CaughtUp { partition, .. } => _ = ended.insert(partition),
-            TailEvent::Record(delivery) => {
-                let Some(value) = delivery.value.clone() else { continue };
-                records.push((delivery, codec.decode::<R>(&value).await?));
-            }
+            TailEvent::Record(delivery) => records.push(delivery),
         }
     }
     Ok(records)
+}
+
+/// All committed records of a record type's topic, in order within each partition.
+pub async fn read<R: Record>(addresses: &Addresses) -> Result<Vec<(Delivery, R)>> {
+    let codec = Codec::connect(Registry::new(&addresses.registry)?, &[], &[R::TOPIC]).await?;
+    let mut decoded = Vec::new();
+    for delivery in records(&addresses.kafka, R::TOPIC.name).await? {
+        let Some(value) = delivery.value.clone() else { continue };
+        decoded.push((delivery, codec.decode::<R>(&value).await?));
+    }
+    Ok(decoded)
 }
 
 /// What a check of the topics has seen, for a test to say that it was not nothing.

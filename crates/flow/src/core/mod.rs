@@ -141,9 +141,14 @@ impl Core {
         self.marks
     }
 
+    /// The assignment changed, if only in its number: a change can give and take nothing.
+    pub fn assignment_changed(&mut self, assignment: u64) {
+        self.assignment = self.assignment.max(assignment);
+    }
+
     /// A partition was given to this stage, where an earlier owner's position stands.
     pub fn assign(&mut self, assignment: u64, id: TopicPartition, position: &Position) {
-        self.assignment = self.assignment.max(assignment);
+        self.assignment_changed(assignment);
         self.last_slot += 1;
         let own = self.marks.0.get(&id).copied();
         let partition = Partition::new(id.clone(), position, own, self.limits.max_in_flight);
@@ -163,7 +168,7 @@ impl Core {
 
     /// Partitions are about to be taken away: start nothing more of them.
     pub fn begin_drain(&mut self, assignment: u64, partitions: &[TopicPartition]) {
-        self.assignment = self.assignment.max(assignment);
+        self.assignment_changed(assignment);
         for id in partitions {
             if let Some(partition) = self.partition(id) {
                 partition.draining = true;
@@ -267,9 +272,9 @@ impl Core {
         None
     }
 
-    /// Whether records start freely: for the layers of a stage's own calls.
-    pub fn is_open(&self) -> bool {
-        self.gate.is_open()
+    /// Whether calls may be made: not while the gate is shut, but by the record that probes.
+    pub fn lets_calls_through(&self) -> bool {
+        !self.gate.is_shut()
     }
 
     fn release_held(&mut self) {

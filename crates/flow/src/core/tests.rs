@@ -579,11 +579,12 @@ fn a_limit_shuts_the_gate_for_all_and_a_long_one_stops_fetching() {
     let now = world.now;
     let first = world.core.next_to_run(now).unwrap();
     world.core.finish(first.id, Err(failure("RATE_LIMITED")), now, 0, 0.0);
-    assert!(!world.core.is_open() && world.core.next_to_run(now).is_none());
+    assert!(!world.core.lets_calls_through() && world.core.next_to_run(now).is_none());
     assert_eq!(world.core.next_deadline(), Some(now + Duration::from_secs(1)));
     let later = now + Duration::from_secs(1);
     assert!(world.core.paused(later).is_empty());
     let probe = world.core.next_to_run(later).unwrap();
+    assert!(world.core.lets_calls_through(), "those of the probe");
     assert!(world.core.next_to_run(later).is_none(), "one probe");
     world.core.finish(probe.id, Err(failure("RATE_LIMITED")), later, 0, 0.0);
     let minute = now + Duration::from_secs(60);

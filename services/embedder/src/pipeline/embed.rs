@@ -4,7 +4,7 @@
 //! |---|---|
 //! | with chunks | the same with a vector for each chunk, once all are computed |
 //! | a delete, or without chunks | the same, stamped with the model: the indexer must know which generation is meant |
-//! | of a kind that this build does not know | Invalid `UNKNOWN_KIND` |
+//! | of a kind that this build does not know | Invalid `KIND_UNKNOWN` |
 //! | with a chunk that the model does not take | Invalid `CHUNK_EMPTY`, `CHUNK_TOO_LONG` or `CHUNK_REFUSED` |
 //! | with a chunk that the model fails on while it works for others | Failed `MODEL_FAILED` |
 //! | any, while the model does not compute at all | Transient `MODEL_UNAVAILABLE` |
@@ -55,7 +55,7 @@ impl Embed {
             .as_ref()
             .ok_or_else(|| invalid("NO_VALUE", "the record has no value"))?;
         let part: DocumentParsed = self.codec.decode(value).await?;
-        let document = part.document().map_err(|e| invalid("BAD_IDENTITY", e))?;
+        let document = part.document().map_err(|e| invalid("IDENTITY_INVALID", e))?;
         if DocumentKey::from_bytes(&key).as_ref() != Ok(&document) {
             return Err(invalid(
                 "KEY_MISMATCH",
@@ -90,10 +90,10 @@ impl Service<Delivery> for Embed {
 
 /// A part with its vectors.
 pub async fn embed(embedder: &Embedder, part: DocumentParsed) -> Result<ChunksEmbedded, Failure> {
-    part.checked_revision().map_err(|e| invalid("BAD_IDENTITY", e))?;
+    part.checked_revision().map_err(|e| invalid("IDENTITY_INVALID", e))?;
     if part.kind == Kind::Unknown {
         let message = "the part's kind is none that this build knows: deploy one that does";
-        return Err(invalid("UNKNOWN_KIND", message));
+        return Err(invalid("KIND_UNKNOWN", message));
     }
     let texts = part.chunks.iter().map(|chunk| chunk.text.clone()).collect();
     let vectors = embedder
@@ -247,6 +247,45 @@ mod tests {
         .await;
     }
 
+    /// A row for each error of the model.
+    #[test]
+    fn each_error_of_the_model_has_its_class() {
+        let chunks = part(&["a", "SECRET"]).chunks;
+        let text = |source| EmbedError::Text { index: 1, source };
+        let (tokens, max_tokens, bytes, max_bytes) = (9, 8, 513, 512);
+        let rejected = EmbedError::Rejected {
+            index: 1,
+            why: "NaN".into(),
+        };
+        let rows = [
+            (text(TextError::Empty), "INVALID", "CHUNK_EMPTY"),
+            (
+                text(TextError::TooManyTokens { tokens, max_tokens }),
+                "INVALID",
+                "CHUNK_TOO_LONG",
+            ),
+            (
+                text(TextError::TooManyBytes { bytes, max_bytes }),
+                "INVALID",
+                "CHUNK_TOO_LONG",
+            ),
+            (text(TextError::Refused("SECRET".into())), "INVALID", "CHUNK_REFUSED"),
+            (rejected, "FAILED", "MODEL_FAILED"),
+            (EmbedError::Busy, "TRANSIENT", "MODEL_UNAVAILABLE"),
+            (
+                EmbedError::ModelBroken("out of memory".into()),
+                "TRANSIENT",
+                "MODEL_UNAVAILABLE",
+            ),
+            (EmbedError::Stopped, "TRANSIENT", "MODEL_UNAVAILABLE"),
+        ];
+        for (error, class, reason) in rows {
+            let failure = failure(error.clone(), &chunks);
+            assert_eq!((failure.class(), failure.reason()), (class, reason), "{error}");
+            assert!(!failure.message().contains("SECRET"), "{failure}");
+        }
+    }
+
     #[tokio::test]
     async fn failures_are_of_the_right_class() {
         with_embedder(|embedder, fake| async move {
@@ -263,8 +302,8 @@ mod tests {
                 (part(&["a", " "]), "INVALID", "CHUNK_EMPTY"),
                 (part(&["a", &long]), "INVALID", "CHUNK_TOO_LONG"),
                 (part(&["a", "b b b"]), "FAILED", "MODEL_FAILED"),
-                (unknown, "INVALID", "UNKNOWN_KIND"),
-                (revision, "INVALID", "BAD_IDENTITY"),
+                (unknown, "INVALID", "KIND_UNKNOWN"),
+                (revision, "INVALID", "IDENTITY_INVALID"),
             ] {
                 let failure = embed(&embedder, part).await.unwrap_err();
                 assert_eq!((failure.class(), failure.reason()), (class, reason));

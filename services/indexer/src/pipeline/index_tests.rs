@@ -178,3 +178,68 @@ async fn a_record_without_a_value_is_unreadable_and_asks_no_registry() {
         ("TRANSIENT", "REGISTRY_UNAVAILABLE")
     );
 }
+
+/// A row for each error of the index.
+#[test]
+fn each_error_of_the_index_has_its_class() {
+    let (operation, path) = ("write points", std::path::PathBuf::from("/index"));
+    let message = || String::from("x");
+    let unavailable = || IndexError::Unavailable {
+        operation,
+        message: message(),
+    };
+    let unreadable = IndexError::Unreadable {
+        point: message(),
+        message: message(),
+    };
+    let lost = PublishError::HeadLost {
+        document: "acme/a.md".parse().unwrap(),
+        revision: millrace_events::Revision::new(Epoch::FIRST, 2).unwrap(),
+        found: message(),
+    };
+    let refused = IndexError::Refused {
+        operation,
+        message: message(),
+    };
+    let published = [
+        (PublishError::Invalid(message()), "INVALID", "INVALID_PART"),
+        (unavailable().into(), "TRANSIENT", "INDEX_UNAVAILABLE"),
+        (refused.into(), "INVALID", "INDEX_REFUSED"),
+        (unreadable.into(), "FAILED", "INDEX_INCONSISTENT"),
+        (lost, "FAILED", "INDEX_INCONSISTENT"),
+    ];
+    for (error, class, reason) in published {
+        let failure = publish_failure(error);
+        assert_eq!((failure.class(), failure.reason()), (class, reason), "{failure}");
+    }
+    let io = GenerationError::Io {
+        operation: "read",
+        path: path.clone(),
+        source: std::io::Error::other("no space left"),
+    };
+    let named = GenerationError::Unreadable {
+        path: path.clone(),
+        source: serde_json::from_str::<Model>("{").unwrap_err(),
+    };
+    let other = GenerationError::OtherModel {
+        found: message(),
+        served: message(),
+        path: path.clone(),
+    };
+    let open = GenerationError::Open {
+        generation: message(),
+        source: unavailable(),
+    };
+    let generations = [
+        (GenerationError::Taken { path }, "TRANSIENT", "INDEX_UNAVAILABLE"),
+        (io, "TRANSIENT", "INDEX_UNAVAILABLE"),
+        (named, "TRANSIENT", "INDEX_UNAVAILABLE"),
+        (other, "CONFIG", "OTHER_MODEL"),
+        (GenerationError::NoModel(message()), "INVALID", "NO_MODEL"),
+        (open, "TRANSIENT", "INDEX_UNAVAILABLE"),
+    ];
+    for (error, class, reason) in generations {
+        let failure = generation_failure(error);
+        assert_eq!((failure.class(), failure.reason()), (class, reason), "{failure}");
+    }
+}

@@ -6,6 +6,7 @@
 //!
 //! The engine never optimises by itself: a thread of its own does, whenever enough points have changed.
 
+mod errors;
 mod filter;
 mod flush;
 mod optimize;
@@ -28,6 +29,7 @@ use qdrant_edge::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
+use self::errors::from_engine;
 use self::flush::Flushes;
 use self::optimize::Optimizer;
 use self::payload::{VECTOR, field};
@@ -74,21 +76,6 @@ pub struct EmbeddedIndex {
     readers: Arc<Semaphore>,
     flushes: Flushes,
     optimizer: Optimizer,
-}
-
-fn from_engine(operation: &'static str) -> impl Fn(OperationError) -> IndexError {
-    move |error| {
-        let message = error.to_string();
-        match error {
-            OperationError::WrongVectorDimension { .. }
-            | OperationError::MalformedVectorBlob { .. }
-            | OperationError::MalformedPayloadBlob { .. }
-            | OperationError::VectorNameNotExists { .. }
-            | OperationError::ValidationError { .. }
-            | OperationError::TypeError { .. } => IndexError::Refused { operation, message },
-            _ => IndexError::Unavailable { operation, message },
-        }
-    }
 }
 
 impl EmbeddedIndex {

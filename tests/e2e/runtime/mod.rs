@@ -1,0 +1,16 @@
+//! The stage runtime on the real broker: a stage that copies, whose records say what befalls them, run in processes that
+//! are stopped, killed and fenced.
+//!
+//! [`stage`] is that stage, and what its process does; [`process`] starts, signals and watches one; [`bed`] is a case's
+//! topics, what it writes there, and the promises that its outputs are held against. The rest are the cases.
+
+pub mod bed;
+pub mod drain;
+pub mod failures;
+pub mod idle;
+pub mod membership;
+pub mod poison;
+pub mod positions;
+pub mod process;
+pub mod stage;
+pub mod transactions;

@@ -1,0 +1,143 @@
+//! What is committed, and what a new owner makes of it.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use millrace_flow::position::Position;
+use millrace_testkit::Stack;
+use millrace_testkit::wire::Committed;
+
+use super::bed::{Bed, Input, input, on_bed, spread};
+use super::stage::Held;
+use crate::running;
+
+const SOON: Duration = Duration::from_secs(30);
+
+async fn position(bed: &Bed, partition: i32) -> Result<Position> {
+    let committed = bed.committed().await?;
+    let committed = committed.get(&partition).context("nothing is committed")?;
+    Ok(Position::parse(committed.offset, &committed.metadata)?)
+}
+
+pub async fn a_slow_record_holds_nobody_up_and_its_bitmap_moves_on(stack: &mut Option<Stack>) -> Result<()> {
+    on_bed(running(stack)?, "slow", 1, async |bed| {
+        let mut a = bed.start("a")?;
+        a.holds(1).await?;
+        bed.send(&[input("slow", "until:go"), input("slow", "ok")]).await?;
+        bed.send(&spread(300, 30, "ok")).await?;
+        let out = bed.come_out(300).await?;
+        ensure!(
+            out.iter().all(|done| done.key != "slow"),
+            "the slow key overtook its own record"
+        );
+        let held_up = position(bed, 0).await?;
+        ensure!(
+            held_up.offset == 0 && held_up.finished.iter().eq([&(2..302)]),
+            "{held_up:?}"
+        );
+        // Another owner, without waiting for the session of the first to end.
+        a.kill().await?;
+        bed.broker.leave(&bed.group, "a").await?;
+        let mut b = bed.start("b")?;
+        b.holds(1).await?;
+        let taken_over = position(bed, 0).await?;
+        ensure!(
+            taken_over.offset == 0 && taken_over.finished == held_up.finished,
+            "{taken_over:?}"
+        );
+        bed.send(&spread(50, 30, "ok")).await?;
+        // The position had not moved when the first was killed: records run one at a time, and the slow one is the first.
+        bed.signal("go")?;
+        let out = bed.finish([b]).await?;
+        ensure!(position(bed, 0).await? == Position::at(352));
+        out.at_the_first_attempt()
+    })
+    .await
+}
+
+/// Ten records for each partition, each of a key that lives there alone.
+fn ten_each(partitions: i32) -> Vec<Input> {
+    let one = |n: i32| input(&format!("p{}", n % partitions), "ok").to(n % partitions);
+    (0..10 * partitions).map(one).collect()
+}
+
+/// Waits until a partition is stopped for a reason that says all of this.
+async fn stops(stage: &mut super::process::Process, partition: i32, words: &[&str]) -> Result<()> {
+    let says = |held: &Held| {
+        let reason = held.stopped.as_deref().unwrap_or_default();
+        held.partition == partition && words.iter().all(|word| reason.contains(word))
+    };
+    let what = format!("to stop partition {partition} and say {words:?}");
+    stage
+        .until(&what, SOON, |seen| seen.partitions.iter().any(says))
+        .await
+        .map(|_| ())
+}
+
+pub async fn a_lost_range_stops_its_partition_alone(stack: &mut Option<Stack>) -> Result<()> {
+    on_bed(running(stack)?, "lost", 2, async |bed| {
+        let a = bed.start("a")?;
+        bed.send(&ten_each(2)).await?;
+        bed.settled().await?;
+        a.leave().await?;
+        bed.send(&ten_each(2)).await?;
+        let start = bed.broker.delete_records(&bed.input, 0, 15).await?;
+        ensure!(start == 15, "the log starts at {start}");
+
+        let mut a = bed.start("a")?;
+        let words = ["LOST_RANGE", "committed position 10", "start 15", "5 records"];
+        stops(&mut a, 0, &words).await?;
+        bed.settled_but(&[0]).await?;
+        bed.send(&ten_each(2)).await?;
+        bed.settled_but(&[0]).await?;
+        bed.come_out(10 + 30).await?;
+        ensure!(
+            position(bed, 0).await? == Position::at(10),
+            "nobody but a person moves it"
+        );
+        a.leave().await?;
+
+        // What the reason tells a person to do. The member is static: its session has to end first.
+        bed.broker.leave(&bed.group, "a").await?;
+        let at = Committed {
+            offset: 15,
+            metadata: String::new(),
+        };
+        bed.broker.commit(&bed.group, &bed.input, 0, &at).await?;
+        let a = bed.start("a")?;
+        bed.settled().await?;
+        bed.come_out(10 + 30 + 15).await?;
+        a.leave().await
+    })
+    .await
+}
+
+pub async fn unreadable_metadata_stops_its_partition_alone(stack: &mut Option<Stack>) -> Result<()> {
+    on_bed(running(stack)?, "metadata", 3, async |bed| {
+        bed.send(&ten_each(3)).await?;
+        let newer = Committed {
+            offset: 4,
+            metadata: "9;s=0;x=of a version to come".into(),
+        };
+        let foreign = Committed {
+            offset: 4,
+            metadata: "1;written by something else".into(),
+        };
+        for (partition, committed) in [(0, &newer), (1, &foreign)] {
+            bed.broker.commit(&bed.group, &bed.input, partition, committed).await?;
+        }
+        let mut a = bed.start("a")?;
+        stops(&mut a, 0, &["OFFSET_METADATA at offset 4", "version \"9\""]).await?;
+        stops(&mut a, 1, &["OFFSET_METADATA at offset 4", "not readable"]).await?;
+        bed.settled_but(&[0, 1]).await?;
+        a.leave().await?;
+        let committed = bed.committed().await?;
+        ensure!(
+            committed.get(&0) == Some(&newer) && committed.get(&1) == Some(&foreign),
+            "what could not be read was written over: {committed:?}"
+        );
+        let out = bed.exactly_once_but(|partition, _| partition < 2).await?;
+        out.at_the_first_attempt()
+    })
+    .await
+}
