@@ -57,6 +57,8 @@ pub enum Outcome {
     Refused(String),
     /// It is not known, or the producer cannot go on: start again from what is committed.
     Restart(String),
+    /// A newer producer of this name took over: that of another process, or the log's own, after a transaction expired.
+    Fenced(String),
 }
 
 /// A transaction to carry out, and where to tell its outcome.

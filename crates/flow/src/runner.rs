@@ -27,6 +27,11 @@ const PICTURE: Duration = Duration::from_millis(250);
 /// returns never, whatever its time-out, about once in 20 restarts of the broker.
 const UNANSWERED: Duration = Duration::from_secs(30);
 
+/// After its producer was fenced, a stage waits this long for its membership to be fenced as well: then another process
+/// has its name, and it ends. Else its transaction had expired, and it starts again. Were it to start again at once, two
+/// processes of one name would fence each other for ever. Longer than two heartbeats.
+const FENCED: Duration = Duration::from_secs(8);
+
 /// Aborts that go on for this long are told as a reason.
 const STUCK: Duration = Duration::from_secs(5);
 
@@ -75,6 +80,8 @@ struct Runner<S> {
     /// With whom to tell that it is over.
     drains: Vec<(Drain, Option<oneshot::Sender<()>>)>,
     leaving: bool,
+    /// Since when its producer is fenced, and why.
+    fenced: Option<(Instant, String)>,
     /// Since when, and lastly why, transactions have been aborted with none committed in between.
     aborted: Option<(Instant, String)>,
 }
@@ -96,6 +103,7 @@ where
         sent: Instant::now(),
         drains: Vec::new(),
         leaving: false,
+        fenced: None,
         aborted: None,
     };
     let ended = runner.run(shutdown).await;
@@ -172,6 +180,9 @@ where
                 UNANSWERED.as_secs()
             )));
         }
+        if let Some((_, reason)) = self.fenced.take_if(|(since, _)| now >= *since + FENCED) {
+            return Some(Ended::Restart(reason));
+        }
         told(&self.link.paused, self.core.paused(now));
         told(&self.stage.gate, self.core.lets_calls_through());
         (self.leaving && self.drains.is_empty()).then(|| {
@@ -206,9 +217,11 @@ where
     fn next_deadline(&self) -> Instant {
         let drains = self.drains.iter().map(|(drain, _)| drain.deadline());
         let unanswered = self.outcome.as_ref().map(|_| self.sent + UNANSWERED);
+        let fenced = self.fenced.as_ref().map(|(since, _)| *since + FENCED);
         let far = Instant::now() + Duration::from_secs(3600);
         drains
             .chain(unanswered)
+            .chain(fenced)
             .chain(self.core.next_deadline())
             .min()
             .unwrap_or(far)
@@ -253,6 +266,13 @@ where
                     .settle(Settled::Refused(reason), Instant::now(), rand::random());
             }
             Outcome::Restart(reason) => return Some(Ended::Restart(reason)),
+            Outcome::Fenced(reason) => {
+                tracing::warn!(
+                    reason,
+                    "the producer is fenced: by another process of this name, or for a late transaction"
+                );
+                self.fenced = Some((Instant::now(), reason));
+            }
         }
         None
     }

@@ -182,8 +182,25 @@ async fn a_consumer_that_cannot_go_on_ends_the_session() {
     assert!(again.is_none_or(|again| again.positions[0].1.mark.starts == 1));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_fenced_producer_ends_the_stage_once_its_membership_is_fenced_too() {
+    let (link, mut log) = link();
+    let running = tokio::spawn(run(
+        stage(service_fn(echo)),
+        link,
+        Marks::default(),
+        CancellationToken::new(),
+    ));
+    start(&mut log).await;
+    log.events.send(record(0)).await.unwrap();
+    let (_, reply) = log.commits.recv().await.unwrap();
+    reply.send(Outcome::Fenced("fenced".into())).unwrap();
+    log.events.send(Event::Fenced("taken".into())).await.unwrap();
+    assert_eq!(running.await.unwrap().0, Ended::Fenced("taken".into()));
+}
+
 #[tokio::test]
-async fn a_transaction_without_an_outcome_is_given_up() {
+async fn a_transaction_without_an_outcome_and_a_fenced_producer_are_given_up() {
     let (link, mut log) = link();
     let mut runner = Runner {
         core: Core::new(Limits::default(), Marks::default()),
@@ -195,6 +212,7 @@ async fn a_transaction_without_an_outcome_is_given_up() {
         sent: Instant::now(),
         drains: Vec::new(),
         leaving: false,
+        fenced: None,
         aborted: None,
     };
     assert_eq!(runner.advance(), None);
@@ -202,6 +220,9 @@ async fn a_transaction_without_an_outcome_is_given_up() {
     (runner.outcome, runner.sent) = (Some(outcome), Instant::now() - UNANSWERED);
     assert!(matches!(runner.advance(), Some(Ended::Restart(_))));
     assert!(log.commits.try_recv().is_err());
+    runner.outcome = None;
+    runner.fenced = Some((Instant::now() - FENCED, "fenced".into()));
+    assert_eq!(runner.advance(), Some(Ended::Restart("fenced".into())));
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,7 +10,8 @@
 //! | retriable, or out of time | the same call again: the outcome of a commit is asked for until it is known |
 //! | needs an abort | abort; the runtime sends the same again from memory |
 //! | needs an abort, and a record was refused for what it is ([`refusal`]) | abort; the runtime looks for the record |
-//! | fatal: fenced by a newer producer, expired, out of sequence | this producer is over: a new session starts from committed positions |
+//! | fatal: fenced | another process has this name, or the transaction expired: the membership tells which |
+//! | fatal, another one | this producer is over: a new session starts from committed positions |
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -169,6 +170,7 @@ fn carry_out(
     producer.context().take_failed();
     let stop = match attempt() {
         Ok(()) => return Outcome::Committed,
+        Err(Stop::Fatal(reason)) if is_fenced(producer) => return Outcome::Fenced(reason),
         Err(Stop::Fatal(reason)) => return Outcome::Restart(reason),
         Err(stop) => stop,
     };
@@ -181,11 +183,21 @@ fn carry_out(
     match (again(|| producer.abort_transaction(Timeout::Never)), stop) {
         (Ok(()), Stop::Refused(reason)) => Outcome::Refused(reason),
         (Ok(()), Stop::Abort(reason) | Stop::Fatal(reason)) => Outcome::Aborted(reason),
+        (Err(_), Stop::Abort(reason) | Stop::Refused(reason) | Stop::Fatal(reason)) if is_fenced(producer) => {
+            Outcome::Fenced(reason)
+        }
         (Err(then), Stop::Abort(reason) | Stop::Refused(reason) | Stop::Fatal(reason)) => {
             let (Stop::Abort(then) | Stop::Refused(then) | Stop::Fatal(then)) = then;
             Outcome::Restart(format!("{reason}; then: {then}"))
         }
     }
+}
+
+/// Whether a newer producer of this name took over.
+fn is_fenced(producer: &TransactionalProducer) -> bool {
+    use RDKafkaErrorCode::{Fenced, InvalidProducerEpoch, ProducerFenced};
+    let fatal = producer.client().fatal_error();
+    fatal.is_some_and(|(code, _)| matches!(code, Fenced | ProducerFenced | InvalidProducerEpoch))
 }
 
 fn positions(transaction: &Transaction) -> Result<TopicPartitionList, KafkaError> {
