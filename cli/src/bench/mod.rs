@@ -92,6 +92,9 @@ impl Lab {
 
     /// Takes the figures.
     pub async fn flow(&self, figures: &[Figure]) -> Result<Vec<Row>> {
+        throughput::warm_up(self)
+            .await
+            .context("the broker cannot be warmed up")?;
         let mut rows = Vec::new();
         for figure in figures {
             rows.extend(match figure {
