@@ -6,6 +6,7 @@
 mod api;
 mod documents;
 mod faults;
+mod letters;
 mod revisions;
 mod runtime;
 
@@ -43,6 +44,7 @@ const CASES: &[(&str, Case)] = cases![
     documents::many_parts_are_one_revision,
     documents::two_hundred_at_once,
     documents::tenants_see_only_their_own,
+    letters::what_cannot_be_read_is_buried_whole_and_once,
     revisions::an_update_appears_whole_while_searches_run,
     revisions::a_deleted_document_is_not_found_and_can_come_back,
     revisions::quick_updates_end_with_the_last,
