@@ -13,6 +13,10 @@
 //! ends in this process, well or not, has not killed it, so its `a` begins anew; a drain clears everything. Being killed
 //! from outside costs a start, and an attempt only of the record that ran alone.
 //!
+//! A record blamed for a death before runs again only when nothing else of the stage does, in any partition, and those
+//! with fewer deaths go first ([`Quarantine::wants_solo`]): a kill from outside while many partitions have a record of
+//! their own alone must not count against each of them three times.
+//!
 //! A session that is replaced within one process is no death: what this process wrote itself, it takes back.
 
 use std::collections::BTreeSet;
@@ -44,6 +48,8 @@ struct Alone {
     running: bool,
     /// The record that ran alone at the last death, and its deaths.
     suspect: Option<(i64, u32)>,
+    /// The suspect may run: nothing else of the stage does.
+    solo: bool,
 }
 
 /// What to do with a record that was held.
@@ -72,6 +78,7 @@ impl Quarantine {
             chosen: None,
             running: false,
             suspect: before.alone.map(|offset| (offset, before.attempts)),
+            solo: false,
         });
         let kept = if alone.is_some() { before } else { Mark::default() };
         let mark = Mark {
@@ -106,6 +113,28 @@ impl Quarantine {
     /// The record that runs alone, or will next.
     pub fn chosen(&self) -> Option<i64> {
         self.alone.as_ref()?.chosen
+    }
+
+    /// The suspect is here and waits to be the only record that runs: its deaths so far.
+    pub fn wants_solo(&self) -> Option<u32> {
+        let alone = self
+            .alone
+            .as_ref()
+            .filter(|alone| !self.barrier && !alone.solo && alone.chosen.is_none())?;
+        let (offset, deaths) = alone.suspect?;
+        (self.parked.contains(&offset) && (1..DEATHS).contains(&deaths)).then_some(deaths)
+    }
+
+    /// Nothing else runs, and nothing will start until [`Self::is_solo`] is false again.
+    pub fn grant_solo(&mut self) {
+        if let Some(alone) = &mut self.alone {
+            alone.solo = true;
+        }
+    }
+
+    /// The suspect is about to run, or runs, as the only record of the stage.
+    pub fn is_solo(&self) -> bool {
+        self.alone.as_ref().is_some_and(|alone| alone.solo)
     }
 
     /// A record is ready to start: may it? If not it is held, until [`Self::release`] gives it out.
@@ -148,6 +177,10 @@ impl Quarantine {
             if suspect.is_none() && alone.suspect.is_some_and(|(offset, _)| coming(offset)) {
                 return Vec::new();
             }
+            let blamed = suspect.is_some_and(|(_, deaths)| (1..DEATHS).contains(&deaths));
+            if blamed && !alone.solo {
+                return Vec::new();
+            }
             let Some(chosen) = suspect.map(|(offset, _)| offset).or(self.parked.first().copied()) else {
                 return Vec::new();
             };
@@ -173,7 +206,7 @@ impl Quarantine {
     /// A record's run ended, well or not.
     pub fn ended(&mut self, offset: i64) {
         if let Some(alone) = self.alone.as_mut().filter(|alone| alone.chosen == Some(offset)) {
-            (alone.chosen, alone.running, alone.suspect) = (None, false, None);
+            (alone.chosen, alone.running, alone.suspect, alone.solo) = (None, false, None, false);
             // Nothing runs now: nobody is to be blamed until the next one is chosen.
             (self.mark.alone, self.mark.attempts) = (None, 0);
         }
@@ -291,7 +324,12 @@ mod tests {
                 q.ended(7);
                 assert_eq!((q.release(NOTHING), q.mark()), (vec![], mark(3, Some(5), 1)));
             } else {
-                assert_eq!((released, q.mark()), (vec![], mark(3, Some(7), deaths + 1)));
+                assert_eq!((released, q.wants_solo()), (vec![], Some(deaths)));
+                q.grant_solo();
+                assert_eq!((q.release(NOTHING), q.mark()), (vec![], mark(3, Some(7), deaths + 1)));
+                assert!(q.is_solo() && q.wants_solo().is_none());
+                q.ended(7);
+                assert!(!q.is_solo());
             }
         }
     }
@@ -310,6 +348,7 @@ mod tests {
         let mut q = Quarantine::new(mark(1, Some(7), 2), None, 9);
         commit(&mut q);
         q.admit(7);
+        q.grant_solo();
         q.release(NOTHING);
         assert_eq!(commit(&mut q), mark(2, Some(7), 3));
         assert_eq!(q.release(NOTHING), [Release::Start(7)]);

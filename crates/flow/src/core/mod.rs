@@ -256,12 +256,21 @@ impl Core {
             self.runnable.push_back(first.id);
             self.waiting.pop();
         }
+        let solo = self.solo();
         self.release_held();
         if self.running >= self.limits.max_in_flight {
             return None;
         }
         while self.gate.admits(now) {
-            let id = self.runnable.pop_front()?;
+            let next = match solo {
+                None => self.runnable.pop_front(),
+                // Everything else waits for the suspect's run to end.
+                Some(slot) => {
+                    let found = self.runnable.iter().position(|id| id.slot == slot);
+                    found.and_then(|at| self.runnable.remove(at))
+                }
+            };
+            let id = next?;
             let partition = self.partitions.get_mut(&id.slot);
             if let Some(delivery) = partition.and_then(|partition| partition.start(id.offset)) {
                 self.gate.start();
@@ -275,6 +284,26 @@ impl Core {
     /// Whether calls may be made: not while the gate is shut, but by the record that probes.
     pub fn lets_calls_through(&self) -> bool {
         !self.gate.is_shut()
+    }
+
+    /// The partition whose suspect runs, or will, as the only record of the stage: of those that want to, the one with
+    /// the fewest deaths, once nothing runs.
+    fn solo(&mut self) -> Option<u32> {
+        if let Some((&slot, _)) = self
+            .partitions
+            .iter()
+            .find(|(_, partition)| partition.quarantine.is_solo())
+        {
+            return Some(slot);
+        }
+        let live = |partition: &&mut Partition| !partition.draining && partition.stopped.is_none();
+        let wanting = self.partitions.iter_mut().filter(|(_, partition)| live(partition));
+        let wanting = wanting.filter_map(|(slot, p)| p.quarantine.wants_solo().map(|deaths| (deaths, *slot, p)));
+        let (_, slot, partition) = wanting.min_by_key(|(deaths, slot, _)| (*deaths, *slot))?;
+        if self.running == 0 {
+            partition.quarantine.grant_solo();
+        }
+        Some(slot)
     }
 
     fn release_held(&mut self) {
