@@ -32,7 +32,7 @@ const UNANSWERED: Duration = Duration::from_secs(30);
 /// processes of one name would fence each other for ever. Longer than two heartbeats.
 const FENCED: Duration = Duration::from_secs(8);
 
-/// Aborts that go on for this long are told as a reason.
+/// Aborts that go on for this long, or one transaction that does, are told as a reason.
 const STUCK: Duration = Duration::from_secs(5);
 
 /// A stage: what it does to a record, and what belongs to it from one session of its log to the next.
@@ -343,6 +343,17 @@ where
 
     /// Why nothing leaves, once that has lasted.
     fn why_stuck(&self) -> Option<String> {
+        if let Some((_, reason)) = &self.fenced {
+            return Some(format!(
+                "its producer was fenced, by another process of its name or for a late transaction: {reason}"
+            ));
+        }
+        if self.outcome.is_some() && self.sent.elapsed() >= STUCK {
+            let seconds = self.sent.elapsed().as_secs();
+            return Some(format!(
+                "a transaction has had no outcome for {seconds} s: the broker does not answer"
+            ));
+        }
         let (since, reason) = self.aborted.as_ref().filter(|(since, _)| since.elapsed() >= STUCK)?;
         Some(format!(
             "no transaction was committed for {} s: {reason}",

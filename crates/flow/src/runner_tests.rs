@@ -217,7 +217,9 @@ async fn a_transaction_without_an_outcome_and_a_fenced_producer_are_given_up() {
     };
     assert_eq!(runner.advance(), None);
     let (_reply, outcome) = oneshot::channel();
-    (runner.outcome, runner.sent) = (Some(outcome), Instant::now() - UNANSWERED);
+    (runner.outcome, runner.sent) = (Some(outcome), Instant::now() - STUCK);
+    assert!(runner.why_stuck().is_some_and(|why| why.contains("no outcome for 5 s")));
+    runner.sent = Instant::now() - UNANSWERED;
     assert!(matches!(runner.advance(), Some(Ended::Restart(_))));
     assert!(log.commits.try_recv().is_err());
     runner.outcome = None;
