@@ -19,7 +19,6 @@ use super::{Lab, peers};
 const RECORDS: u64 = 10_000;
 const LONGEST: Duration = Duration::from_millis(5);
 const IN_FLIGHT: usize = 100;
-const LIMIT: Duration = Duration::from_secs(120);
 
 pub async fn run(lab: &Lab) -> Result<Vec<Row>> {
     let workload = Workload {
@@ -96,10 +95,7 @@ async fn once(lab: &Lab, workload: &Workload, run: usize) -> Result<f64> {
     };
     let committed = lab.committed(&setup.group, &input, workload.partitions)?;
     let mut stage = stages::start(&lab.kafka, &setup, service);
-    let end = tokio::select! {
-        end = stages::all_committed(committed, workload.ends(), LIMIT) => end?,
-        error = stage.ended() => return Err(error),
-    };
+    let end = stage.until_committed(committed, workload.ends()).await?;
     stage.stop().await?;
     let first = first.get().context("no record came")?;
     workload.verify(&lab.kafka, &output, None, |_| {}).await?;

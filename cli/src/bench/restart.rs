@@ -68,7 +68,7 @@ async fn once(lab: &Lab, workload: &Workload, input: &str, kind: Kind, name: &st
     drop(reader);
     let committed = lab.committed(&group, input, PARTITIONS)?;
     tokio::select! {
-        all = stages::all_committed(committed, workload.ends(), LIMIT) => all?,
+        all = stages::all_committed(committed, workload.ends()) => all?,
         error = second.ended() => return Err(error),
     };
     second.kill().await?;

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use futures::future::{BoxFuture, Pending, pending};
 use millrace_flow::progress::ProgressReader;
@@ -24,6 +24,8 @@ use super::workload::{ALONE, Workload, index_of};
 
 /// Between two looks at what is committed. Parallel Consumer's bench asks every 20 ms.
 const ASK: Duration = Duration::from_millis(5);
+/// Longer than any bench takes to commit everything.
+const LIMIT: Duration = Duration::from_secs(180);
 
 type Answer = Result<Outputs, Failure>;
 
@@ -253,6 +255,16 @@ impl Running {
         }
     }
 
+    /// Waits until it has committed every partition of its topic up to its end; when that was seen. One that does not
+    /// get there is an error, with what it shows of itself.
+    pub async fn until_committed(&mut self, committed: Arc<Committed>, ends: Vec<i64>) -> Result<Instant> {
+        let progress = self.progress.clone();
+        tokio::select! {
+            end = all_committed(committed, ends) => end.with_context(|| format!("{:?}", *progress.borrow())),
+            error = self.ended() => Err(error),
+        }
+    }
+
     /// Lets it finish what runs, and waits for its end.
     pub async fn stop(self) -> Result<()> {
         self.shutdown.cancel();
@@ -261,9 +273,9 @@ impl Running {
 }
 
 /// Waits until a group has committed every partition of a topic up to its end; when that was seen.
-pub async fn all_committed(committed: Arc<Committed>, ends: Vec<i64>, limit: Duration) -> Result<Instant> {
+pub async fn all_committed(committed: Arc<Committed>, ends: Vec<i64>) -> Result<Instant> {
     let wait = move || {
-        let until = Instant::now() + limit;
+        let until = Instant::now() + LIMIT;
         loop {
             let positions = committed.now();
             let now = Instant::now();
@@ -277,7 +289,7 @@ pub async fn all_committed(committed: Arc<Committed>, ends: Vec<i64>, limit: Dur
             if now >= until {
                 bail!(
                     "not everything was committed within {} s; last: {positions:?}",
-                    limit.as_secs()
+                    LIMIT.as_secs()
                 );
             }
             std::thread::sleep(ASK);

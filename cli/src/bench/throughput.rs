@@ -3,7 +3,6 @@
 //! Stage and bare loop are timed alike: from the first record that they see to the moment at which all is committed.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use millrace_flow::runner::Limits;
@@ -14,7 +13,6 @@ use super::stages::{self, Echo, Setup, Text};
 use super::workload::{Workload, prose};
 use super::{Lab, PARTITIONS, peers};
 
-const LIMIT: Duration = Duration::from_secs(300);
 /// Records, bytes in, bytes out of Java's loop.
 const JAVA: (u64, usize, usize) = (200_000, 700, 2300);
 
@@ -133,10 +131,7 @@ impl<'l> Bench<'l> {
         };
         let committed = self.lab.committed(&setup.group, &self.input, PARTITIONS)?;
         let mut stage = stages::start(&self.lab.kafka, &setup, service);
-        let end = tokio::select! {
-            end = stages::all_committed(committed, self.workload.ends(), LIMIT) => end?,
-            error = stage.ended() => return Err(error),
-        };
+        let end = stage.until_committed(committed, self.workload.ends()).await?;
         stage.stop().await?;
         let first = first.get().context("no record came")?;
         let seconds = end.duration_since(*first).as_secs_f64();
