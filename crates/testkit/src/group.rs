@@ -20,8 +20,17 @@ const VERSION: i16 = 3;
 pub struct Membership {
     /// Rises with each rebalance.
     pub generation: i32,
-    /// Member ids by instance name. A process that joins gets a new member id.
-    pub members: BTreeMap<String, String>,
+    /// Members by instance name.
+    pub members: BTreeMap<String, Member>,
+}
+
+/// A member of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// A process that joins gets a new one.
+    pub id: String,
+    /// How long it may be silent.
+    pub session_ms: i32,
 }
 
 /// A group's life so far, in order; the last is how it is now. A static member that came back adds a line with the same
@@ -54,12 +63,15 @@ fn membership(value: &[u8]) -> Result<Membership> {
     for _ in 0..value.int32()? {
         let id = value.string()?.context("a member without an id")?;
         let instance = value.string()?;
-        // Client, host, time-outs, subscription, assignment.
+        // Client, host, time for a rebalance.
         value.string()?;
         value.string()?;
-        value.skip(4 + 4)?.skip_bytes()?;
+        value.skip(4)?;
+        let session_ms = value.int32()?;
+        // Subscription, assignment.
         value.skip_bytes()?;
-        members.insert(instance.unwrap_or_else(|| id.clone()), id);
+        value.skip_bytes()?;
+        members.insert(instance.unwrap_or_else(|| id.clone()), Member { id, session_ms });
     }
     Ok(Membership { generation, members })
 }

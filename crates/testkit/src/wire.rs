@@ -23,6 +23,7 @@ const FOR_NOW: [i16; 4] = [14, 15, 16, 51];
 /// A call: its key, its version, whether its headers carry tags.
 struct Api(i16, i16, bool);
 
+const LIST_OFFSETS: Api = Api(2, 1, false);
 const OFFSET_COMMIT: Api = Api(8, 2, false);
 const OFFSET_FETCH: Api = Api(9, 2, false);
 const LEAVE_GROUP: Api = Api(13, 3, false);
@@ -51,6 +52,23 @@ impl Broker {
         Self {
             address: address.to_owned(),
         }
+    }
+
+    /// End of each partition of a topic, transaction markers included.
+    pub async fn ends(&self, topic: &str, partitions: i32) -> Result<BTreeMap<i32, i64>> {
+        const END: i64 = -1;
+        let mut body = Body::default();
+        body.int32(-1).int32(1).string(topic).int32(partitions);
+        (0..partitions).for_each(|partition| _ = body.int32(partition).int64(END));
+        let mut answer = self.call(LIST_OFFSETS, body).await.context("ask for ends")?;
+        answer.skip(4)?.string()?;
+        let mut ends = BTreeMap::new();
+        for _ in 0..answer.int32()? {
+            let partition = answer.int32()?;
+            none("ask for ends", answer.int16()?)?;
+            ends.insert(partition, answer.skip(8)?.int64()?);
+        }
+        Ok(ends)
     }
 
     /// Deletes a partition's records below an offset, as retention does. Gives the new start of the log.

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::future::join_all;
-use millrace_flow::position::Position;
 use millrace_flow::runner::Limits;
 use millrace_flow::{Delivery, Headers, Output};
 use millrace_kafka::{Admin, Created, KafkaConfig, NewTopic, Producer, SendError};
@@ -22,6 +23,9 @@ use super::stage::{self, Spec};
 
 /// Longest wait for what is written to come out: outages and sessions that must end included.
 const OUT_WITHIN: Duration = Duration::from_secs(90);
+
+/// The shortest session that a broker takes by default.
+pub const SHORT_SESSION_MS: i32 = 6000;
 
 /// Records of a load that are under way at most.
 const AHEAD: i64 = 400;
@@ -158,10 +162,8 @@ impl Bed {
     async fn new(stack: &Stack, name: &str, partitions: i32, output: &[(&str, &str)]) -> Result<Self> {
         let kafka = KafkaConfig {
             bootstrap_servers: stack.addresses.kafka.clone(),
-            // A member that is gone is missed soon.
-            properties: [("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "500")]
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .into(),
+            // Members hear of a rebalance soon.
+            properties: [("heartbeat.interval.ms".to_owned(), "500".to_owned())].into(),
         };
         let plain = KafkaConfig {
             properties: BTreeMap::new(),
@@ -217,6 +219,14 @@ impl Bed {
                 ..Limits::default()
             },
         }
+    }
+
+    /// What a stage of this name is told that is missed soon after it is gone.
+    pub fn of_short_session(&self, instance: &str) -> Spec {
+        let mut spec = self.spec(instance);
+        let session = ("session.timeout.ms".to_owned(), SHORT_SESSION_MS.to_string());
+        spec.kafka.properties.extend([session]);
+        spec
     }
 
     /// Starts a stage.
@@ -298,20 +308,24 @@ impl Bed {
         self.broker.committed(&self.group, &self.input, self.partitions).await
     }
 
-    /// End of each partition, transaction markers included.
-    async fn ends(&self, topic: &str) -> Result<BTreeMap<i32, i64>> {
-        let mut ends = BTreeMap::new();
-        for partition in 0..self.partitions {
-            ends.insert(partition, self.admin.watermarks(topic, partition).await?.1);
-        }
-        Ok(ends)
+    /// Lowest unfinished offset of a partition, and the finished ones above it.
+    pub async fn position(&self, partition: i32) -> Result<(i64, BTreeSet<i64>)> {
+        let committed = self.committed().await?;
+        let at = committed.get(&partition).context("nothing is committed")?;
+        Ok((at.offset, finished(at)?))
     }
 
     /// Offsets from what is committed to the ends.
     async fn behind(&self) -> Result<i64> {
         let committed = self.committed().await?;
         let at = |partition| committed.get(partition).map_or(0, |c| c.offset);
-        Ok(self.ends(&self.input).await?.iter().map(|(p, end)| end - at(p)).sum())
+        Ok(self
+            .broker
+            .ends(&self.input, self.partitions)
+            .await?
+            .iter()
+            .map(|(p, end)| end - at(p))
+            .sum())
     }
 
     /// Waits until nothing of the input is unfinished: the position of each partition with records is its end.
@@ -328,21 +342,17 @@ impl Bed {
     pub async fn settled_in(&self, group: &str, topic: &str, left_out: &[i32]) -> Result<()> {
         poll::until("positions to be at the ends", OUT_WITHIN, async || {
             let committed = self.broker.committed(group, topic, self.partitions).await;
-            let (committed, ends) = match (committed, self.ends(topic).await) {
+            let (committed, ends) = match (committed, self.broker.ends(topic, self.partitions).await) {
                 (Ok(committed), Ok(ends)) => (committed, ends),
                 (Err(error), _) | (_, Err(error)) => return Ok(Err(format!("{error:#}"))),
             };
             let mut wanting = Vec::new();
             for (partition, end) in ends {
-                let position = match committed.get(&partition) {
-                    Some(at) => Position::parse(at.offset, &at.metadata),
-                    None => Ok(Position::at(0)),
-                };
-                match position {
-                    Ok(at) if at.offset > end => bail!("partition {partition} ends at {end}, behind {at:?}"),
-                    Ok(at) if at.offset == end => {}
-                    _ if left_out.contains(&partition) => {}
-                    other => wanting.push(format!("partition {partition} ends at {end}, {other:?}")),
+                let at = committed.get(&partition);
+                match at.map_or(0, |at| at.offset) {
+                    offset if offset > end => bail!("partition {partition} ends at {end}, behind {at:?}"),
+                    offset if offset == end || left_out.contains(&partition) => {}
+                    _ => wanting.push(format!("partition {partition} ends at {end}, {at:?}")),
                 }
             }
             Ok(if wanting.is_empty() {
@@ -470,12 +480,25 @@ impl Bed {
         let mut told = String::new();
         for entry in self.dir.path().read_dir().into_iter().flatten().flatten() {
             let path = entry.path();
-            if path.extension().is_some_and(|e| e == "log") {
+            if path.extension().is_some() {
                 told.push_str(&format!("--- {}\n{}\n", path.display(), end_of(&path)));
             }
         }
         told
     }
+}
+
+/// Reads the metadata of a position as its contract has it (crates/flow, `position`), by itself.
+fn finished(at: &Committed) -> Result<BTreeSet<i64>> {
+    if at.metadata.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let bitmap = at.metadata.strip_prefix("1;").and_then(|m| m.split_once(";b="));
+    let (_, bitmap) = bitmap.with_context(|| format!("no bitmap in {at:?}"))?;
+    let bytes = URL_SAFE_NO_PAD.decode(bitmap)?;
+    let set = |i: &i64| bytes[*i as usize / 8] & (1 << (i % 8)) != 0;
+    let bits = (0..8 * i64::try_from(bytes.len())?).filter(set);
+    Ok(bits.map(|i| at.offset + 1 + i).collect())
 }
 
 fn end_of(path: &Path) -> String {

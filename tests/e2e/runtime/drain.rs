@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use millrace_flow::position::Position;
+use anyhow::{Result, ensure};
 use millrace_testkit::Stack;
 
 use super::bed::{input, on_bed, spread};
@@ -34,13 +33,8 @@ pub async fn on_sigterm_it_leaves_within_its_bound(stack: &mut Option<Stack>) ->
             "it left after {took:?}, with a record that never ends and a bound of {DRAIN:?}"
         );
         bed.come_out(21).await?;
-        let committed = bed.committed().await?;
-        let committed = committed.get(&0).context("nothing is committed")?;
-        let position = Position::parse(committed.offset, &committed.metadata)?;
-        ensure!(
-            position.offset == 0 && position.finished.iter().eq([&(1..22)]),
-            "{position:?}"
-        );
+        let at = bed.position(0).await?;
+        ensure!(at == (0, (1..=21).collect()), "{at:?}");
         bed.signal("go")?;
         let a = bed.start("a")?;
         bed.finish([a]).await?.at_the_first_attempt()

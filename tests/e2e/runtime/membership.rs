@@ -161,7 +161,8 @@ pub async fn one_to_three_to_one_under_load(stack: &mut Option<Stack>) -> Result
                 let mut a = bed.start("a")?;
                 a.holds(6).await?;
                 a.processes(200).await?;
-                let (mut b, mut c) = (bed.start("b")?, bed.start("c")?);
+                let mut b = bed.start_as(&bed.of_short_session("b"))?;
+                let mut c = bed.start_as(&bed.of_short_session("c"))?;
                 for stage in [&mut a, &mut b, &mut c] {
                     stage.holds(2).await?;
                 }

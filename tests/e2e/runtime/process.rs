@@ -53,6 +53,11 @@ impl Process {
         })
     }
 
+    /// Its name in the group.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
     /// Its newest picture; nothing before the first.
     pub fn picture(&self) -> Picture {
         let bytes = fs::read(&self.picture).unwrap_or_default();

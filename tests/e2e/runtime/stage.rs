@@ -85,8 +85,9 @@ pub struct Held {
     pub partition: i32,
     pub position: i64,
     pub lag: Option<i64>,
-    /// Why it is stopped; none while it is not.
-    pub stopped: Option<String>,
+    pub stopped: bool,
+    /// Why it is not running freely.
+    pub reason: String,
 }
 
 impl Picture {
@@ -95,7 +96,8 @@ impl Picture {
             partition: p.partition,
             position: p.position,
             lag: p.lag_records,
-            stopped: (p.state == PartitionState::Stopped).then(|| p.reason.clone()),
+            stopped: p.state == PartitionState::Stopped,
+            reason: p.reason.clone(),
         };
         let failures = progress.last_failures.iter();
         Self {
@@ -325,8 +327,7 @@ async fn run(spec: Spec) -> Result<()> {
         topics: vec![spec.input],
         limits: spec.limits,
     };
-    // The fourth argument of the stage, once it takes one.
-    let letters: Arc<dyn DeadLetters> = Arc::new(Letters {
+    let letters = Arc::new(Letters {
         topic: spec.dead_letters,
     });
     let (task, progress) = millrace_kafka::stage(&spec.kafka, config, StageWork::new(service, letters));
