@@ -130,11 +130,6 @@ impl Gate {
         self.since = Some((since, why.to_owned()));
     }
 
-    /// Records start freely.
-    pub fn is_open(&self) -> bool {
-        self.state == State::Open
-    }
-
     /// Nothing starts, not even a probe.
     pub fn is_shut(&self) -> bool {
         matches!(self.state, State::Shut { .. })
@@ -169,6 +164,10 @@ mod tests {
                 self.start();
             }
             admits
+        }
+
+        fn is_open(&self) -> bool {
+            self.state == State::Open
         }
     }
 

@@ -10,11 +10,9 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt as _};
 
-pub use crate::core::Limits;
-pub use crate::core::Marks;
 use crate::core::{Core, Settled, WorkId};
+pub use crate::core::{Limits, Marks};
 use crate::drain::{self, Drain};
-use crate::gate::GateReader;
 use crate::log::{Event, Link, Outcome};
 use crate::progress::{StageProgress, StageState};
 use crate::stage::{DeadLetters, Delivery, Failure, Outputs};
@@ -48,13 +46,6 @@ pub struct Stage<S> {
     pub progress: watch::Sender<StageProgress>,
     /// Whether calls may be made, for layers of the service's own.
     pub gate: watch::Sender<bool>,
-}
-
-impl<S> Stage<S> {
-    /// Reads whether the gate is open.
-    pub fn gate(&self) -> GateReader {
-        self.gate.subscribe()
-    }
 }
 
 /// Why a run ended.
@@ -284,10 +275,10 @@ where
                 self.core.assignment_changed(assignment);
                 for (partition, position) in partitions {
                     match position {
-                        Ok(position) => self.core.assign(assignment, partition, &position),
+                        Ok(position) => self.core.assign(partition, &position),
                         Err(reason) => {
                             tracing::error!(%partition, reason, "a partition is stopped");
-                            self.core.assign_stopped(assignment, partition, reason);
+                            self.core.assign_stopped(partition, reason);
                         }
                     }
                 }
@@ -299,7 +290,8 @@ where
                 lost,
                 done,
             } => {
-                self.core.begin_drain(assignment, &partitions);
+                self.core.assignment_changed(assignment);
+                self.core.begin_drain(&partitions);
                 let now = Instant::now();
                 let drain = match lost {
                     true => Drain::of_lost(partitions, now),
@@ -322,7 +314,7 @@ where
     fn leave(&mut self) {
         self.leaving = true;
         let partitions = self.core.assigned();
-        self.core.begin_drain(0, &partitions);
+        self.core.begin_drain(&partitions);
         let drain = Drain::new(partitions, Instant::now() + self.drain_bound());
         self.drains.push((drain, None));
         self.show();

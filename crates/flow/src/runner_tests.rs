@@ -177,7 +177,7 @@ async fn a_consumer_that_cannot_go_on_ends_the_session() {
     // What this process wrote is no death of another: nothing is quarantined in the next session.
     let mut core = Core::new(Limits::default(), marks);
     let written = Position::parse(0, "1;s=1;o=;a=0;b=").unwrap();
-    core.assign(2, partition(), &written);
+    core.assign(partition(), &written);
     let again = core.cut(Instant::now(), false);
     assert!(again.is_none_or(|again| again.positions[0].1.mark.starts == 1));
 }

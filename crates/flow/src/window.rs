@@ -68,16 +68,6 @@ impl Window {
         self.open.first().copied().unwrap_or_else(restored)
     }
 
-    /// Nothing received is unfinished.
-    pub fn is_idle(&self) -> bool {
-        self.open.is_empty()
-    }
-
-    /// Received and not finished.
-    pub fn is_open(&self, offset: i64) -> bool {
-        self.open.contains(&offset)
-    }
-
     /// Notes the arrival of a record.
     pub fn arrive(&mut self, offset: i64) -> Arrival {
         if offset < self.next {

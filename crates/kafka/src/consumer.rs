@@ -250,7 +250,6 @@ pub(crate) fn poll(consumer: &Member, mut wanted: watch::Receiver<BTreeSet<Topic
         AllBrokersDown, AutoOffsetReset, BrokerTransportFailure, FencedInstanceId, OffsetOutOfRange,
     };
     let context = consumer.context().clone();
-    let mut paused = BTreeSet::new();
     let mut full = false;
     let ended = loop {
         if closing.load(Ordering::SeqCst) {
@@ -262,13 +261,13 @@ pub(crate) fn poll(consumer: &Member, mut wanted: watch::Receiver<BTreeSet<Topic
         let reassigned = context.reassigned.swap(false, Ordering::SeqCst);
         if reassigned || wanted.has_changed().unwrap_or(false) {
             let wanted = wanted.borrow_and_update().clone();
+            let mut thread = context.thread();
+            thread.ends.clear();
+            let paused = std::mem::replace(&mut thread.paused, wanted.clone());
+            drop(thread);
             if let Err(error) = pause(consumer, &paused, &wanted, reassigned) {
                 tracing::warn!(%error, "partitions could not be paused or resumed");
             }
-            let mut thread = context.thread();
-            thread.ends.clear();
-            thread.paused.clone_from(&wanted);
-            paused = wanted;
         }
         // What is at hand already goes with the batch; only an empty one is waited for.
         let waiting = !full && !context.thread().batch.is_empty();

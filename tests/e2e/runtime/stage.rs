@@ -6,13 +6,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::Poll;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use millrace_flow::progress::{PartitionState, ProgressReader, StageProgress, StageState};
 use millrace_flow::runner::Limits;
 use millrace_flow::{DeadLetters, Delivery, Failure, Headers, Output, Outputs, Rejection};
 use millrace_kafka::{KafkaConfig, StageConfig, StageError, StageWork};
+use millrace_runtime::clock::now_ms;
 use millrace_runtime::telemetry::{self, Telemetry};
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
@@ -258,11 +259,6 @@ impl Copy {
 
 fn origin(delivery: &Delivery) -> String {
     format!("{}/{}", delivery.origin.partition, delivery.origin.offset)
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Buries what is given up in a topic: key, value and headers as they were, and why.

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use super::{Core, Ready, Waiting, WorkId};
 use crate::gate::Verdict;
+use crate::quarantine::DEATHS;
 use crate::retry::backoff;
 use crate::stage::{Failure, Output, Outputs, Rejection};
 
@@ -112,6 +113,15 @@ impl Core {
             at_ms: 0,
         });
         self.rejected.extend(rejection.map(|rejection| (id, rejection)));
+    }
+
+    /// A record whose deaths have become too many: they are its attempts.
+    pub(super) fn died(&mut self, id: WorkId) {
+        if let Some(held) = self.partitions.get_mut(&id.slot).and_then(|p| p.held(id.offset)) {
+            held.tries.attempts = DEATHS;
+        }
+        let message = format!("the process died {DEATHS} times in a row while this record ran alone");
+        self.reject(id, "FAILED", "PROCESS_DIED", &message);
     }
 
     /// A record that is given up: [`Self::bury`] takes its dead letter.

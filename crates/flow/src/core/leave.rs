@@ -207,7 +207,6 @@ impl Core {
             step: (count / 2).max(1),
         });
         if count > 1 {
-            self.bisection = Some(Bisection { left, step: count / 2 });
             self.put_back(items);
             return;
         }

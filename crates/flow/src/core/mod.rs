@@ -147,8 +147,7 @@ impl Core {
     }
 
     /// A partition was given to this stage, where an earlier owner's position stands.
-    pub fn assign(&mut self, assignment: u64, id: TopicPartition, position: &Position) {
-        self.assignment_changed(assignment);
+    pub fn assign(&mut self, id: TopicPartition, position: &Position) {
         self.last_slot += 1;
         let own = self.marks.0.get(&id).copied();
         let partition = Partition::new(id.clone(), position, own, self.limits.max_in_flight);
@@ -159,16 +158,15 @@ impl Core {
     }
 
     /// A partition was given to this stage, which cannot process it until a person has acted.
-    pub fn assign_stopped(&mut self, assignment: u64, id: TopicPartition, reason: String) {
-        self.assign(assignment, id.clone(), &Position::default());
+    pub fn assign_stopped(&mut self, id: TopicPartition, reason: String) {
+        self.assign(id.clone(), &Position::default());
         if let Some(partition) = self.partition(&id) {
             partition.stopped = Some(reason);
         }
     }
 
     /// Partitions are about to be taken away: start nothing more of them.
-    pub fn begin_drain(&mut self, assignment: u64, partitions: &[TopicPartition]) {
-        self.assignment_changed(assignment);
+    pub fn begin_drain(&mut self, partitions: &[TopicPartition]) {
         for id in partitions {
             if let Some(partition) = self.partition(id) {
                 partition.draining = true;
@@ -307,18 +305,16 @@ impl Core {
     }
 
     fn release_held(&mut self) {
+        let mut died = Vec::new();
         for (&slot, partition) in &mut self.partitions {
             for release in partition.release_held() {
                 match release {
                     Release::Start(offset) => self.runnable.push_back(WorkId { slot, offset }),
-                    Release::Bury(offset) => {
-                        let id = WorkId { slot, offset };
-                        self.rejected
-                            .extend(partition.died(offset).map(|rejection| (id, rejection)));
-                    }
+                    Release::Bury(offset) => died.push(WorkId { slot, offset }),
                 }
             }
         }
+        died.into_iter().for_each(|id| self.died(id));
     }
 
     /// When something is due by time alone.

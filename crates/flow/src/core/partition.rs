@@ -8,9 +8,9 @@ use crate::budget::Occupancy;
 use crate::lane::Lanes;
 use crate::position::{Mark, Position};
 use crate::progress::FailureSeen;
-use crate::quarantine::{DEATHS, Quarantine, Release};
+use crate::quarantine::{Quarantine, Release};
 use crate::retry::Tries;
-use crate::stage::{Delivery, Failure, Rejection, TopicPartition};
+use crate::stage::{Delivery, Failure, TopicPartition};
 use crate::window::{Arrival, Window};
 
 /// Records held back beyond the span before fetching stops; it goes on when none is left.
@@ -178,19 +178,6 @@ impl Partition {
             None => offset >= self.window.next() && !caught_up,
         };
         self.quarantine.release(coming)
-    }
-
-    /// A record whose deaths have become too many.
-    pub(super) fn died(&self, offset: i64) -> Option<Rejection> {
-        let held = self.records.get(&offset)?;
-        Some(Rejection {
-            delivery: held.delivery.clone(),
-            class: "FAILED",
-            reason: "PROCESS_DIED".into(),
-            message: format!("the process died {DEATHS} times in a row while this record ran alone"),
-            attempts: DEATHS,
-            at_ms: 0,
-        })
     }
 
     pub(super) fn held(&mut self, offset: i64) -> Option<&mut Held> {

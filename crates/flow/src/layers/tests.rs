@@ -100,7 +100,7 @@ async fn a_failure_in_time_stays_what_it_is() {
 struct Gate {
     open: watch::Sender<bool>,
     slow: Slow,
-    spawn: Box<dyn Fn(i64) -> JoinHandle<Result<Outputs, Failure>>>,
+    spawn: Box<dyn Fn(i64) -> Call>,
 }
 
 /// All layers but the span, one turn at a time.
@@ -121,6 +121,17 @@ fn gated(concurrency: usize) -> Gate {
     }
 }
 
+type Call = JoinHandle<Result<Outputs, Failure>>;
+
+/// The first record has the only turn, the second waits for it.
+async fn one_waits(gate: &Gate) -> (Call, Call) {
+    let first = (gate.spawn)(1);
+    settle().await;
+    let second = (gate.spawn)(2);
+    settle().await;
+    (first, second)
+}
+
 #[tokio::test(start_paused = true)]
 async fn open_it_starts_by_turns() {
     let gate = gated(1);
@@ -137,10 +148,7 @@ async fn open_it_starts_by_turns() {
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_a_turn_when_it_shuts_starts_when_it_opens() {
     let gate = gated(1);
-    let _first = (gate.spawn)(1);
-    settle().await;
-    let second = (gate.spawn)(2);
-    settle().await;
+    let (_first, second) = one_waits(&gate).await;
     gate.open.send_replace(false);
     gate.slow.permits.add_permits(1);
     settle().await;
@@ -157,10 +165,7 @@ async fn who_waits_for_a_turn_when_it_shuts_starts_when_it_opens() {
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_for_ever() {
     let gate = gated(1);
-    let _first = (gate.spawn)(1);
-    settle().await;
-    let _second = (gate.spawn)(2);
-    settle().await;
+    let (_first, _second) = one_waits(&gate).await;
     gate.open.send_replace(false);
     gate.slow.permits.add_permits(1);
     settle().await;
@@ -170,10 +175,7 @@ async fn nobody_waits_for_ever() {
     assert_eq!(gate.slow.started(), [1, 2], "a gate that never opens");
 
     let gate = gated(1);
-    let _first = (gate.spawn)(1);
-    settle().await;
-    let _second = (gate.spawn)(2);
-    settle().await;
+    let (_first, _second) = one_waits(&gate).await;
     gate.open.send_replace(false);
     gate.slow.permits.add_permits(1);
     drop(gate.open);
@@ -184,10 +186,7 @@ async fn nobody_waits_for_ever() {
 #[tokio::test(start_paused = true)]
 async fn waiting_for_a_turn_counts_for_no_time_out() {
     let gate = gated(1);
-    let first = (gate.spawn)(1);
-    settle().await;
-    let second = (gate.spawn)(2);
-    settle().await;
+    let (first, second) = one_waits(&gate).await;
     advance(Duration::from_secs(299)).await;
     gate.slow.permits.add_permits(1);
     first.await.unwrap().unwrap();
