@@ -56,7 +56,7 @@ const CASES: &[(&str, Case)] = cases![
     runtime::drain::on_sigterm_it_leaves_within_its_bound,
     runtime::drain::a_partition_is_given_away_within_the_bound,
     runtime::positions::a_slow_record_holds_nobody_up_and_its_bitmap_moves_on,
-    runtime::positions::a_slow_record_holds_nobody_up_after_a_kill,
+    runtime::positions::a_slow_record_is_alone_in_its_partition_after_a_kill,
     runtime::positions::a_lost_range_stops_its_partition_alone,
     runtime::positions::unreadable_metadata_stops_its_partition_alone,
     runtime::failures::an_invalid_record_is_given_up_at_once,
@@ -70,6 +70,7 @@ const CASES: &[(&str, Case)] = cases![
     runtime::poison::a_poison_record_is_given_up_and_the_rest_comes_out,
     runtime::poison::kills_from_outside_give_nothing_up,
     runtime::transactions::a_fenced_producer_starts_again,
+    runtime::transactions::a_step_without_an_answer_is_taken_once,
     runtime::transactions::a_zombie_commits_nothing,
     runtime::transactions::a_broker_killed_again_and_again_loses_and_repeats_nothing,
     runtime::transactions::a_broker_killed_at_any_moment_loses_and_repeats_nothing,
@@ -101,13 +102,8 @@ fn main() -> ExitCode {
 /// Known to fail at times, and not run unless asked for with `--include-ignored`: docs/guarantees.md says what is not
 /// promised for it.
 const OPEN: &[&str] = &[
-    // A record that was slow before a kill runs alone after it.
-    "runtime::positions::a_slow_record_holds_nobody_up_after_a_kill",
     // Kafka forgets the markers of a transaction that was decided: see `undecided` there.
     "runtime::transactions::a_broker_killed_at_any_moment_loses_and_repeats_nothing",
-    // librdkafka takes the member that it was before a session time-out for a rival.
-    "runtime::transactions::a_broker_away_for_longer_than_a_session_fences_nobody",
-    "runtime::transactions::a_broker_away_is_waited_for",
 ];
 
 fn run(arguments: &Arguments) -> Result<ExitCode> {

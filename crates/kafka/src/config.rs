@@ -6,6 +6,8 @@ use std::fmt;
 use rdkafka::ClientConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::rival;
+
 /// Largest record that any client here writes or reads, in bytes: a dead letter of full size and its headers.
 const MESSAGE_MAX_BYTES: &str = "9437184";
 
@@ -49,9 +51,10 @@ pub enum ConfigError {
     Client(#[source] rdkafka::error::KafkaError),
 }
 
-const RESERVED: [&str; 14] = [
+const RESERVED: [&str; 16] = [
     "acks",
     "auto.offset.reset",
+    "client.id",
     "enable.auto.commit",
     "enable.auto.offset.store",
     "enable.idempotence",
@@ -62,12 +65,13 @@ const RESERVED: [&str; 14] = [
     "partition.assignment.strategy",
     "partitioner",
     "request.required.acks",
+    "statistics.interval.ms",
     "transaction.timeout.ms",
     "transactional.id",
 ];
 
 impl KafkaConfig {
-    fn client(&self, client_id: &str) -> Result<ClientConfig, ConfigError> {
+    fn client(&self, client_id: &str) -> ClientConfig {
         let mut client = ClientConfig::new();
         client
             .set("bootstrap.servers", &self.bootstrap_servers)
@@ -76,6 +80,11 @@ impl KafkaConfig {
             .set("allow.auto.create.topics", "false")
             .set("reconnect.backoff.ms", "50")
             .set("reconnect.backoff.max.ms", "2000");
+        client
+    }
+
+    /// The operator's properties, last: they go before every value that no promise rests on.
+    fn with_properties(&self, mut client: ClientConfig) -> Result<ClientConfig, ConfigError> {
         for (name, value) in &self.properties {
             if RESERVED.contains(&name.as_str()) {
                 return Err(ConfigError::Reserved(name.clone()));
@@ -86,11 +95,15 @@ impl KafkaConfig {
     }
 
     pub(crate) fn admin(&self) -> Result<ClientConfig, ConfigError> {
-        self.client("millrace-admin")
+        self.with_properties(self.client("millrace-admin"))
     }
 
     pub(crate) fn producer(&self, client_id: &str) -> Result<ClientConfig, ConfigError> {
-        let mut client = self.client(client_id)?;
+        self.with_properties(self.any_producer(client_id))
+    }
+
+    fn any_producer(&self, client_id: &str) -> ClientConfig {
+        let mut client = self.client(client_id);
         client
             .set("acks", "all")
             .set("enable.idempotence", "true")
@@ -100,22 +113,22 @@ impl KafkaConfig {
             .set("message.max.bytes", MESSAGE_MAX_BYTES)
             .set("message.timeout.ms", "10000")
             .set("queue.buffering.max.kbytes", "65536");
-        Ok(client)
+        client
     }
 
     pub(crate) fn transactional_producer(&self, transactional_id: &str) -> Result<ClientConfig, ConfigError> {
-        let mut client = self.producer(transactional_id)?;
+        let mut client = self.any_producer(transactional_id);
         client
             .set("transactional.id", transactional_id)
             .set("transaction.timeout.ms", "15000")
             // The broker refuses the next transaction while it still writes the markers of the last. Asked again after
             // the client's 100 ms, sending offsets took 87 to 99 ms a transaction.
             .set("retry.backoff.ms", "5");
-        Ok(client)
+        self.with_properties(client)
     }
 
-    fn consumer(&self, client_id: &str) -> Result<ClientConfig, ConfigError> {
-        let mut client = self.client(client_id)?;
+    fn consumer(&self, client_id: &str) -> ClientConfig {
+        let mut client = self.client(client_id);
         client
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
@@ -124,11 +137,11 @@ impl KafkaConfig {
             .set("queued.min.messages", "10000")
             .set("fetch.queue.backoff.ms", "50")
             .set("message.max.bytes", MESSAGE_MAX_BYTES);
-        Ok(client)
+        client
     }
 
     pub(crate) fn member(&self, group: &str, instance: &str) -> Result<ClientConfig, ConfigError> {
-        let mut client = self.consumer(&format!("{group}.{instance}"))?;
+        let mut client = self.consumer(&rival::client_id(group, instance));
         client
             .set("group.id", group)
             .set("group.instance.id", instance)
@@ -137,17 +150,17 @@ impl KafkaConfig {
             .set("max.poll.interval.ms", "600000")
             .set("auto.offset.reset", "error")
             .set("statistics.interval.ms", "1000");
-        Ok(client)
+        self.with_properties(client)
     }
 
     pub(crate) fn reader(&self, name: &str) -> Result<ClientConfig, ConfigError> {
-        let mut client = self.consumer(name)?;
+        let mut client = self.consumer(name);
         client
             // librdkafka wants a name even where no group is joined and nothing is committed.
             .set("group.id", name)
             .set("auto.offset.reset", "earliest")
             .set("statistics.interval.ms", "200");
-        Ok(client)
+        self.with_properties(client)
     }
 }
 
@@ -164,6 +177,21 @@ mod tests {
             };
             assert!(matches!(config.admin(), Err(ConfigError::Reserved(n)) if n == name));
         }
+    }
+
+    #[test]
+    fn the_operators_properties_go_first() -> Result<(), ConfigError> {
+        let properties = [("session.timeout.ms", "6000"), ("linger.ms", "1")];
+        let config = KafkaConfig {
+            properties: properties
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+            ..KafkaConfig::default()
+        };
+        assert_eq!(config.member("g", "a")?.get("session.timeout.ms"), Some("6000"));
+        assert_eq!(config.transactional_producer("g.a")?.get("linger.ms"), Some("1"));
+        assert_eq!(config.transactional_producer("g.a")?.get("retry.backoff.ms"), Some("5"));
+        Ok(())
     }
 
     #[test]

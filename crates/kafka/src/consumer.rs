@@ -14,7 +14,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::convert;
+use crate::{convert, rival};
 use millrace_flow::log::Event;
 use millrace_flow::position::Position;
 use millrace_flow::{Delivery, TopicPartition};
@@ -29,8 +29,17 @@ const BATCH_BYTES: usize = 1 << 20;
 /// How often positions are asked for while another owner's transaction is still being written down.
 const UNSTABLE_TRIES: u32 = 50;
 const UNSTABLE_PAUSE: Duration = Duration::from_millis(100);
+/// How long, and how often, a fenced member asks by whom. Some broker may be away: then it joins again.
+const RIVAL_TRIES: u32 = 12;
+const RIVAL_PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) type Member = BaseConsumer<Context>;
+
+/// Who a consumer is in its group.
+pub(crate) struct Name {
+    pub(crate) group: String,
+    pub(crate) instance: String,
+}
 
 /// What the callbacks need. They run on the consumer thread, inside `poll`.
 pub(crate) struct Context {
@@ -240,11 +249,17 @@ impl ConsumerContext for Context {
 ///
 /// | what `poll` says | then |
 /// |---|---|
-/// | fenced | the stage ends: another process has this instance's name |
+/// | fenced, and another process has this instance's name ([`rival`]) | the stage ends |
+/// | fenced by itself | a new session |
 /// | another fatal error, or a callback that failed | a new session |
 /// | the position is out of the log's range | a new session, which finds out and stops that partition |
 /// | any other error | librdkafka goes on by itself |
-pub(crate) fn poll(consumer: &Member, mut wanted: watch::Receiver<BTreeSet<TopicPartition>>, closing: &AtomicBool) {
+pub(crate) fn poll(
+    consumer: &Member,
+    name: &Name,
+    mut wanted: watch::Receiver<BTreeSet<TopicPartition>>,
+    closing: &AtomicBool,
+) {
     use KafkaError::{MessageConsumption, MessageConsumptionFatal};
     use RDKafkaErrorCode::{
         AllBrokersDown, AutoOffsetReset, BrokerTransportFailure, FencedInstanceId, OffsetOutOfRange,
@@ -278,7 +293,7 @@ pub(crate) fn poll(consumer: &Member, mut wanted: watch::Receiver<BTreeSet<Topic
             None => waiting,
             Some(Ok(message)) => context.add(&message),
             Some(Err(MessageConsumptionFatal(FencedInstanceId))) => {
-                break Event::Fenced("another process with the same instance name joined the consumer group".into());
+                break fenced(consumer, name, closing);
             }
             Some(Err(MessageConsumptionFatal(code))) => {
                 break Event::Ended(format!("the consumer cannot go on: {code}"));
@@ -296,6 +311,30 @@ pub(crate) fn poll(consumer: &Member, mut wanted: watch::Receiver<BTreeSet<Topic
     };
     // A runner that has hung up knows already.
     context.tell(Some(ended));
+}
+
+/// Finds out by whom a member was fenced.
+fn fenced(consumer: &Member, name: &Name, closing: &AtomicBool) -> Event {
+    let own = rival::client_id(&name.group, &name.instance);
+    for _ in 0..RIVAL_TRIES {
+        match consumer.fetch_group_list(Some(&name.group), REQUEST) {
+            Ok(list) => {
+                let mut groups = list.groups().iter();
+                return match groups.find_map(|group| rival::in_group(group, &name.instance, &own)) {
+                    Some(rival) => Event::Fenced(format!(
+                        "another process with the same instance name joined the consumer group: {rival}"
+                    )),
+                    None => Event::Ended("the consumer was fenced by a membership of its own".into()),
+                };
+            }
+            Err(_) if closing.load(Ordering::SeqCst) => break,
+            Err(error) => {
+                tracing::warn!(%error, "fenced, and the consumer group does not say by whom");
+                std::thread::sleep(RIVAL_PAUSE);
+            }
+        }
+    }
+    Event::Ended("the consumer was fenced, and nobody could say by whom".into())
 }
 
 fn pause(

@@ -7,6 +7,7 @@
 //!   a bound, while heartbeats go on ([`consumer`]).
 //! - **Outages are waited for.** A broker that is away ends no stage: a session that cannot go on is replaced by a new
 //!   one from committed positions ([`stage`]).
+//! - **One process a name.** A stage ends when another process takes its instance's name, and only then ([`rival`]).
 //!
 //! Parts: [`stage`] runs a stage over sessions of one consumer thread and one producer thread; [`producer`] writes
 //! single records with a receipt; [`tail`] reads a whole topic without a group; [`admin`] creates and describes topics;
@@ -21,6 +22,7 @@ mod consumer;
 mod convert;
 pub mod partitioner;
 pub mod producer;
+mod rival;
 pub mod stage;
 pub mod tail;
 mod transactor;

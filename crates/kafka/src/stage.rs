@@ -228,9 +228,13 @@ impl Session {
         let thread_error = |source| StageError::Thread { stage, source };
         let thread = |role: &str| std::thread::Builder::new().name(format!("{stage}-{role}"));
         let (watched, close) = (Arc::downgrade(&member), closing.clone());
+        let name = consumer::Name {
+            group: config.group.clone(),
+            instance: config.instance.clone(),
+        };
         let consumer = thread("consumer")
             .spawn(move || {
-                consumer::poll(&member, paused_receiver, &close);
+                consumer::poll(&member, &name, paused_receiver, &close);
                 // Closes the consumer, which takes its time.
                 drop(member);
             })

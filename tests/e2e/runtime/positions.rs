@@ -7,50 +7,80 @@ use millrace_testkit::Stack;
 use millrace_testkit::wire::Committed;
 
 use super::bed::{Bed, Input, input, on_bed, spread};
+use super::process::Process;
 use super::stage::Held;
 use crate::running;
 
 const SOON: Duration = Duration::from_secs(30);
 
+/// Records that are waited for to show that nobody else waits: of other documents, behind a slow one.
+const OTHERS: usize = 300;
+
 pub async fn a_slow_record_holds_nobody_up_and_its_bitmap_moves_on(stack: &mut Option<Stack>) -> Result<()> {
-    on_bed(running(stack)?, "slow", 1, async |bed| slow(bed, false).await).await
+    on_bed(running(stack)?, "slow", 1, async |bed| {
+        let a = a_slow_record_in_front(bed).await?;
+        a.leave().await?;
+        // Without waiting for its session to end.
+        bed.broker.leave(&bed.group, "a").await?;
+        let mut b = bed.start("b")?;
+        b.holds(1).await?;
+        bed.send(&spread(50, 30, "ok")).await?;
+        bed.come_out(OTHERS + 50).await?;
+        let at = bed.position(0).await?;
+        ensure!(at == (0, (2..=351).collect()), "{at:?}");
+        bed.signal("go")?;
+        let out = bed.finish([b]).await?;
+        let at = bed.position(0).await?;
+        ensure!(at == (352, [].into()), "{at:?}");
+        out.at_the_first_attempt()
+    })
+    .await
 }
 
-/// As above, but the first owner is killed: nothing says that the slow record was to blame.
-pub async fn a_slow_record_holds_nobody_up_after_a_kill(stack: &mut Option<Stack>) -> Result<()> {
-    on_bed(running(stack)?, "slow-killed", 1, async |bed| slow(bed, true).await).await
+/// After a kill the record at the front may be what killed: it runs alone, and its partition says so. Another partition,
+/// whose position had moved, does not wait.
+pub async fn a_slow_record_is_alone_in_its_partition_after_a_kill(stack: &mut Option<Stack>) -> Result<()> {
+    on_bed(running(stack)?, "slow-killed", 2, async |bed| {
+        let a = a_slow_record_in_front(bed).await?;
+        let other: Vec<_> = (0..20).map(|n| input(&format!("o{n}"), "ok").to(1)).collect();
+        bed.send(&other).await?;
+        bed.settled_but(&[0]).await?;
+        a.kill().await?;
+        bed.broker.leave(&bed.group, "a").await?;
+
+        let mut b = bed.start("b")?;
+        let alone = |held: &Held| held.partition == 0 && held.reason.contains("one record at a time");
+        b.until("to run the slow record alone", SOON, |seen| {
+            seen.partitions.iter().any(alone)
+        })
+        .await?;
+        bed.send(&other).await?;
+        bed.settled_but(&[0]).await?;
+        bed.signal("go")?;
+        bed.finish([b]).await?.at_the_first_attempt()
+    })
+    .await
 }
 
-async fn slow(bed: &Bed, kill: bool) -> Result<()> {
+/// A record of partition 0 that waits for `go`, one behind it of the same key, and others that have come out.
+async fn a_slow_record_in_front(bed: &Bed) -> Result<Process> {
     let mut a = bed.start("a")?;
-    a.holds(1).await?;
-    bed.send(&[input("slow", "until:go"), input("slow", "ok")]).await?;
-    bed.send(&spread(300, 30, "ok")).await?;
-    let out = bed.come_out(300).await?;
+    a.holds(usize::try_from(bed.partitions)?).await?;
+    bed.send(&[input("slow", "until:go").to(0), input("slow", "ok").to(0)])
+        .await?;
+    let others: Vec<_> = spread(OTHERS, 30, "ok")
+        .into_iter()
+        .map(|record| record.to(0))
+        .collect();
+    bed.send(&others).await?;
+    let out = bed.come_out(OTHERS).await?;
     ensure!(
         out.iter().all(|done| done.key != "slow"),
         "the slow key overtook its own record"
     );
     let at = bed.position(0).await?;
     ensure!(at == (0, (2..=301).collect()), "{at:?}");
-    // Another owner, without waiting for the session of the first to end.
-    if kill {
-        a.kill().await?;
-    } else {
-        a.leave().await?;
-    }
-    bed.broker.leave(&bed.group, "a").await?;
-    let mut b = bed.start("b")?;
-    b.holds(1).await?;
-    bed.send(&spread(50, 30, "ok")).await?;
-    bed.come_out(350).await?;
-    let at = bed.position(0).await?;
-    ensure!(at == (0, (2..=351).collect()), "{at:?}");
-    bed.signal("go")?;
-    let out = bed.finish([b]).await?;
-    let at = bed.position(0).await?;
-    ensure!(at == (352, [].into()), "{at:?}");
-    out.at_the_first_attempt()
+    Ok(a)
 }
 
 /// Ten records for each partition, each of a key that lives there alone.
@@ -60,7 +90,7 @@ fn ten_each(partitions: i32) -> Vec<Input> {
 }
 
 /// Waits until a partition is stopped for a reason that says all of this.
-async fn stops(stage: &mut super::process::Process, partition: i32, words: &[&str]) -> Result<()> {
+async fn stops(stage: &mut Process, partition: i32, words: &[&str]) -> Result<()> {
     let says = |held: &Held| {
         held.partition == partition && held.stopped && words.iter().all(|word| held.reason.contains(word))
     };

@@ -1,0 +1,188 @@
+//! Stands between a client and the only broker of a stack, and loses answers on order: the broker has done what it was
+//! asked for, and the client cannot know.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+
+/// For a client to make the call whose answer is to be lost.
+const ASKED_WITHIN: Duration = Duration::from_secs(60);
+/// Where every broker of a stack says that it is.
+const HOST: &[u8] = b"127.0.0.1";
+
+/// What a client asks a broker for, by its key in the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i16)]
+pub enum Call {
+    /// Append records.
+    Produce = 0,
+    /// Where partitions live.
+    Metadata = 3,
+    /// Where a group or a transactional id is coordinated.
+    FindCoordinator = 10,
+    /// Take a transactional id.
+    InitProducerId = 22,
+    /// Make partitions part of a transaction.
+    AddPartitionsToTxn = 24,
+    /// Make a group's positions part of a transaction.
+    AddOffsetsToTxn = 25,
+    /// Commit or abort.
+    EndTxn = 26,
+    /// Positions of a transaction.
+    TxnOffsetCommit = 28,
+}
+
+/// A running proxy. Dropped, it hangs up on everybody.
+#[derive(Debug)]
+pub struct Proxy {
+    /// Bootstrap server for clients. They are told of no other.
+    pub address: String,
+    shared: Arc<Shared>,
+    _serving: AbortOnDropHandle<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    broker: String,
+    /// The broker's port in the answers, and what clients are told in its place.
+    ports: (u16, u16),
+    /// Whose answer is lost next, and whom to tell.
+    lost: Mutex<Option<(Call, oneshot::Sender<()>)>>,
+}
+
+impl Proxy {
+    /// Listens on a port of its own, in front of a broker's address.
+    pub async fn before(broker: &str) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let own = listener.local_addr()?;
+        let (_, port) = broker.rsplit_once(':').context("no port in the broker's address")?;
+        let shared = Arc::new(Shared {
+            broker: broker.to_owned(),
+            ports: (port.parse()?, own.port()),
+            lost: Mutex::default(),
+        });
+        let serving = tokio::spawn(serve(listener, shared.clone()));
+        Ok(Self {
+            address: own.to_string(),
+            shared,
+            _serving: AbortOnDropHandle::new(serving),
+        })
+    }
+
+    /// Throws away the broker's next answer to such a call, with the connection, and returns when that has happened.
+    pub async fn lose_answer(&self, call: Call) -> Result<()> {
+        let (told, lost) = oneshot::channel();
+        *self.shared.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some((call, told));
+        let lost = timeout(ASKED_WITHIN, lost).await;
+        lost.with_context(|| format!("nobody asked for {call:?}"))?
+            .context("the order was replaced by another")
+    }
+}
+
+impl Shared {
+    /// Whether the answer to this call is to be lost, which is over then.
+    fn is_lost(&self, key: i16) -> bool {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((_, told)) = lost.take_if(|(call, _)| *call as i16 == key) else {
+            return false;
+        };
+        // Whoever ordered it may have given up.
+        let _ = told.send(());
+        true
+    }
+
+    /// Puts this proxy's port where the broker's stands.
+    fn redirect(&self, answer: &mut [u8]) {
+        let (broker, own) = self.ports;
+        let address = [HOST, &i32::from(broker).to_be_bytes()].concat();
+        let mut at = 0;
+        while let Some(found) = answer[at..].windows(address.len()).position(|bytes| bytes == address) {
+            at += found + address.len();
+            answer[at - 4..at].copy_from_slice(&i32::from(own).to_be_bytes());
+        }
+    }
+}
+
+async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    let mut connections = JoinSet::new();
+    while let Ok((client, _)) = listener.accept().await {
+        let shared = shared.clone();
+        // A client whose broker is away is hung up on, as the broker's machine would.
+        connections.spawn(async move { carry(client, &shared).await.is_ok() });
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+/// Carries requests and answers, until either end hangs up or an answer is lost.
+async fn carry(client: TcpStream, shared: &Shared) -> Result<()> {
+    let broker = TcpStream::connect(&shared.broker).await?;
+    client.set_nodelay(true)?;
+    broker.set_nodelay(true)?;
+    let (from_client, to_client) = client.into_split();
+    let (from_broker, to_broker) = broker.into_split();
+    let asked = Mutex::default();
+    tokio::select! {
+        ended = requests(from_client, to_broker, &asked) => ended,
+        ended = answers(from_broker, to_client, &asked, shared) => ended,
+    }
+}
+
+/// The calls under way on a connection, by correlation id.
+type Asked = Mutex<HashMap<i32, i16>>;
+
+async fn requests(mut client: OwnedReadHalf, mut broker: OwnedWriteHalf, asked: &Asked) -> Result<()> {
+    loop {
+        let request = frame(&mut client).await?;
+        // Behind the length: key, version, correlation id.
+        let (key, correlation) = (&request[4..6], &request[8..12]);
+        let (key, correlation) = (
+            i16::from_be_bytes(key.try_into()?),
+            i32::from_be_bytes(correlation.try_into()?),
+        );
+        asked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(correlation, key);
+        broker.write_all(&request).await?;
+    }
+}
+
+async fn answers(mut broker: OwnedReadHalf, mut client: OwnedWriteHalf, asked: &Asked, shared: &Shared) -> Result<()> {
+    loop {
+        let mut answer = frame(&mut broker).await?;
+        let correlation = i32::from_be_bytes(answer[4..8].try_into()?);
+        let key = asked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&correlation);
+        let key = key.context("an answer that nobody asked for")?;
+        if shared.is_lost(key) {
+            return Ok(());
+        }
+        if [Call::Metadata, Call::FindCoordinator]
+            .map(|call| call as i16)
+            .contains(&key)
+        {
+            shared.redirect(&mut answer);
+        }
+        client.write_all(&answer).await?;
+    }
+}
+
+/// One request or answer, its length in front.
+async fn frame(from: &mut OwnedReadHalf) -> Result<Vec<u8>> {
+    let length = from.read_i32().await?;
+    let mut frame = length.to_be_bytes().to_vec();
+    frame.resize(4 + usize::try_from(length)?, 0);
+    from.read_exact(&mut frame[4..]).await?;
+    Ok(frame)
+}
