@@ -24,6 +24,8 @@ pub const FAILURE_ATTEMPTS: &str = "failure_attempts";
 pub const ORIGIN: &str = "millrace-origin";
 /// On a dead letter and on what is redriven from it: when it was first given up, milliseconds since 1970 UTC, as digits.
 pub const FIRST_FAILED_AT_MS: &str = "millrace-first-failed-at-ms";
+/// On a dead letter and on what is redriven from it: the record's own timestamp, milliseconds since 1970 UTC, as digits.
+pub const ORIGINAL_TIMESTAMP_MS: &str = "millrace-original-timestamp-ms";
 /// On a dead letter whose original had no key, which is not the same as an empty one: `1`.
 pub const KEY_ABSENT: &str = "millrace-key-absent";
 /// On a dead letter whose original is larger than `documents.dlq` takes: its size in bytes, as digits. Its key, value and

@@ -15,7 +15,7 @@ pub use crate::core::{Limits, Marks};
 use crate::drain::{self, Drain};
 use crate::log::{Event, Link, Outcome};
 use crate::progress::{StageProgress, StageState};
-use crate::stage::{DeadLetters, Delivery, Failure, Outputs};
+use crate::stage::{DeadLetters, Delivery, Failure, Outputs, TopicPartition};
 
 /// How often readers of progress get a new picture.
 const PICTURE: Duration = Duration::from_millis(250);
@@ -118,13 +118,14 @@ where
             let deadline = self.next_deadline();
             tokio::select! {
                 biased;
-                Some(done) = self.work.join_next_with_id() => self.finished(done),
+                // First: the next transaction waits for it.
                 outcome = outcome_of(&mut self.outcome) => {
                     if let Some(ended) = self.settled(outcome) {
                         return ended;
                     }
                 }
-                event = self.link.events.recv() => match event {
+                Some(done) = self.work.join_next_with_id() => self.finished(done),
+                event = self.link.events.recv(), if self.core.has_room() => match event {
                     Some(Event::Fenced(reason)) => return Ended::Fenced(reason),
                     Some(Event::Ended(reason)) => return Ended::Restart(reason),
                     Some(event) => self.happened(event),
@@ -190,10 +191,7 @@ where
             match step {
                 drain::Step::Wait => {}
                 drain::Step::CutOff => {
-                    let of_drain = |id| core.partition_of(id).is_some_and(|of| drain.partitions.contains(of));
-                    let left = ids.values().filter(|(id, _)| of_drain(*id));
-                    // What still runs must not go on beside its own replay, should the partition come back.
-                    left.for_each(|(_, work)| work.abort());
+                    stop(core, ids, &drain.partitions);
                     core.abandon(&drain.partitions);
                 }
                 drain::Step::Over => {
@@ -291,11 +289,14 @@ where
                 done,
             } => {
                 self.core.assignment_changed(assignment);
-                self.core.begin_drain(&partitions);
                 let now = Instant::now();
-                let drain = match lost {
-                    true => Drain::of_lost(partitions, now),
-                    false => Drain::new(partitions, now + self.drain_bound()),
+                let drain = if lost {
+                    stop(&self.core, &self.ids, &partitions);
+                    self.core.lose(&partitions);
+                    Drain::of_lost(partitions, now)
+                } else {
+                    self.core.begin_drain(&partitions);
+                    Drain::new(partitions, now + self.drain_bound())
                 };
                 self.drains.push((drain, Some(done)));
                 self.show();
@@ -367,6 +368,13 @@ where
             self.core.show(progress, now, now_ms());
         });
     }
+}
+
+/// Stops what runs of partitions: it must not go on beside its own replay, should they come back.
+fn stop(core: &Core, ids: &HashMap<Id, (WorkId, AbortHandle)>, partitions: &[TopicPartition]) {
+    let of_them = |id| core.partition_of(id).is_some_and(|of| partitions.contains(of));
+    let running = ids.values().filter(|(id, _)| of_them(*id));
+    running.for_each(|(_, work)| work.abort());
 }
 
 /// A level, not an edge: readers are woken by changes only.

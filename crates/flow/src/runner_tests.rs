@@ -268,3 +268,28 @@ async fn work_of_a_lost_partition_is_stopped() {
     shutdown.cancel();
     assert_eq!(running.await.unwrap().0, Ended::Drained);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_ready_of_a_lost_partition_never_leaves() {
+    let (link, mut log) = link();
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(run(stage(service_fn(echo)), link, Marks::default(), shutdown.clone()));
+    start(&mut log).await;
+    log.events.send(record(0)).await.unwrap();
+    // Time stands still while there is something to do: the record is done, and its transaction not due.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    let (done, ended) = oneshot::channel();
+    let lost = Event::Revoked {
+        assignment: 2,
+        partitions: vec![partition()],
+        lost: true,
+        done,
+    };
+    log.events.send(lost).await.unwrap();
+    ended.await.unwrap();
+    shutdown.cancel();
+    assert_eq!(running.await.unwrap().0, Ended::Drained);
+    assert!(log.commits.try_recv().is_err());
+}

@@ -46,14 +46,16 @@ impl Origin {
     }
 }
 
-/// A record's headers, in order. Names may repeat; the last one counts, as Kafka's clients have it.
+/// A record's headers, in order. Names may repeat; the last one counts, as Kafka's clients have it. A value may be absent,
+/// which is not the same as empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Headers(pub Vec<(String, Bytes)>);
+pub struct Headers(pub Vec<(String, Option<Bytes>)>);
 
 impl Headers {
     /// The last value under a name.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.0.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.as_ref())
+        let (_, value) = self.0.iter().rev().find(|(n, _)| n == name)?;
+        value.as_deref()
     }
     /// The last value under a name, if it is UTF-8.
     pub fn get_str(&self, name: &str) -> Option<&str> {
@@ -61,7 +63,12 @@ impl Headers {
     }
     /// Adds a header behind the others.
     pub fn push(&mut self, name: impl Into<String>, value: impl Into<Bytes>) {
-        self.0.push((name.into(), value.into()));
+        self.0.push((name.into(), Some(value.into())));
+    }
+    /// Bytes of names and values.
+    pub fn size_bytes(&self) -> usize {
+        let size = |(name, value): &(String, Option<Bytes>)| name.len() + value.as_ref().map_or(0, Bytes::len);
+        self.0.iter().map(size).sum()
     }
 }
 
@@ -86,8 +93,10 @@ impl Delivery {
     /// Bytes it keeps in memory, roughly: what the window's bound counts.
     pub fn size_bytes(&self) -> usize {
         const OVERHEAD: usize = 256;
-        let headers: usize = self.headers.0.iter().map(|(n, v)| n.len() + v.len()).sum();
-        OVERHEAD + self.key.as_ref().map_or(0, Bytes::len) + self.value.as_ref().map_or(0, Bytes::len) + headers
+        OVERHEAD
+            + self.key.as_ref().map_or(0, Bytes::len)
+            + self.value.as_ref().map_or(0, Bytes::len)
+            + self.headers.size_bytes()
     }
 }
 
@@ -109,8 +118,7 @@ pub struct Output {
 impl Output {
     /// Bytes it occupies in a transaction, roughly.
     pub fn size_bytes(&self) -> usize {
-        let headers: usize = self.headers.0.iter().map(|(n, v)| n.len() + v.len()).sum();
-        64 + self.key.len() + self.value.as_ref().map_or(0, Bytes::len) + headers
+        64 + self.key.len() + self.value.as_ref().map_or(0, Bytes::len) + self.headers.size_bytes()
     }
 }
 

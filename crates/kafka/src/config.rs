@@ -17,7 +17,7 @@ const MESSAGE_MAX_BYTES: &str = "9437184";
 pub struct KafkaConfig {
     /// `host:port`, several separated by commas.
     pub bootstrap_servers: String,
-    /// Further librdkafka properties, for example for TLS and SASL. Those that the promises rest on are refused.
+    /// Further librdkafka properties, for example for SASL or `client.rack`. Those that the promises rest on are refused.
     pub properties: BTreeMap<String, String>,
 }
 
@@ -51,10 +51,11 @@ pub enum ConfigError {
     Client(#[source] rdkafka::error::KafkaError),
 }
 
-const RESERVED: [&str; 16] = [
+const RESERVED: [&str; 18] = [
     "acks",
     "auto.offset.reset",
     "client.id",
+    "delivery.timeout.ms",
     "enable.auto.commit",
     "enable.auto.offset.store",
     "enable.idempotence",
@@ -62,6 +63,7 @@ const RESERVED: [&str; 16] = [
     "group.instance.id",
     "isolation.level",
     "message.max.bytes",
+    "message.timeout.ms",
     "partition.assignment.strategy",
     "partitioner",
     "request.required.acks",
@@ -78,6 +80,8 @@ impl KafkaConfig {
             .set("client.id", client_id)
             .set("socket.keepalive.enable", "true")
             .set("allow.auto.create.topics", "false")
+            // What a broker may ask clients to push would leave the process unasked.
+            .set("enable.metrics.push", "false")
             .set("reconnect.backoff.ms", "50")
             .set("reconnect.backoff.max.ms", "2000");
         client
@@ -121,6 +125,8 @@ impl KafkaConfig {
         client
             .set("transactional.id", transactional_id)
             .set("transaction.timeout.ms", "15000")
+            // A transaction's records are handed over in one burst and waited for: lingering would only delay the last.
+            .set("linger.ms", "0")
             // The broker refuses the next transaction while it still writes the markers of the last. Asked again after
             // the client's 100 ms, sending offsets took 87 to 99 ms a transaction.
             .set("retry.backoff.ms", "5");
@@ -180,8 +186,55 @@ mod tests {
     }
 
     #[test]
+    fn each_client_has_the_settings_that_the_promises_rest_on() -> Result<(), ConfigError> {
+        let config = KafkaConfig::default();
+        let every = [
+            ("allow.auto.create.topics", "false"),
+            ("enable.metrics.push", "false"),
+            ("socket.keepalive.enable", "true"),
+        ];
+        let writes = [
+            ("acks", "all"),
+            ("enable.idempotence", "true"),
+            ("message.timeout.ms", "10000"),
+        ];
+        let transacts = [("transaction.timeout.ms", "15000"), ("linger.ms", "0")];
+        let reads = [
+            ("isolation.level", "read_committed"),
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            ("queued.max.messages.kbytes", "16384"),
+        ];
+        let joins = [
+            ("partition.assignment.strategy", "cooperative-sticky"),
+            ("session.timeout.ms", "30000"),
+            ("max.poll.interval.ms", "600000"),
+            ("auto.offset.reset", "error"),
+            ("statistics.interval.ms", "1000"),
+            ("group.instance.id", "a"),
+        ];
+        let clients = [
+            ("admin", config.admin()?, [&every[..], &[], &[]]),
+            ("producer", config.producer("p")?, [&every, &writes, &[]]),
+            (
+                "transactional",
+                config.transactional_producer("g.a")?,
+                [&every, &writes, &transacts],
+            ),
+            ("member", config.member("g", "a")?, [&every, &reads, &joins]),
+            ("reader", config.reader("r")?, [&every, &reads, &[]]),
+        ];
+        for (client, has, wants) in clients {
+            for (name, value) in wants.concat() {
+                assert_eq!(has.get(name), Some(value), "{client}: {name}");
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
     fn the_operators_properties_go_first() -> Result<(), ConfigError> {
-        let properties = [("session.timeout.ms", "6000"), ("linger.ms", "1")];
+        let properties = [("session.timeout.ms", "6000"), ("linger.ms", "7")];
         let config = KafkaConfig {
             properties: properties
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -189,7 +242,7 @@ mod tests {
             ..KafkaConfig::default()
         };
         assert_eq!(config.member("g", "a")?.get("session.timeout.ms"), Some("6000"));
-        assert_eq!(config.transactional_producer("g.a")?.get("linger.ms"), Some("1"));
+        assert_eq!(config.transactional_producer("g.a")?.get("linger.ms"), Some("7"));
         assert_eq!(config.transactional_producer("g.a")?.get("retry.backoff.ms"), Some("5"));
         Ok(())
     }

@@ -111,6 +111,10 @@ impl Context {
     fn assigned(&self, consumer: &Member, list: &TopicPartitionList) -> Result<(), KafkaError> {
         let assignment = self.assignment.fetch_add(1, Ordering::SeqCst) + 1;
         let committed = committed(consumer, list)?;
+        let (low, high) = (
+            bound(consumer, list, Offset::Beginning)?,
+            bound(consumer, list, Offset::End)?,
+        );
         let mut start = TopicPartitionList::new();
         let mut partitions = Vec::new();
         for element in committed.elements() {
@@ -118,7 +122,7 @@ impl Context {
                 topic: element.topic().into(),
                 partition: element.partition(),
             };
-            let (low, high) = consumer.fetch_watermarks(element.topic(), element.partition(), REQUEST)?;
+            let (low, high) = (of(&low, &partition)?, of(&high, &partition)?);
             let position = position(element.offset(), element.metadata(), low, high);
             let offset = position
                 .as_ref()
@@ -164,6 +168,29 @@ fn committed(consumer: &Member, list: &TopicPartitionList) -> Result<TopicPartit
         }
     }
     Err(KafkaError::OffsetFetch(RDKafkaErrorCode::UnstableOffsetCommit))
+}
+
+/// The first, or the next stable, offset of partitions: one request to each of their leaders, however many they are.
+fn bound(consumer: &Member, list: &TopicPartitionList, end: Offset) -> Result<Bounds, KafkaError> {
+    let mut asked = list.clone();
+    asked.set_all_offsets(end)?;
+    let answered = consumer.offsets_for_times(asked, REQUEST)?;
+    let bounds = answered.elements().into_iter().map(|element| {
+        element.error()?;
+        let id = TopicPartition {
+            topic: element.topic().into(),
+            partition: element.partition(),
+        };
+        Ok((id, element.offset().to_raw().unwrap_or(-1)))
+    });
+    bounds.collect()
+}
+
+type Bounds = BTreeMap<TopicPartition, i64>;
+
+fn of(bounds: &Bounds, partition: &TopicPartition) -> Result<i64, KafkaError> {
+    let known = bounds.get(partition).copied().filter(|offset| *offset >= 0);
+    known.ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition))
 }
 
 /// Where a partition starts.
@@ -281,7 +308,7 @@ pub(crate) fn poll(
             let paused = std::mem::replace(&mut thread.paused, wanted.clone());
             drop(thread);
             if let Err(error) = pause(consumer, &paused, &wanted, reassigned) {
-                tracing::warn!(%error, "partitions could not be paused or resumed");
+                break Event::Ended(format!("partitions could not be paused or resumed: {error}"));
             }
         }
         // What is at hand already goes with the batch; only an empty one is waited for.

@@ -10,10 +10,9 @@ use rdkafka::TopicPartitionList;
 
 pub(crate) fn delivery(message: &BorrowedMessage<'_>, topic: Arc<str>) -> Delivery {
     let headers = message.headers().map(|headers| {
-        let owned = headers.iter().map(|header| {
-            let value = header.value.map(Bytes::copy_from_slice).unwrap_or_default();
-            (header.key.to_owned(), value)
-        });
+        let owned = headers
+            .iter()
+            .map(|header| (header.key.to_owned(), header.value.map(Bytes::copy_from_slice)));
         Headers(owned.collect())
     });
     Delivery {
@@ -31,10 +30,10 @@ pub(crate) fn delivery(message: &BorrowedMessage<'_>, topic: Arc<str>) -> Delive
 }
 
 pub(crate) fn headers(headers: &Headers) -> OwnedHeaders {
-    let with = |owned: OwnedHeaders, (name, value): &(String, Bytes)| {
+    let with = |owned: OwnedHeaders, (name, value): &(String, Option<Bytes>)| {
         owned.insert(Header {
             key: name,
-            value: Some(value.as_ref()),
+            value: value.as_deref(),
         })
     };
     headers
@@ -57,4 +56,17 @@ pub(crate) fn partitions(list: &TopicPartitionList) -> Vec<TopicPartition> {
         partition: element.partition(),
     };
     list.elements().iter().map(partition).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_absent_value_of_a_header_stays_absent() {
+        let read = Headers(vec![("a".into(), None), ("b".into(), Some(Bytes::new()))]);
+        let written = headers(&read);
+        let values: Vec<_> = written.iter().map(|header| (header.key, header.value)).collect();
+        assert_eq!(values, [("a", None), ("b", Some(&[][..]))]);
+    }
 }

@@ -41,6 +41,9 @@ const REQUEST: Duration = Duration::from_secs(10);
 /// Until a full queue of the client is tried again.
 const FULL: Duration = Duration::from_millis(1);
 
+/// Between two looks for a report that is still held.
+const REPORTED: Duration = Duration::from_micros(50);
+
 /// What became of the records of a transaction.
 #[derive(Default)]
 pub(crate) struct Reports {
@@ -164,7 +167,7 @@ fn carry_out(
         }
         let positions = positions(transaction).map_err(|error| Stop::Abort(error.to_string()))?;
         again(|| producer.send_offsets_to_transaction(&positions, &member, REQUEST))?;
-        producer.context().wait();
+        delivered(producer);
         again(|| producer.commit_transaction(Timeout::Never))
     };
     producer.context().take_failed();
@@ -175,7 +178,7 @@ fn carry_out(
         Err(stop) => stop,
     };
     // What the commit calls a failed delivery has its own reason in the record's report.
-    producer.context().wait();
+    delivered(producer);
     let stop = match (stop, producer.context().take_failed()) {
         (Stop::Abort(_), Some(error)) => self::stop(&error),
         (stop, _) => stop,
@@ -190,6 +193,15 @@ fn carry_out(
             let (Stop::Abort(then) | Stop::Refused(then) | Stop::Fatal(then)) = then;
             Outcome::Restart(format!("{reason}; then: {then}"))
         }
+    }
+}
+
+/// Waits until nothing of this producer is under way, its delivery reports included: see [`Reports::wait`]. The client
+/// counts a report until it has let go of it, moments after it was told.
+fn delivered(producer: &TransactionalProducer) {
+    producer.context().wait();
+    while producer.in_flight_count() > 0 {
+        std::thread::sleep(REPORTED);
     }
 }
 

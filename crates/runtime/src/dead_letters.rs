@@ -32,8 +32,8 @@
 
 use bytes::Bytes;
 use millrace_events::headers::{
-    FAILURE_ATTEMPTS, FAILURE_REASON, FAILURE_STAGE, FIRST_FAILED_AT_MS, KEY_ABSENT, ORIGIN, ORIGINAL_OMITTED, REDRIVE,
-    REVISION, connect,
+    FAILURE_ATTEMPTS, FAILURE_REASON, FAILURE_STAGE, FIRST_FAILED_AT_MS, KEY_ABSENT, ORIGIN, ORIGINAL_OMITTED,
+    ORIGINAL_TIMESTAMP_MS, REDRIVE, REVISION, connect,
 };
 use millrace_events::partial::Partial;
 use millrace_events::topics::{self, MAX_DEAD_LETTER_BYTES, PARTITIONS, Topic};
@@ -88,7 +88,7 @@ impl DocumentLetters {
         if delivery.key.is_none() {
             ours.push(KEY_ABSENT, "1");
         }
-        let bytes = letter.size_bytes() + size(&ours) + FRAMING_BYTES;
+        let bytes = letter.size_bytes() + ours.size_bytes() + FRAMING_BYTES;
         if bytes > MAX_DEAD_LETTER_BYTES {
             // A compressed batch of somebody else's may unpack to more than the topic takes. The stage must not stop at it.
             tracing::error!(origin = %delivery.origin, bytes, "a dead letter is larger than documents.dlq takes, its original is left out");
@@ -110,6 +110,7 @@ impl DocumentLetters {
         headers.push(FAILURE_ATTEMPTS, rejection.attempts.to_string());
         headers.push(ORIGIN, subject.letter.to_string());
         headers.push(FIRST_FAILED_AT_MS, subject.first_failed_at_ms.to_string());
+        headers.push(ORIGINAL_TIMESTAMP_MS, subject.original_timestamp_ms.to_string());
         headers.push(connect::TOPIC, origin.topic.to_string());
         headers.push(connect::PARTITION, origin.partition.to_string());
         headers.push(connect::OFFSET, origin.offset.to_string());
@@ -165,7 +166,11 @@ impl DocumentLetters {
     fn record<R: Record>(&self, record: &R, key: String, rejection: &Rejection, subject: &Subject) -> Option<Output> {
         let topic = R::TOPIC.in_epoch(self.epoch);
         let mut headers = trace_headers(&rejection.delivery);
-        headers.0.retain(|(_, value)| value.len() <= MAX_TRACE_HEADER_BYTES);
+        headers.0.retain(|(_, value)| {
+            value
+                .as_ref()
+                .is_some_and(|value| value.len() <= MAX_TRACE_HEADER_BYTES)
+        });
         match self.codec.encode(record) {
             Ok(value) => Some(Output {
                 topic,
@@ -209,6 +214,7 @@ struct Subject {
     letter: LetterKey,
     redrives: i32,
     first_failed_at_ms: i64,
+    original_timestamp_ms: i64,
 }
 
 impl Subject {
@@ -235,6 +241,7 @@ impl Subject {
             .as_ref()
             .and_then(|_| revision(delivery, &told, partition, epoch));
         let header = |name| delivery.headers.get_str(name);
+        let moment = |name| header(name).and_then(|at| at.parse().ok());
         Self {
             document,
             revision,
@@ -244,9 +251,8 @@ impl Subject {
                 .and_then(|at| at.parse().ok())
                 .unwrap_or_else(|| place(delivery)),
             redrives: header(REDRIVE).and_then(|n| n.parse().ok()).unwrap_or(0),
-            first_failed_at_ms: header(FIRST_FAILED_AT_MS)
-                .and_then(|at| at.parse().ok())
-                .unwrap_or(rejection.at_ms),
+            first_failed_at_ms: moment(FIRST_FAILED_AT_MS).unwrap_or(rejection.at_ms),
+            original_timestamp_ms: moment(ORIGINAL_TIMESTAMP_MS).unwrap_or(delivery.timestamp_ms),
         }
     }
 
@@ -293,10 +299,6 @@ fn message(rejection: &Rejection) -> String {
             format!("{kept}…")
         }
     }
-}
-
-fn size(headers: &Headers) -> usize {
-    headers.0.iter().map(|(name, value)| name.len() + value.len()).sum()
 }
 
 #[cfg(test)]

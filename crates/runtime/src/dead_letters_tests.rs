@@ -322,6 +322,7 @@ fn a_redriven_record_keeps_its_letter_and_its_revision() {
         (REDRIVE, "2"),
         (ORIGIN, "documents.submitted/3/2"),
         (FIRST_FAILED_AT_MS, "12"),
+        (ORIGINAL_TIMESTAMP_MS, "7"),
     ];
     let buried = redriven(&marks);
     assert_eq!(
@@ -335,6 +336,7 @@ fn a_redriven_record_keeps_its_letter_and_its_revision() {
     // The letter says where the record first stood, Connect's headers where it stands now.
     assert_eq!(buried.letter.headers.get_str(ORIGIN), Some("documents.submitted/3/2"));
     assert_eq!(buried.letter.headers.get_str(connect::OFFSET), Some("9"));
+    assert_eq!(buried.letter.headers.get_str(ORIGINAL_TIMESTAMP_MS), Some("7"));
 
     // Marks that cannot be read: the letter stays, the revision is not guessed.
     let buried = redriven(&[
@@ -359,7 +361,10 @@ fn headers_of_our_names_are_not_overwritten() {
     assert_nothing_lost(&original, &buried.letter);
     let named = |name: &str| -> Vec<Bytes> {
         let headers = buried.letter.headers.0.iter();
-        headers.filter(|(n, _)| n == name).map(|(_, v)| v.clone()).collect()
+        headers
+            .filter(|(n, _)| n == name)
+            .filter_map(|(_, v)| v.clone())
+            .collect()
     };
     assert_eq!(named(FAILURE_REASON), ["theirs", "UNREADABLE_RECORD"]);
     assert_eq!(named(connect::TOPIC), ["theirs", "documents.submitted"]);

@@ -263,7 +263,7 @@ impl Bed {
             partition: record.partition,
             key: record.key.clone().into_bytes().into(),
             value: Some(record.script.clone().into_bytes().into()),
-            headers: Headers(vec![(WRITTEN_FOR.to_owned(), self.group.clone().into())]),
+            headers: Headers(vec![(WRITTEN_FOR.to_owned(), Some(self.group.clone().into()))]),
         };
         join_all(records.iter().map(|record| self.producer.send(output(record)))).await
     }

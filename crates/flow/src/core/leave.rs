@@ -229,7 +229,7 @@ impl Core {
 
     fn put_back(&mut self, items: Vec<Ready>) {
         for item in items.into_iter().rev() {
-            if self.partitions.contains_key(&item.id.slot) {
+            if self.partitions.get(&item.id.slot).is_some_and(|of| !of.lost) {
                 self.ready_bytes += item.bytes;
                 self.ready.push_front(item);
             }

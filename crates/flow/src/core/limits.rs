@@ -33,7 +33,7 @@ impl Default for Limits {
         Self {
             max_in_flight: 256,
             window_bytes: 64 << 20,
-            transaction_records: 1000,
+            transaction_records: 4000,
             transaction_bytes: 16 << 20,
             transaction_age_ms: 20,
             drain_ms: 15_000,

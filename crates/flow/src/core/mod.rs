@@ -201,6 +201,19 @@ impl Core {
         }
     }
 
+    /// Partitions belong to somebody else already: nothing more of them starts, ends or leaves.
+    pub fn lose(&mut self, partitions: &[TopicPartition]) {
+        self.begin_drain(partitions);
+        self.abandon(partitions);
+        for id in partitions {
+            if let Some(&slot) = self.slots.get(id) {
+                self.drop_ready(slot);
+                let partition = self.partitions.get_mut(&slot);
+                partition.into_iter().for_each(|partition| partition.lost = true);
+            }
+        }
+    }
+
     /// Forgets partitions and all their records.
     pub fn forget(&mut self, partitions: &[TopicPartition]) {
         for id in partitions {
@@ -212,6 +225,10 @@ impl Core {
 
     fn drop_slot(&mut self, slot: u32) {
         self.partitions.remove(&slot);
+        self.drop_ready(slot);
+    }
+
+    fn drop_ready(&mut self, slot: u32) {
         self.ready.retain(|item| item.id.slot != slot);
         self.ready_bytes = self.ready.iter().map(|item| item.bytes).sum();
     }
@@ -321,7 +338,13 @@ impl Core {
     pub fn next_deadline(&self) -> Option<Instant> {
         let retry = self.waiting.peek().map(|Reverse(first)| first.until);
         let gate = self.gate.next_change().filter(|_| !self.runnable.is_empty());
-        [retry, gate, self.next_cut()].into_iter().flatten().min()
+        let room = self.partitions.values().filter_map(Partition::waits_for_room).min();
+        [retry, gate, room, self.next_cut()].into_iter().flatten().min()
+    }
+
+    /// Whether more should be taken from the log: not while a partition that is full waits a moment for room.
+    pub fn has_room(&self) -> bool {
+        self.partitions.values().all(|p| p.waits_for_room().is_none())
     }
 
     /// Why the stage fetches nothing, once its gate has been shut for its patience.
@@ -340,7 +363,7 @@ impl Core {
         let used: Vec<usize> = self.partitions.values().map(|p| p.bytes).collect();
         let occupancy = self.budget.occupancy(used.into_iter());
         let paused = self.partitions.values_mut().filter_map(|partition| {
-            let pause = partition.decide_pause(&occupancy, stop);
+            let pause = partition.decide_pause(&occupancy, stop, now);
             pause.then(|| partition.id.clone())
         });
         paused.collect()

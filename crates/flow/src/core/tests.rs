@@ -314,13 +314,17 @@ fn a_full_budget_pauses_and_half_of_it_resumes() {
         window_bytes: 4096,
         ..Limits::default()
     });
-    let now = Instant::now();
+    let mut now = Instant::now();
     let mut offset = 0;
-    while core.paused(now).is_empty() {
+    while core.has_room() {
         core.arrive(record(0, offset, offset as u8));
         offset += 1;
         assert!(offset < 100);
+        assert!(core.paused(now).is_empty(), "the next commit may make room");
     }
+    now = core.next_deadline().unwrap();
+    assert_eq!(core.paused(now), [partition(0)].into());
+    assert!(core.has_room(), "what was fetched ahead is taken");
     let works: Vec<Work> = std::iter::from_fn(|| core.next_to_run(now)).collect();
     let mut finished = 0;
     for work in works {
