@@ -8,11 +8,13 @@ use millrace_api::ingest::v1::{DocumentState, Receipt};
 use millrace_api::pipeline::v1::pipeline_service_client::PipelineServiceClient;
 use millrace_api::pipeline::v1::{GetPipelineRequest, Stage};
 use millrace_testkit::client::INDEXED_WITHIN;
+use millrace_testkit::wire::Broker;
 use millrace_testkit::{Client, Stack, poll};
 use rustix::process::Signal;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
+use crate::runtime::still::undecided;
 use crate::{check_topics, running};
 
 const FINAL: [DocumentState; 2] = [DocumentState::Indexed, DocumentState::Superseded];
@@ -77,7 +79,16 @@ pub async fn a_broker_restart_loses_nothing(stack: &mut Option<Stack>) -> Result
                 .await?,
         );
     }
+    let held = [
+        ("ingest", "millrace.parse.local-0"),
+        ("embedder", "millrace.embed.local-0"),
+        ("indexer", "millrace.index.local-0"),
+    ]
+    .map(|(part, transactional_id)| anyhow::Ok((stack.pid(part)?, transactional_id.to_owned())));
+    let held: Vec<_> = held.into_iter().collect::<Result<_>>()?;
+    let still = undecided(&Broker::new(&stack.addresses.kafka), &held, false).await?;
     stack.kill("kafka", Signal::TERM).await?;
+    drop(still);
     for n in 0..30 {
         receipts.push(
             insist(

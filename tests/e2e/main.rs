@@ -57,6 +57,8 @@ const CASES: &[(&str, Case)] = cases![
     runtime::drain::a_partition_is_given_away_within_the_bound,
     runtime::positions::a_slow_record_holds_nobody_up_and_its_bitmap_moves_on,
     runtime::positions::a_slow_record_is_alone_in_its_partition_after_a_kill,
+    runtime::backlog::a_full_window_stops_fetching_and_not_polling,
+    runtime::positions::a_lost_range_under_a_running_member_stops_its_partition,
     runtime::positions::a_lost_range_stops_its_partition_alone,
     runtime::positions::unreadable_metadata_stops_its_partition_alone,
     runtime::failures::an_invalid_record_is_given_up_at_once,
@@ -65,12 +67,14 @@ const CASES: &[(&str, Case)] = cases![
     runtime::failures::an_output_that_no_topic_takes_is_invalid,
     runtime::failures::a_record_that_fails_its_transaction_is_found,
     runtime::failures::a_rate_limit_shuts_the_gate,
+    runtime::failures::an_outage_stops_fetching_and_is_over_by_itself,
     runtime::failures::a_transient_record_waits_alone,
     runtime::idle::a_position_moves_past_markers_and_aborted_records,
     runtime::poison::a_poison_record_is_given_up_and_the_rest_comes_out,
     runtime::poison::kills_from_outside_give_nothing_up,
     runtime::transactions::a_fenced_producer_starts_again,
     runtime::transactions::a_step_without_an_answer_is_taken_once,
+    runtime::transactions::a_step_that_is_answered_late_is_asked_for_again,
     runtime::transactions::a_zombie_commits_nothing,
     runtime::transactions::a_broker_killed_again_and_again_loses_and_repeats_nothing,
     runtime::transactions::a_broker_killed_at_any_moment_loses_and_repeats_nothing,
@@ -102,7 +106,7 @@ fn main() -> ExitCode {
 /// Known to fail at times, and not run unless asked for with `--include-ignored`: docs/guarantees.md says what is not
 /// promised for it.
 const OPEN: &[&str] = &[
-    // Kafka forgets the markers of a transaction that was decided: see `undecided` there.
+    // Kafka forgets the markers of a transaction that was decided: see `runtime::still`.
     "runtime::transactions::a_broker_killed_at_any_moment_loses_and_repeats_nothing",
 ];
 

@@ -40,6 +40,8 @@ pub enum Event {
         /// Every record below this offset was handed over, and markers up to there count as passed.
         caught_up: Option<i64>,
     },
+    /// The membership is over; whether another process has it is being found out, and told as one of the next two.
+    Replaced(String),
     /// Nothing more comes: start again from what is committed.
     Ended(String),
     /// Another process with the same instance name took over.

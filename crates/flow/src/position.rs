@@ -171,7 +171,10 @@ fn from_bitmap(offset: i64, text: &str) -> Option<RangeSet<i64>> {
 
 fn from_runs(offset: i64, text: &str) -> Option<RangeSet<i64>> {
     let (mut finished, mut at) = (RangeSet::new(), offset + 1);
-    for run in text.split(',') {
+    for (count, run) in text.split(',').enumerate() {
+        if count > MAX_RUNS {
+            return None;
+        }
         let (open, done) = run.split_once('.')?;
         let (open, done): (u32, u32) = (open.parse().ok()?, done.parse().ok().filter(|done| *done > 0)?);
         let start = at + i64::from(open);
@@ -264,6 +267,8 @@ mod tests {
             many.finished.insert(start..start + step - 1);
         }
         assert!(many.metadata().len() < 4000, "{}", many.metadata().len());
+        assert!(Position::parse(0, &format!("{},1.1", many.metadata())).is_ok());
+        assert!(Position::parse(0, &format!("{},1.1,1.1", many.metadata())).is_err());
         assert_eq!(Position::parse(many.offset, &many.metadata()), Ok(many));
     }
 

@@ -25,10 +25,13 @@ const PICTURE: Duration = Duration::from_millis(250);
 /// returns never, whatever its time-out, about once in 20 restarts of the broker.
 const UNANSWERED: Duration = Duration::from_secs(30);
 
-/// After its producer was fenced, a stage waits this long for its membership to be fenced as well: then another process
-/// has its name, and it ends. Else its transaction had expired, and it starts again. Were it to start again at once, two
+/// After its producer was fenced, a stage waits this long for its membership to be replaced as well. If it is, the log
+/// finds out by whom; else a transaction had expired, and the stage starts again. Were it to start again at once, two
 /// processes of one name would fence each other for ever. Longer than two heartbeats.
 const FENCED: Duration = Duration::from_secs(8);
+
+/// A transaction this young cannot have expired: whoever fenced its producer is another process.
+const YOUNG: Duration = Duration::from_secs(10);
 
 /// Aborts that go on for this long, or one transaction that does, are told as a reason.
 const STUCK: Duration = Duration::from_secs(5);
@@ -71,10 +74,20 @@ struct Runner<S> {
     /// With whom to tell that it is over.
     drains: Vec<(Drain, Option<oneshot::Sender<()>>)>,
     leaving: bool,
-    /// Since when its producer is fenced, and why.
-    fenced: Option<(Instant, String)>,
+    /// How its producer was fenced.
+    fenced: Option<Fenced>,
+    /// Why its membership is over.
+    replaced: Option<String>,
     /// Since when, and lastly why, transactions have been aborted with none committed in between.
     aborted: Option<(Instant, String)>,
+}
+
+#[derive(Debug)]
+struct Fenced {
+    since: Instant,
+    reason: String,
+    /// Not by the end of its time.
+    by_another: bool,
 }
 
 /// Runs a stage over a log until it is asked to leave or cannot go on. Errors of records are in its progress. `marks` is
@@ -95,6 +108,7 @@ where
         drains: Vec::new(),
         leaving: false,
         fenced: None,
+        replaced: None,
         aborted: None,
     };
     let ended = runner.run(shutdown).await;
@@ -172,8 +186,17 @@ where
                 UNANSWERED.as_secs()
             )));
         }
-        if let Some((_, reason)) = self.fenced.take_if(|(since, _)| now >= *since + FENCED) {
-            return Some(Ended::Restart(reason));
+        match (&self.fenced, &self.replaced) {
+            (Some(fenced), Some(replaced)) if fenced.by_another => {
+                return Some(Ended::Fenced(format!(
+                    "another process with the same instance name took over: {replaced}, and its producer was fenced: {}",
+                    fenced.reason
+                )));
+            }
+            (Some(fenced), None) if now >= fenced.since + FENCED => {
+                return Some(Ended::Restart(fenced.reason.clone()));
+            }
+            _ => {}
         }
         told(&self.link.paused, self.core.paused(now));
         told(&self.stage.gate, self.core.lets_calls_through());
@@ -206,7 +229,8 @@ where
     fn next_deadline(&self) -> Instant {
         let drains = self.drains.iter().map(|(drain, _)| drain.deadline());
         let unanswered = self.outcome.as_ref().map(|_| self.sent + UNANSWERED);
-        let fenced = self.fenced.as_ref().map(|(since, _)| *since + FENCED);
+        let fenced = self.fenced.as_ref().map(|fenced| fenced.since + FENCED);
+        let fenced = fenced.filter(|_| self.replaced.is_none());
         let far = Instant::now() + Duration::from_secs(3600);
         drains
             .chain(unanswered)
@@ -218,12 +242,15 @@ where
     }
 
     fn finished(&mut self, done: Result<(Id, Result<Outputs, Failure>), JoinError>) {
+        // Stopped by us, with its partition.
+        let stopped = done.as_ref().is_err_and(JoinError::is_cancelled);
         let (id, result) = match done {
             Ok((id, result)) => (id, result),
             Err(error) => (error.id(), Err(panicked(error))),
         };
         if let Some((id, _)) = self.ids.remove(&id) {
-            if let (Err(failure), Some(partition)) = (&result, self.core.partition_of(id)) {
+            let failure = result.as_ref().err().filter(|_| !stopped);
+            if let (Some(failure), Some(partition)) = (failure, self.core.partition_of(id)) {
                 tracing::warn!(
                     %partition, offset = id.offset, class = failure.class(), reason = failure.reason(),
                     message = failure.message(), "a record could not be processed"
@@ -260,7 +287,11 @@ where
                     reason,
                     "the producer is fenced: by another process of this name, or for a late transaction"
                 );
-                self.fenced = Some((Instant::now(), reason));
+                self.fenced = Some(Fenced {
+                    since: Instant::now(),
+                    reason,
+                    by_another: self.sent.elapsed() < YOUNG,
+                });
             }
         }
         None
@@ -306,6 +337,14 @@ where
                 last_stable,
                 caught_up,
             } => self.core.log_end(&partition, last_stable, caught_up),
+            Event::Replaced(reason) => {
+                tracing::warn!(
+                    reason,
+                    "fenced: it is being found out whether another process has this instance's name"
+                );
+                self.replaced = Some(reason);
+                self.show();
+            }
             // Handled where the loop can end.
             Event::Fenced(_) | Event::Ended(_) => {}
         }
@@ -336,7 +375,12 @@ where
 
     /// Why nothing leaves, once that has lasted.
     fn why_stuck(&self) -> Option<String> {
-        if let Some((_, reason)) = &self.fenced {
+        if let Some(reason) = &self.replaced {
+            return Some(format!(
+                "{reason}: whether another process has its name shows within a session"
+            ));
+        }
+        if let Some(Fenced { reason, .. }) = &self.fenced {
             return Some(format!(
                 "its producer was fenced, by another process of its name or for a late transaction: {reason}"
             ));

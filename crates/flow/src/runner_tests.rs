@@ -213,6 +213,7 @@ async fn a_transaction_without_an_outcome_and_a_fenced_producer_are_given_up() {
         drains: Vec::new(),
         leaving: false,
         fenced: None,
+        replaced: None,
         aborted: None,
     };
     assert_eq!(runner.advance(), None);
@@ -223,7 +224,11 @@ async fn a_transaction_without_an_outcome_and_a_fenced_producer_are_given_up() {
     assert!(matches!(runner.advance(), Some(Ended::Restart(_))));
     assert!(log.commits.try_recv().is_err());
     runner.outcome = None;
-    runner.fenced = Some((Instant::now() - FENCED, "fenced".into()));
+    runner.fenced = Some(Fenced {
+        since: Instant::now() - FENCED,
+        reason: "fenced".into(),
+        by_another: true,
+    });
     assert_eq!(runner.advance(), Some(Ended::Restart("fenced".into())));
 }
 
@@ -273,13 +278,22 @@ async fn work_of_a_lost_partition_is_stopped() {
 async fn what_is_ready_of_a_lost_partition_never_leaves() {
     let (link, mut log) = link();
     let shutdown = CancellationToken::new();
-    let running = tokio::spawn(run(stage(service_fn(echo)), link, Marks::default(), shutdown.clone()));
+    let (ran, mut has_run) = watch::channel(false);
+    let tells = service_fn(move |delivery: Delivery| {
+        let ran = ran.clone();
+        async move {
+            let done = echo(delivery).await;
+            ran.send_replace(true);
+            done
+        }
+    });
+    let mut stage = stage(tells);
+    // It leaves when it is told to, not by time.
+    stage.limits.transaction_age_ms = 3_600_000;
+    let running = tokio::spawn(run(stage, link, Marks::default(), shutdown.clone()));
     start(&mut log).await;
     log.events.send(record(0)).await.unwrap();
-    // Time stands still while there is something to do: the record is done, and its transaction not due.
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
+    has_run.wait_for(|ran| *ran).await.unwrap();
     let (done, ended) = oneshot::channel();
     let lost = Event::Revoked {
         assignment: 2,
@@ -292,4 +306,60 @@ async fn what_is_ready_of_a_lost_partition_never_leaves() {
     shutdown.cancel();
     assert_eq!(running.await.unwrap().0, Ended::Drained);
     assert!(log.commits.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_window_takes_nothing_until_its_patience_is_over() {
+    let (link, mut log) = link();
+    let mut stage = stage(service_fn(|_: Delivery| {
+        std::future::pending::<Result<Outputs, Failure>>()
+    }));
+    stage.limits.window_bytes = 512;
+    let seen = stage.progress.subscribe();
+    let _running = tokio::spawn(run(stage, link, Marks::default(), CancellationToken::new()));
+    start(&mut log).await;
+    let mut paused = log.paused.clone();
+    for offset in 0..3 {
+        log.events.send(record(offset)).await.unwrap();
+    }
+    paused.wait_for(|paused| paused.contains(&partition())).await.unwrap();
+    // What comes after the pause is taken again: it was fetched ahead.
+    for offset in 3..40 {
+        log.events.send(record(offset)).await.unwrap();
+    }
+    let mut seen = seen;
+    seen.wait_for(|seen| seen.window_records == 40).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_membership_that_is_replaced_ends_the_stage_for_a_rival_alone() {
+    let row = |sent: Duration, replaced: bool| {
+        let (link, log) = link();
+        let mut runner = Runner {
+            core: Core::new(Limits::default(), Marks::default()),
+            stage: stage(service_fn(echo)),
+            link,
+            work: JoinSet::new(),
+            ids: HashMap::new(),
+            outcome: None,
+            sent: Instant::now() - sent,
+            drains: Vec::new(),
+            leaving: false,
+            fenced: None,
+            replaced: None,
+            aborted: None,
+        };
+        assert_eq!(runner.settled(Outcome::Fenced("by epoch".into())), None);
+        if replaced {
+            runner.happened(Event::Replaced("replaced".into()));
+        }
+        if let Some(fenced) = &mut runner.fenced {
+            fenced.since -= FENCED;
+        }
+        drop(log);
+        runner.advance()
+    };
+    assert!(matches!(row(Duration::ZERO, true), Some(Ended::Fenced(why)) if why.contains("same instance name")));
+    assert_eq!(row(YOUNG, true), None, "it may have expired: the group knows by whom");
+    assert_eq!(row(Duration::ZERO, false), Some(Ended::Restart("by epoch".into())));
 }

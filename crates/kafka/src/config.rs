@@ -6,8 +6,6 @@ use std::fmt;
 use rdkafka::ClientConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::rival;
-
 /// Largest record that any client here writes or reads, in bytes: a dead letter of full size and its headers.
 const MESSAGE_MAX_BYTES: &str = "9437184";
 
@@ -46,15 +44,22 @@ pub enum ConfigError {
     /// The property is Millrace's to set.
     #[error("kafka.properties must not set {0}: Millrace's promises rest on its value")]
     Reserved(String),
+    /// The property has two names; set under both, either value could win.
+    #[error("kafka.properties must not set {alias}: set {name}, which is the same property")]
+    Alias {
+        /// What was set.
+        alias: String,
+        /// What Millrace calls it.
+        name: &'static str,
+    },
     /// librdkafka does not take it.
     #[error("the kafka settings are not accepted")]
     Client(#[source] rdkafka::error::KafkaError),
 }
 
-const RESERVED: [&str; 18] = [
+const RESERVED: [&str; 17] = [
     "acks",
     "auto.offset.reset",
-    "client.id",
     "delivery.timeout.ms",
     "enable.auto.commit",
     "enable.auto.offset.store",
@@ -72,6 +77,14 @@ const RESERVED: [&str; 18] = [
     "transactional.id",
 ];
 
+/// Second names that librdkafka has for properties that are set here, and the first ones.
+const ALIASES: [(&str, &str); 4] = [
+    ("compression.codec", "compression.type"),
+    ("max.in.flight", "max.in.flight.requests.per.connection"),
+    ("metadata.broker.list", "bootstrap.servers"),
+    ("queue.buffering.max.ms", "linger.ms"),
+];
+
 impl KafkaConfig {
     fn client(&self, client_id: &str) -> ClientConfig {
         let mut client = ClientConfig::new();
@@ -87,11 +100,15 @@ impl KafkaConfig {
         client
     }
 
-    /// The operator's properties, last: they go before every value that no promise rests on.
+    /// The operator's properties, last: they win over every value that no promise rests on.
     fn with_properties(&self, mut client: ClientConfig) -> Result<ClientConfig, ConfigError> {
         for (name, value) in &self.properties {
             if RESERVED.contains(&name.as_str()) {
                 return Err(ConfigError::Reserved(name.clone()));
+            }
+            if let Some((alias, name)) = ALIASES.into_iter().find(|(alias, _)| alias == name) {
+                let alias = alias.to_owned();
+                return Err(ConfigError::Alias { alias, name });
             }
             client.set(name, value);
         }
@@ -125,8 +142,8 @@ impl KafkaConfig {
         client
             .set("transactional.id", transactional_id)
             .set("transaction.timeout.ms", "15000")
-            // A transaction's records are handed over in one burst and waited for: lingering would only delay the last.
-            .set("linger.ms", "0")
+            // A transaction's records are handed over in one burst and waited for.
+            .set("linger.ms", "1")
             // The broker refuses the next transaction while it still writes the markers of the last. Asked again after
             // the client's 100 ms, sending offsets took 87 to 99 ms a transaction.
             .set("retry.backoff.ms", "5");
@@ -147,7 +164,7 @@ impl KafkaConfig {
     }
 
     pub(crate) fn member(&self, group: &str, instance: &str) -> Result<ClientConfig, ConfigError> {
-        let mut client = self.consumer(&rival::client_id(group, instance));
+        let mut client = self.consumer(&format!("{group}.{instance}"));
         client
             .set("group.id", group)
             .set("group.instance.id", instance)
@@ -181,7 +198,27 @@ mod tests {
                 properties: [(name.to_owned(), "x".to_owned())].into(),
                 ..KafkaConfig::default()
             };
-            assert!(matches!(config.admin(), Err(ConfigError::Reserved(n)) if n == name));
+            for client in [
+                config.admin(),
+                config.producer("p"),
+                config.transactional_producer("g.a"),
+                config.member("g", "a"),
+                config.reader("r"),
+            ] {
+                assert!(matches!(client, Err(ConfigError::Reserved(n)) if n == name));
+            }
+        }
+    }
+
+    #[test]
+    fn a_second_name_of_a_property_is_refused() {
+        for (alias, name) in ALIASES {
+            let config = KafkaConfig {
+                properties: [(alias.to_owned(), "1".to_owned())].into(),
+                ..KafkaConfig::default()
+            };
+            let refused = config.producer("p").unwrap_err().to_string();
+            assert!(refused.contains(alias) && refused.contains(name), "{refused}");
         }
     }
 
@@ -198,7 +235,7 @@ mod tests {
             ("enable.idempotence", "true"),
             ("message.timeout.ms", "10000"),
         ];
-        let transacts = [("transaction.timeout.ms", "15000"), ("linger.ms", "0")];
+        let transacts = [("transaction.timeout.ms", "15000"), ("linger.ms", "1")];
         let reads = [
             ("isolation.level", "read_committed"),
             ("enable.auto.commit", "false"),
@@ -233,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn the_operators_properties_go_first() -> Result<(), ConfigError> {
+    fn the_operators_properties_win() -> Result<(), ConfigError> {
         let properties = [("session.timeout.ms", "6000"), ("linger.ms", "7")];
         let config = KafkaConfig {
             properties: properties

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
-use rdkafka::statistics::Statistics;
+use rdkafka::statistics::{self, Statistics};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -29,9 +29,9 @@ const BATCH_BYTES: usize = 1 << 20;
 /// How often positions are asked for while another owner's transaction is still being written down.
 const UNSTABLE_TRIES: u32 = 50;
 const UNSTABLE_PAUSE: Duration = Duration::from_millis(100);
-/// How long, and how often, a fenced member asks by whom. Some broker may be away: then it joins again.
-const RIVAL_TRIES: u32 = 12;
-const RIVAL_PAUSE: Duration = Duration::from_secs(1);
+/// Between two looks at who holds the name of a member that was fenced, and how long nobody may say.
+const LOOK: Duration = Duration::from_millis(500);
+const NOBODY_SAYS: Duration = Duration::from_secs(300);
 
 pub(crate) type Member = BaseConsumer<Context>;
 
@@ -39,6 +39,8 @@ pub(crate) type Member = BaseConsumer<Context>;
 pub(crate) struct Name {
     pub(crate) group: String,
     pub(crate) instance: String,
+    /// For how long it may be silent.
+    pub(crate) session: Duration,
 }
 
 /// What the callbacks need. They run on the consumer thread, inside `poll`.
@@ -83,7 +85,7 @@ impl Context {
 
     /// Tells the runner, behind every record that was polled before. False when it has hung up.
     ///
-    /// The runner takes events without waiting for anything: this waits for microseconds.
+    /// The runner takes events without waiting for anything but room, for a moment each: heartbeats do not depend on it.
     fn tell(&self, event: Option<Event>) -> bool {
         let mut thread = self.thread();
         let records = std::mem::take(&mut thread.batch);
@@ -111,10 +113,8 @@ impl Context {
     fn assigned(&self, consumer: &Member, list: &TopicPartitionList) -> Result<(), KafkaError> {
         let assignment = self.assignment.fetch_add(1, Ordering::SeqCst) + 1;
         let committed = committed(consumer, list)?;
-        let (low, high) = (
-            bound(consumer, list, Offset::Beginning)?,
-            bound(consumer, list, Offset::End)?,
-        );
+        let low = log_bounds(consumer, list, Offset::Beginning)?;
+        let high = log_bounds(consumer, list, Offset::End)?;
         let mut start = TopicPartitionList::new();
         let mut partitions = Vec::new();
         for element in committed.elements() {
@@ -122,7 +122,7 @@ impl Context {
                 topic: element.topic().into(),
                 partition: element.partition(),
             };
-            let (low, high) = (of(&low, &partition)?, of(&high, &partition)?);
+            let (low, high) = (offset_of(&low, &partition)?, offset_of(&high, &partition)?);
             let position = position(element.offset(), element.metadata(), low, high);
             let offset = position
                 .as_ref()
@@ -170,10 +170,17 @@ fn committed(consumer: &Member, list: &TopicPartitionList) -> Result<TopicPartit
     Err(KafkaError::OffsetFetch(RDKafkaErrorCode::UnstableOffsetCommit))
 }
 
+/// Offsets by partition.
+type Offsets = BTreeMap<TopicPartition, i64>;
+
 /// The first, or the next stable, offset of partitions: one request to each of their leaders, however many they are.
-fn bound(consumer: &Member, list: &TopicPartitionList, end: Offset) -> Result<Bounds, KafkaError> {
+fn log_bounds(consumer: &Member, list: &TopicPartitionList, bound: Offset) -> Result<Offsets, KafkaError> {
+    // A change of assignment that gives nothing: the client takes an empty question for an error.
+    if list.count() == 0 {
+        return Ok(Offsets::new());
+    }
     let mut asked = list.clone();
-    asked.set_all_offsets(end)?;
+    asked.set_all_offsets(bound)?;
     let answered = consumer.offsets_for_times(asked, REQUEST)?;
     let bounds = answered.elements().into_iter().map(|element| {
         element.error()?;
@@ -186,10 +193,8 @@ fn bound(consumer: &Member, list: &TopicPartitionList, end: Offset) -> Result<Bo
     bounds.collect()
 }
 
-type Bounds = BTreeMap<TopicPartition, i64>;
-
-fn of(bounds: &Bounds, partition: &TopicPartition) -> Result<i64, KafkaError> {
-    let known = bounds.get(partition).copied().filter(|offset| *offset >= 0);
+fn offset_of(offsets: &Offsets, partition: &TopicPartition) -> Result<i64, KafkaError> {
+    let known = offsets.get(partition).copied().filter(|offset| *offset >= 0);
     known.ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition))
 }
 
@@ -220,6 +225,13 @@ fn position(committed: Offset, metadata: &str, low: i64, high: i64) -> Result<Po
     }
 }
 
+/// Whether everything of a partition was fetched and handed over. None while its end is not known: the client says so
+/// with negative offsets, and counts what is nobody's under partition −1.
+fn nothing_left(seen: &statistics::Partition) -> Option<bool> {
+    let known = seen.partition >= 0 && seen.ls_offset >= 0 && seen.fetch_state == "active";
+    known.then_some(seen.fetchq_cnt == 0 && seen.next_offset >= seen.ls_offset)
+}
+
 impl ClientContext for Context {
     /// The client's statistics count transaction markers, which no record tells of. A partition is caught up when they
     /// say so twice in a row: once could fall between a fetch and its hand-over. Nothing is said of one that is paused:
@@ -233,18 +245,17 @@ impl ClientContext for Context {
                     topic: topic.topic.as_str().into(),
                     partition: partition.partition,
                 };
-                let live = partition.partition >= 0 && partition.ls_offset >= 0 && partition.fetch_state == "active";
-                let (next, last_stable) = (partition.next_offset, partition.ls_offset);
-                let at_end = live && partition.fetchq_cnt == 0 && next >= last_stable && !thread.paused.contains(&id);
-                let before = match at_end {
-                    true => thread.ends.insert(id.clone(), next),
-                    false => thread.ends.remove(&id),
+                let nothing_left = nothing_left(partition).map(|none| none && !thread.paused.contains(&id));
+                let next = partition.next_offset;
+                let before = match nothing_left {
+                    Some(true) => thread.ends.insert(id.clone(), next),
+                    _ => thread.ends.remove(&id),
                 };
-                if live {
+                if let Some(nothing_left) = nothing_left {
                     ends.push(Event::End {
                         partition: id,
-                        last_stable,
-                        caught_up: (at_end && before == Some(next)).then_some(next),
+                        last_stable: partition.ls_offset,
+                        caught_up: (nothing_left && before == Some(next)).then_some(next),
                     });
                 }
             }
@@ -276,8 +287,7 @@ impl ConsumerContext for Context {
 ///
 /// | what `poll` says | then |
 /// |---|---|
-/// | fenced, and another process has this instance's name ([`rival`]) | the stage ends |
-/// | fenced by itself | a new session |
+/// | fenced | it is found out by whom ([`rival`]): by another process, and the stage ends; by itself, and a new session begins |
 /// | another fatal error, or a callback that failed | a new session |
 /// | the position is out of the log's range | a new session, which finds out and stops that partition |
 /// | any other error | librdkafka goes on by itself |
@@ -320,7 +330,15 @@ pub(crate) fn poll(
             None => waiting,
             Some(Ok(message)) => context.add(&message),
             Some(Err(MessageConsumptionFatal(FencedInstanceId))) => {
-                break fenced(consumer, name, closing);
+                let replaced = Event::Replaced("the consumer group gave this instance's name to another member".into());
+                match context
+                    .tell(Some(replaced))
+                    .then(|| fenced(consumer, name, closing))
+                    .flatten()
+                {
+                    Some(ended) => break ended,
+                    None => return,
+                }
             }
             Some(Err(MessageConsumptionFatal(code))) => {
                 break Event::Ended(format!("the consumer cannot go on: {code}"));
@@ -340,28 +358,35 @@ pub(crate) fn poll(
     context.tell(Some(ended));
 }
 
-/// Finds out by whom a member was fenced.
-fn fenced(consumer: &Member, name: &Name, closing: &AtomicBool) -> Event {
-    let own = rival::client_id(&name.group, &name.instance);
-    for _ in 0..RIVAL_TRIES {
-        match consumer.fetch_group_list(Some(&name.group), REQUEST) {
-            Ok(list) => {
-                let mut groups = list.groups().iter();
-                return match groups.find_map(|group| rival::in_group(group, &name.instance, &own)) {
-                    Some(rival) => Event::Fenced(format!(
-                        "another process with the same instance name joined the consumer group: {rival}"
-                    )),
-                    None => Event::Ended("the consumer was fenced by a membership of its own".into()),
-                };
-            }
-            Err(_) if closing.load(Ordering::SeqCst) => break,
+/// Finds out by whom a member was fenced. None when that does not matter any more.
+fn fenced(consumer: &Member, name: &Name, closing: &AtomicBool) -> Option<Event> {
+    let (mut watch, asked) = (rival::Watch::new(name.session), Instant::now());
+    while !closing.load(Ordering::SeqCst) {
+        let held = match consumer.fetch_group_list(Some(&name.group), REQUEST) {
+            Ok(list) => Some(list.groups().iter().any(|group| rival::is_held(group, &name.instance))),
             Err(error) => {
                 tracing::warn!(%error, "fenced, and the consumer group does not say by whom");
-                std::thread::sleep(RIVAL_PAUSE);
+                None
             }
+        };
+        match watch.seen(held, Instant::now()) {
+            Some(rival::By::Rival) => {
+                return Some(Event::Fenced(
+                    "another process with the same instance name is in the consumer group".into(),
+                ));
+            }
+            Some(rival::By::Itself) => {
+                return Some(Event::Ended("the consumer was fenced by a join of its own".into()));
+            }
+            None if asked.elapsed() > NOBODY_SAYS => {
+                return Some(Event::Ended(
+                    "the consumer was fenced, and nobody could say by whom".into(),
+                ));
+            }
+            None => std::thread::sleep(LOOK),
         }
     }
-    Event::Ended("the consumer was fenced, and nobody could say by whom".into())
+    None
 }
 
 fn pause(
@@ -393,6 +418,29 @@ fn pause(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_end_that_is_not_known_is_no_end() {
+        let seen = |partition, ls_offset, fetch_state: &str, fetchq_cnt, next_offset| statistics::Partition {
+            partition,
+            ls_offset,
+            fetch_state: fetch_state.into(),
+            fetchq_cnt,
+            next_offset,
+            ..statistics::Partition::default()
+        };
+        for (seen, told) in [
+            (seen(0, 7, "active", 0, 7), Some(true)),
+            (seen(0, 7, "active", 0, 6), Some(false)),
+            (seen(0, 7, "active", 1, 7), Some(false)),
+            (seen(0, -1001, "active", 0, -1001), None),
+            (seen(0, -1, "active", 0, 0), None),
+            (seen(-1, 7, "active", 0, 7), None),
+            (seen(0, 7, "offset-query", 0, 7), None),
+        ] {
+            assert_eq!(nothing_left(&seen), told, "{seen:?}");
+        }
+    }
 
     #[test]
     fn each_row_of_the_table() {

@@ -20,11 +20,13 @@ use millrace_flow::runner::{self, Ended, Limits, Marks};
 use millrace_flow::{DeadLetters, Delivery, Failure, Outputs};
 
 /// Events between the consumer thread and the runner, batches of records among them; the window bounds what is behind.
-const EVENTS: usize = 8;
+const EVENTS: usize = 4;
 /// For a producer to end its transaction, once the runner has hung up.
 const PRODUCER_END: Duration = Duration::from_secs(5);
 /// For a consumer to close.
 const CONSUMER_END: Duration = Duration::from_secs(15);
+/// Of a member whose settings do not say it.
+const SESSION_MS: u64 = 30_000;
 /// Between the end of a session and the next.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -215,11 +217,9 @@ impl Session {
         let (paused, paused_receiver) = watch::channel(BTreeSet::new());
         let context = Context::new(events_sender);
         let assignment = context.assignment.clone();
-        let member: Member = kafka
-            .member(&config.group, &config.instance)
-            .map_err(config_error)?
-            .create_with_context(context)
-            .map_err(client_error)?;
+        let settings = kafka.member(&config.group, &config.instance).map_err(config_error)?;
+        let session_ms = settings.get("session.timeout.ms").and_then(|ms| ms.parse().ok());
+        let member: Member = settings.create_with_context(context).map_err(client_error)?;
         let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
         member.subscribe(&topics).map_err(client_error)?;
         let member = Arc::new(member);
@@ -231,6 +231,7 @@ impl Session {
         let name = consumer::Name {
             group: config.group.clone(),
             instance: config.instance.clone(),
+            session: Duration::from_millis(session_ms.unwrap_or(SESSION_MS)),
         };
         let consumer = thread("consumer")
             .spawn(move || {
@@ -283,4 +284,23 @@ fn ended_within(thread: JoinHandle<()>, bound: Duration) -> bool {
         std::thread::sleep(Duration::from_millis(5));
     }
     thread.join().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn a_thread_that_stays_is_left_behind() {
+        let (go, wait) = mpsc::channel::<()>();
+        let stays = std::thread::spawn(move || assert!(wait.recv().is_err()));
+        assert!(!ended_within(stays, Duration::from_millis(20)));
+        drop(go);
+        assert!(ended_within(std::thread::spawn(|| {}), Duration::from_secs(10)));
+        assert!(!ended_within(
+            std::thread::spawn(|| panic!("on purpose")),
+            Duration::from_secs(10)
+        ));
+    }
 }

@@ -22,7 +22,15 @@ impl Default for RegistryConfig {
     }
 }
 
-/// Refuses bounds of a stage, `[stage]` and `[calls]`, with which no record would ever be done.
+/// Name of a process that is given none: its host's, which in a StatefulSet is stable and nobody else's.
+pub fn default_instance() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Longest drain, in milliseconds: with the last words of what is cut off it stays below a session of 30 s.
+const MAX_DRAIN_MS: u64 = 20_000;
+
+/// Refuses bounds of a stage, `[stage]` and `[calls]`, with which no record would ever be done, or be done twice at once.
 pub fn check_stage(stage: &Limits, calls: &Calls) -> Result<(), ConfigError> {
     let rows = [
         ("stage.max_in_flight", stage.max_in_flight > 0, "no record would run"),
@@ -38,6 +46,12 @@ pub fn check_stage(stage: &Limits, calls: &Calls) -> Result<(), ConfigError> {
             "no record would be done in time",
         ),
     ];
+    if stage.drain_ms > MAX_DRAIN_MS {
+        return Err(ConfigError::refused(
+            "stage.drain_ms",
+            format!("must be at most {MAX_DRAIN_MS}: the group would give the partitions away before they are drained"),
+        ));
+    }
     match rows.into_iter().find(|(_, usable, _)| !usable) {
         None => Ok(()),
         Some((key, _, why)) => Err(ConfigError::refused(key, format!("must be at least 1: {why}"))),
@@ -51,10 +65,12 @@ mod tests {
     #[test]
     fn a_stage_that_can_do_nothing_is_refused_by_its_key() {
         type Change = fn(&mut Limits, &mut Calls);
-        let rows: [(Change, Option<&str>); 5] = [
+        let rows: [(Change, Option<&str>); 7] = [
             (|_, _| {}, None),
             (|stage, _| stage.max_in_flight = 0, Some("stage.max_in_flight")),
             (|stage, _| stage.window_bytes = 0, Some("stage.window_bytes")),
+            (|stage, _| stage.drain_ms = 20_000, None),
+            (|stage, _| stage.drain_ms = 20_001, Some("stage.drain_ms")),
             (|_, calls| calls.concurrency = 0, Some("calls.concurrency")),
             (|_, calls| calls.timeout_ms = 0, Some("calls.timeout_ms")),
         ];

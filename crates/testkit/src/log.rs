@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use millrace_events::{ChunksEmbedded, DocumentParsed, DocumentStatus, IndexEvent, Record, State, VectorsIndexed};
@@ -11,7 +12,11 @@ use millrace_kafka::{Admin, KafkaConfig, TailConfig, TailEvent};
 use millrace_runtime::codec::Codec;
 use millrace_schema::Registry;
 
+use crate::poll;
 use crate::stack::Addresses;
+
+/// For the markers of the last transactions.
+const COMPLETE_WITHIN: Duration = Duration::from_secs(30);
 
 /// All committed records of a topic, in order within each partition.
 pub async fn records(kafka: &str, topic: &str) -> Result<Vec<Delivery>> {
@@ -64,53 +69,86 @@ pub struct Seen {
 /// in `vectors.indexed` for each revision that ever had the status INDEXED or DELETED, and for no other; revisions rising
 /// per key everywhere, parts in order.
 pub async fn check(addresses: &Addresses) -> Result<Seen> {
-    let parsed = read::<DocumentParsed>(addresses).await?;
-    let embedded = read::<ChunksEmbedded>(addresses).await?;
-    let indexed = read::<VectorsIndexed>(addresses).await?;
-    let statuses = read::<DocumentStatus>(addresses).await?;
-    let part = |key: &Delivery, revision, part| (key_of(key), revision, part);
-    let parsed: Vec<_> = parsed.iter().map(|(key, r)| part(key, r.revision, r.part)).collect();
-    let embedded: Vec<_> = embedded.iter().map(|(key, r)| part(key, r.revision, r.part)).collect();
-    let live: Vec<_> = indexed
-        .iter()
-        .map(|(key, r)| part(key, r.revision, i32::from(r.event == IndexEvent::Deleted)))
-        .collect();
-    once("documents.parsed", &parsed)?;
-    once("chunks.embedded", &embedded)?;
-    once("vectors.indexed", &live)?;
-    for (topic, records) in [
-        ("documents.parsed", &parsed),
-        ("chunks.embedded", &embedded),
-        ("vectors.indexed", &live),
-    ] {
-        rising(topic, records)?;
-    }
-    let (one, other): (BTreeSet<_>, BTreeSet<_>) = (parsed.iter().collect(), embedded.iter().collect());
-    let missing: Vec<_> = one.symmetric_difference(&other).take(5).collect();
-    ensure!(
-        missing.is_empty(),
-        "parts that stand in only one of documents.parsed and chunks.embedded: {missing:?}"
-    );
-    let announced: BTreeSet<_> = live
-        .iter()
-        .map(|(key, revision, _)| format!("{key}#{revision}"))
-        .collect();
-    let became = |status: &DocumentStatus| matches!(status.state, State::Indexed | State::Deleted);
-    let reached: BTreeSet<_> = statuses
-        .iter()
-        .filter(|(_, s)| became(s))
-        .map(|(key, _)| key_of(key))
-        .collect();
-    let odd: Vec<_> = announced.symmetric_difference(&reached).take(5).collect();
-    ensure!(
-        odd.is_empty(),
-        "revisions with only one of an event and a status that says so: {odd:?}"
-    );
-    Ok(Seen {
-        parsed: parsed.len(),
-        embedded: embedded.len(),
-        indexed: live.len(),
+    // The last transaction is decided before its markers stand in every partition.
+    poll::until("the topics to be complete", COMPLETE_WITHIN, async || {
+        let topics = Topics::read(addresses).await?;
+        topics.in_order_and_once()?;
+        Ok(topics.complete().map(|()| topics.seen()))
     })
+    .await
+}
+
+/// Key, revision and part, or kind of event, of each record.
+type Records = Vec<(String, i64, i32)>;
+
+struct Topics {
+    parsed: Records,
+    embedded: Records,
+    indexed: Records,
+    /// Keys of the statuses INDEXED and DELETED.
+    reached: BTreeSet<String>,
+}
+
+impl Topics {
+    async fn read(addresses: &Addresses) -> Result<Self> {
+        let parsed = read::<DocumentParsed>(addresses).await?;
+        let embedded = read::<ChunksEmbedded>(addresses).await?;
+        let indexed = read::<VectorsIndexed>(addresses).await?;
+        let statuses = read::<DocumentStatus>(addresses).await?;
+        let became = |status: &DocumentStatus| matches!(status.state, State::Indexed | State::Deleted);
+        let parsed = parsed.iter().map(|(at, r)| (key_of(at), r.revision, r.part));
+        let embedded = embedded.iter().map(|(at, r)| (key_of(at), r.revision, r.part));
+        let indexed = indexed
+            .iter()
+            .map(|(at, r)| (key_of(at), r.revision, i32::from(r.event == IndexEvent::Deleted)));
+        let reached = statuses.iter().filter(|(_, status)| became(status));
+        Ok(Self {
+            parsed: parsed.collect(),
+            embedded: embedded.collect(),
+            indexed: indexed.collect(),
+            reached: reached.map(|(at, _)| key_of(at)).collect(),
+        })
+    }
+
+    fn in_order_and_once(&self) -> Result<()> {
+        for (topic, records) in [
+            ("documents.parsed", &self.parsed),
+            ("chunks.embedded", &self.embedded),
+            ("vectors.indexed", &self.indexed),
+        ] {
+            once(topic, records)?;
+            rising(topic, records)?;
+        }
+        Ok(())
+    }
+
+    /// What is missing, if something is.
+    fn complete(&self) -> Result<(), String> {
+        let (one, other): (BTreeSet<_>, BTreeSet<_>) = (self.parsed.iter().collect(), self.embedded.iter().collect());
+        let missing: Vec<_> = one.symmetric_difference(&other).take(5).collect();
+        if !missing.is_empty() {
+            return Err(format!(
+                "parts that stand in only one of documents.parsed and chunks.embedded: {missing:?}"
+            ));
+        }
+        let indexed = self.indexed.iter();
+        let announced: BTreeSet<_> = indexed.map(|(key, revision, _)| format!("{key}#{revision}")).collect();
+        let odd: Vec<_> = announced.symmetric_difference(&self.reached).take(5).collect();
+        if !odd.is_empty() {
+            return Err(format!(
+                "revisions with only one of an event and a status that says so: {odd:?}"
+            ));
+        }
+        Ok(())
+    }
+
+    fn seen(&self) -> Seen {
+        Seen {
+            parsed: self.parsed.len(),
+            embedded: self.embedded.len(),
+            indexed: self.indexed.len(),
+        }
+    }
 }
 
 fn key_of(delivery: &Delivery) -> String {
@@ -151,5 +189,30 @@ mod tests {
         assert!(rising("x", &[at(1, 0), at(1, 1), at(2, 0)]).is_ok());
         assert!(rising("x", &[at(1, 1), at(1, 0)]).is_err());
         assert!(rising("x", &[at(2, 0), at(1, 0)]).is_err());
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let topics = |parsed: &[i32], embedded: &[i32], indexed: &[i64], reached: &[&str]| Topics {
+            parsed: parsed.iter().map(|part| ("t/d".to_owned(), 1, *part)).collect(),
+            embedded: embedded.iter().map(|part| ("t/d".to_owned(), 1, *part)).collect(),
+            indexed: indexed
+                .iter()
+                .map(|revision| ("t/d".to_owned(), *revision, 0))
+                .collect(),
+            reached: reached.iter().map(|key| (*key).to_owned()).collect(),
+        };
+        assert_eq!(topics(&[0, 1], &[1, 0], &[1], &["t/d#1"]).complete(), Ok(()));
+        for (topics, named) in [
+            (topics(&[0, 1], &[0], &[1], &["t/d#1"]), "(\"t/d\", 1, 1)"),
+            (topics(&[0], &[0, 1], &[1], &["t/d#1"]), "(\"t/d\", 1, 1)"),
+            (topics(&[0], &[0], &[], &["t/d#1"]), "t/d#1"),
+            (topics(&[0], &[0], &[1, 2], &["t/d#1"]), "t/d#2"),
+        ] {
+            assert!(
+                topics.complete().is_err_and(|missing| missing.contains(named)),
+                "{named}"
+            );
+        }
     }
 }

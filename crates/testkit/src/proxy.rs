@@ -1,5 +1,5 @@
-//! Stands between a client and the only broker of a stack, and loses answers on order: the broker has done what it was
-//! asked for, and the client cannot know.
+//! Stands between a client and the only broker of a stack, and loses answers on order, or lets them wait: the broker has
+//! done what it was asked for, and the client cannot know.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,9 +9,9 @@ use anyhow::{Context, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 
 /// For a client to make the call whose answer is to be lost.
@@ -55,8 +55,15 @@ struct Shared {
     broker: String,
     /// The broker's port in the answers, and what clients are told in its place.
     ports: (u16, u16),
-    /// Whose answer is lost next, and whom to tell.
-    lost: Mutex<Option<(Call, oneshot::Sender<()>)>>,
+    /// What befalls which answer next; the guard is dropped when it has.
+    order: Mutex<Option<(Call, Fate, DropGuard)>>,
+}
+
+/// What befalls an answer.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    Lost,
+    Late(Duration),
 }
 
 impl Proxy {
@@ -68,7 +75,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             broker: broker.to_owned(),
             ports: (port.parse()?, own.port()),
-            lost: Mutex::default(),
+            order: Mutex::default(),
         });
         let serving = tokio::spawn(serve(listener, shared.clone()));
         Ok(Self {
@@ -80,24 +87,31 @@ impl Proxy {
 
     /// Throws away the broker's next answer to such a call, with the connection, and returns when that has happened.
     pub async fn lose_answer(&self, call: Call) -> Result<()> {
-        let (told, lost) = oneshot::channel();
-        *self.shared.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some((call, told));
-        let lost = timeout(ASKED_WITHIN, lost).await;
-        lost.with_context(|| format!("nobody asked for {call:?}"))?
-            .context("the order was replaced by another")
+        self.order(call, Fate::Lost).await
+    }
+
+    /// Gives the broker's next answer to such a call only after this time, as all that comes behind it on its connection,
+    /// and returns when it is given, or nobody waits for it any more.
+    pub async fn hold_answer(&self, call: Call, time: Duration) -> Result<()> {
+        self.order(call, Fate::Late(time)).await
+    }
+
+    async fn order(&self, call: Call, fate: Fate) -> Result<()> {
+        let happened = CancellationToken::new();
+        let order = (call, fate, happened.clone().drop_guard());
+        *self.shared.order.lock().unwrap_or_else(PoisonError::into_inner) = Some(order);
+        timeout(ASKED_WITHIN, happened.cancelled())
+            .await
+            .with_context(|| format!("nobody asked for {call:?}"))
     }
 }
 
 impl Shared {
-    /// Whether the answer to this call is to be lost, which is over then.
-    fn is_lost(&self, key: i16) -> bool {
-        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((_, told)) = lost.take_if(|(call, _)| *call as i16 == key) else {
-            return false;
-        };
-        // Whoever ordered it may have given up.
-        let _ = told.send(());
-        true
+    /// What befalls the answer to this call; an order counts once.
+    fn fate(&self, key: i16) -> Option<(Fate, DropGuard)> {
+        let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, fate, happening) = order.take_if(|(call, ..)| *call as i16 == key)?;
+        Some((fate, happening))
     }
 
     /// Puts this proxy's port where the broker's stands.
@@ -165,8 +179,11 @@ async fn answers(mut broker: OwnedReadHalf, mut client: OwnedWriteHalf, asked: &
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&correlation);
         let key = key.context("an answer that nobody asked for")?;
-        if shared.is_lost(key) {
-            return Ok(());
+        match shared.fate(key) {
+            None => {}
+            Some((Fate::Lost, _)) => return Ok(()),
+            // A client that loses its patience hangs up: that ends it as well.
+            Some((Fate::Late(time), _happening)) => tokio::time::sleep(time).await,
         }
         if [Call::Metadata, Call::FindCoordinator]
             .map(|call| call as i16)
@@ -185,4 +202,38 @@ async fn frame(from: &mut OwnedReadHalf) -> Result<Vec<u8>> {
     frame.resize(4 + usize::try_from(length)?, 0);
     from.read_exact(&mut frame[4..]).await?;
     Ok(frame)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_address_of_the_broker_becomes_the_proxys() {
+        let shared = Shared {
+            broker: "127.0.0.1:9092".into(),
+            ports: (9092, 19092),
+            order: Mutex::default(),
+        };
+        let at = |port: i32| [b"x127.0.0.1".as_slice(), &port.to_be_bytes()].concat();
+        let mut answer = [at(9092), at(9093), at(9092)].concat();
+        shared.redirect(&mut answer);
+        assert_eq!(answer, [at(19092), at(9093), at(19092)].concat());
+    }
+
+    #[test]
+    fn an_order_counts_once_and_for_its_call_alone() {
+        let happened = CancellationToken::new();
+        let shared = Shared {
+            broker: String::new(),
+            ports: (1, 2),
+            order: Mutex::new(Some((Call::EndTxn, Fate::Lost, happened.clone().drop_guard()))),
+        };
+        assert!(shared.fate(Call::Produce as i16).is_none());
+        let (fate, happening) = shared.fate(Call::EndTxn as i16).unwrap();
+        assert!(matches!(fate, Fate::Lost) && shared.fate(Call::EndTxn as i16).is_none());
+        assert!(!happened.is_cancelled());
+        drop(happening);
+        assert!(happened.is_cancelled());
+    }
 }

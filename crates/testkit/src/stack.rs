@@ -46,6 +46,9 @@ pub struct Stack {
     first: Vec<Pid>,
 }
 
+/// What a broker says when it ends a transaction without its markers; readers of those partitions wait for ever.
+const FORGOTTEN: &str = "likely deleted already and hence can be skipped";
+
 /// The parts of a stack, as their pid files are named.
 const PARTS: [&str; 5] = ["kafka", "registry", "ingest", "embedder", "indexer"];
 
@@ -106,10 +109,15 @@ impl Stack {
             lines[lines.len().saturating_sub(25)..].join("\n")
         };
         let mut told = end(&self.dir.path().join("up.log"));
+        let log = |part: &str| self.dir.path().join("logs").join(format!("{part}.log"));
         for part in ["ingest", "embedder", "indexer"] {
-            let log = self.dir.path().join("logs").join(format!("{part}.log"));
-            told.push_str(&format!("\n--- {part}\n{}", end(&log)));
+            told.push_str(&format!("\n--- {part}\n{}", end(&log(part))));
         }
+        let broker = fs::read(log("kafka")).unwrap_or_default();
+        let broker = String::from_utf8_lossy(&broker);
+        let forgotten = broker.lines().filter(|line| line.contains(FORGOTTEN));
+        told.push_str("\n--- transactions whose markers the broker has forgotten\n");
+        told.extend(forgotten.map(|line| format!("{line}\n")));
         told
     }
 

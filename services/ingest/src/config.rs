@@ -6,7 +6,7 @@ use millrace_flow::layers::Calls;
 use millrace_flow::runner::Limits;
 use millrace_kafka::KafkaConfig;
 use millrace_runtime::config::ConfigError;
-use millrace_runtime::settings::{RegistryConfig, check_stage};
+use millrace_runtime::settings::{RegistryConfig, check_stage, default_instance};
 use millrace_runtime::telemetry::Telemetry;
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +44,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            instance: "local-0".into(),
+            instance: default_instance(),
             listen: "127.0.0.1:7701".into(),
             data_dir: "data/ingest".into(),
             tokenizer: PathBuf::new(),

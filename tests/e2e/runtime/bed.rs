@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::future::join_all;
 use millrace_flow::runner::Limits;
-use millrace_flow::{Delivery, Headers, Output};
+use millrace_flow::{Headers, Output};
 use millrace_kafka::{Admin, Created, KafkaConfig, NewTopic, Producer, SendError};
 use millrace_testkit::group::{self, Membership};
 use millrace_testkit::wire::{Broker, Committed};
@@ -19,7 +19,9 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::process::Process;
-use super::stage::{self, Spec};
+use super::records::{Done, Input, Out, WRITTEN_FOR, spread};
+use super::stage::Spec;
+use super::still::Still;
 
 /// Longest wait for what is written to come out: outages and sessions that must end included.
 const OUT_WITHIN: Duration = Duration::from_secs(90);
@@ -31,92 +33,6 @@ pub const SHORT_SESSION_MS: i32 = 6000;
 const AHEAD: i64 = 400;
 /// Records of a load that are written at once.
 const BATCH: usize = 50;
-
-/// A header of every record that is written: a dead letter keeps it.
-pub const WRITTEN_FOR: &str = "written-for";
-
-/// A record to write: key, partition if the key does not decide it, script.
-#[derive(Debug, Clone)]
-pub struct Input {
-    key: String,
-    partition: Option<i32>,
-    script: String,
-}
-
-/// A record; its key decides its partition.
-pub fn input(key: &str, script: &str) -> Input {
-    Input {
-        key: key.to_owned(),
-        partition: None,
-        script: script.to_owned(),
-    }
-}
-
-impl Input {
-    /// Written to this partition.
-    pub fn to(mut self, partition: i32) -> Self {
-        self.partition = Some(partition);
-        self
-    }
-}
-
-/// So many records of so many keys in turn, all with one script.
-pub fn spread(count: usize, keys: usize, script: &str) -> Vec<Input> {
-    (0..count).map(|n| input(&format!("k{}", n % keys), script)).collect()
-}
-
-/// An output, or a dead letter.
-#[derive(Debug, Clone)]
-pub struct Done {
-    /// Where its input stood.
-    pub origin: (i32, i64),
-    /// Key and value.
-    pub key: String,
-    pub value: String,
-    headers: Headers,
-}
-
-impl Done {
-    fn of(delivery: &Delivery) -> Result<Self> {
-        let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
-        let origin = delivery.headers.get_str(stage::ORIGIN).context("no origin")?;
-        let (partition, offset) = origin.split_once('/').context("half an origin")?;
-        Ok(Self {
-            origin: (partition.parse()?, offset.parse()?),
-            key: text(delivery.key.as_deref()),
-            value: text(delivery.value.as_deref()),
-            headers: delivery.headers.clone(),
-        })
-    }
-
-    /// A header.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get_str(name)
-    }
-}
-
-/// What came of a case's records.
-#[derive(Debug)]
-pub struct Out {
-    /// Outputs, in order within each key.
-    pub done: Vec<Done>,
-    /// Dead letters.
-    pub dead: Vec<Done>,
-}
-
-impl Out {
-    /// None was tried again for a reason of its own, and none was given up.
-    pub fn at_the_first_attempt(&self) -> Result<()> {
-        let again: Vec<_> = self
-            .done
-            .iter()
-            .filter(|d| d.header(stage::ATTEMPT) != Some("1"))
-            .collect();
-        ensure!(again.is_empty(), "an attempt was burned: {again:?}");
-        ensure!(self.dead.is_empty(), "given up: {:?}", self.dead);
-        Ok(())
-    }
-}
 
 /// Topics `e2e.NAME.in`, `.out` and `.dlq`, and the group `e2e.NAME`.
 #[derive(Debug)]
@@ -456,13 +372,13 @@ impl Bed {
     }
 
     /// Waits until a transaction of a stage is open and stays open: its process is held still.
-    pub async fn caught_in_a_transaction(&self, instance: &str, process: &Process) -> Result<super::process::Still> {
+    pub async fn caught_in_a_transaction(&self, instance: &str, process: &Process) -> Result<Still> {
         let id = self.transactional_id(instance);
         poll::until(
             &format!("{instance} to be caught in a transaction"),
             OUT_WITHIN,
             async || {
-                let still = super::process::Still::of(process)?;
+                let still = Still::of(process)?;
                 // More than once: what was on its way when the process was stopped may still arrive.
                 for _ in 0..20 {
                     let state = self.broker.transaction_state(&id).await?;

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use millrace_testkit::Stack;
 
-use super::bed::{input, on_bed, spread};
+use super::bed::on_bed;
+use super::records::{input, spread};
 use crate::running;
 
 /// The stages' own bound.

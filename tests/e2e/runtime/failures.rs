@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use millrace_testkit::{Stack, poll};
 
-use super::bed::{Bed, Done, Out, WRITTEN_FOR, input, on_bed, on_bed_with, spread};
+use super::bed::{Bed, on_bed, on_bed_with};
+use super::records::{Done, Out, WRITTEN_FOR, input, spread};
 use super::stage::{ATTEMPT, ATTEMPTS, CLASS, REASON, SINCE_LIMITED};
 use crate::running;
 
@@ -173,6 +174,33 @@ pub async fn a_rate_limit_shuts_the_gate(stack: &mut Option<Stack>) -> Result<()
             "only {behind_the_gate} records waited for the gate"
         );
         Ok(())
+    })
+    .await
+}
+
+/// A dependency of every record is away for longer than the gate's patience.
+pub async fn an_outage_stops_fetching_and_is_over_by_itself(stack: &mut Option<Stack>) -> Result<()> {
+    const AWAY_MS: u64 = 12_000;
+    on_bed(running(stack)?, "outage", 2, async |bed| {
+        let mut spec = bed.spec("a");
+        spec.limits.gate_patience_ms = 2000;
+        let mut a = bed.start_as(&spec)?;
+        a.holds(2).await?;
+        let before = bed.membership().await?;
+        bed.send(&spread(200, 20, &format!("transient:{AWAY_MS}"))).await?;
+        a.until("to say that it stands still", SOON, |seen| {
+            seen.reason.contains("let through") && seen.reason.contains("SCRIPTED")
+        })
+        .await?;
+        bed.send(&spread(50, 20, "ok")).await?;
+        let seen = a.picture();
+        ensure!(seen.processed == 0 && seen.failed == 0, "{seen:?}");
+        bed.settled().await?;
+        let seen = a.picture();
+        ensure!(seen.restarts == 0, "{seen:?}");
+        let after = bed.membership().await?;
+        ensure!(after.generation == before.generation, "{before:?}, then {after:?}");
+        bed.finish([a]).await?.at_the_first_attempt()
     })
     .await
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use millrace_testkit::Stack;
 
-use super::bed::{on_bed, spread};
+use super::bed::on_bed;
+use super::records::spread;
 use crate::running;
 
 const SOON: Duration = Duration::from_secs(30);

@@ -9,8 +9,9 @@ use millrace_testkit::{Stack, poll};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::bed::{on_bed, spread};
+use super::bed::on_bed;
 use super::process::Process;
+use super::records::spread;
 use super::stage::FENCED;
 use crate::running;
 
@@ -18,7 +19,7 @@ use crate::running;
 const FENCED_WITHIN: Duration = Duration::from_secs(60);
 /// What a fenced process says.
 const SENTENCES: [&str; 2] = [
-    "another process with the same instance name joined the consumer group",
+    "another process with the same instance name",
     "give every process an instance name of its own",
 ];
 
@@ -167,7 +168,8 @@ pub async fn one_to_three_to_one_under_load(stack: &mut Option<Stack>) -> Result
                     stage.holds(2).await?;
                 }
                 for stage in [&mut a, &mut b, &mut c] {
-                    stage.processes(200).await?;
+                    let seen = stage.processes(200).await?;
+                    ensure!(seen.restarts == 0, "a change of members cost a session: {seen:?}");
                 }
                 b.leave().await?;
                 c.leave().await?;

@@ -5,7 +5,8 @@ use millrace_testkit::Stack;
 use rustix::process::Signal;
 use std::os::unix::process::ExitStatusExt;
 
-use super::bed::{input, on_bed, spread};
+use super::bed::on_bed;
+use super::records::{input, spread};
 use super::stage::ATTEMPTS;
 use crate::running;
 

@@ -6,8 +6,9 @@ use anyhow::{Result, ensure};
 use millrace_testkit::Stack;
 use millrace_testkit::wire::Committed;
 
-use super::bed::{Bed, Input, input, on_bed, spread};
+use super::bed::{Bed, on_bed};
 use super::process::Process;
+use super::records::{Input, input, spread};
 use super::stage::Held;
 use crate::running;
 
@@ -132,6 +133,31 @@ pub async fn a_lost_range_stops_its_partition_alone(stack: &mut Option<Stack>) -
         let a = bed.start("a")?;
         bed.settled().await?;
         bed.come_out(10 + 30 + 15).await?;
+        a.leave().await
+    })
+    .await
+}
+
+/// Retention overtakes a member that has as much to do as it may hold.
+pub async fn a_lost_range_under_a_running_member_stops_its_partition(stack: &mut Option<Stack>) -> Result<()> {
+    on_bed(running(stack)?, "lost-running", 1, async |bed| {
+        let mut spec = bed.spec("a");
+        spec.limits.window_bytes = 1 << 20;
+        let mut a = bed.start_as(&spec)?;
+        a.holds(1).await?;
+        let script = format!("until:go:{}", "x".repeat(10_000));
+        let backlog: Vec<_> = (0..5000).map(|n| input(&format!("k{n}"), &script)).collect();
+        bed.send(&backlog).await?;
+        a.until("to hold what it may", SOON, |seen| seen.window > 50).await?;
+        let start = bed.broker.delete_records(&bed.input, 0, 4990).await?;
+        ensure!(start == 4990, "the log starts at {start}");
+        bed.signal("go")?;
+        stops(&mut a, 0, &["LOST_RANGE", "start 4990", "records were deleted"]).await?;
+        let (at, _) = bed.position(0).await?;
+        ensure!(at < 4990, "it went on at {at}, as if nothing was lost");
+        let out = bed.outputs().await?;
+        let in_order = out.iter().all(|done| done.origin.1 < 4990);
+        ensure!(in_order && !out.is_empty(), "it went on behind what was lost");
         a.leave().await
     })
     .await

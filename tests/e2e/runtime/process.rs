@@ -53,6 +53,11 @@ impl Process {
         })
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
     /// Its name in the group.
     pub fn instance(&self) -> &str {
         &self.instance
@@ -143,28 +148,5 @@ impl Process {
             "it ended with {status} before it was killed"
         );
         Ok(())
-    }
-}
-
-/// A process that is held still; it goes on when this is dropped.
-#[derive(Debug)]
-pub struct Still(Pid);
-
-impl Still {
-    /// Holds a process still.
-    pub fn hold(pid: Pid) -> Result<Self> {
-        kill_process(pid, Signal::STOP)?;
-        Ok(Self(pid))
-    }
-    /// Holds a stage still.
-    pub fn of(process: &Process) -> Result<Self> {
-        Self::hold(process.pid)
-    }
-}
-
-impl Drop for Still {
-    fn drop(&mut self) {
-        // One that is gone needs no waking.
-        let _ = kill_process(self.0, Signal::CONT);
     }
 }

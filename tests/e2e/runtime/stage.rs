@@ -114,7 +114,7 @@ impl Picture {
     }
 }
 
-/// What a record's value asks for, after the colon with a number or a name.
+/// What a record's value asks for, after the colon with a number or a name. What stands behind a further colon is ballast.
 ///
 /// | value | what happens |
 /// |---|---|

@@ -8,7 +8,8 @@ use millrace_testkit::{Proxy, Stack, poll};
 use rustix::process::Signal;
 
 use super::bed::{Bed, SHORT_SESSION_MS, on_bed};
-use super::process::{Process, Still};
+use super::process::Process;
+use super::still::{Still, undecided};
 use crate::running;
 
 /// `transaction.timeout.ms`, and the rounds in which the coordinator looks for what is over time.
@@ -18,6 +19,8 @@ const RECOVERED_WITHIN: Duration = Duration::from_secs(90);
 /// Longer than a session, a transaction and a message may last.
 const AWAY: Duration = Duration::from_secs(40);
 const KILLS: usize = 3;
+/// Longer than one call of the transactional client waits, shorter than a transaction may last.
+const LATE: Duration = Duration::from_secs(11);
 /// What a transaction asks of a broker, in this order.
 const STEPS: [Call; 5] = [
     Call::AddPartitionsToTxn,
@@ -76,6 +79,29 @@ pub async fn a_step_without_an_answer_is_taken_once(stack: &mut Option<Stack>) -
         })
         .await?;
         ensure!(a.picture().restarts == 0, "{:?}", a.picture());
+        bed.finish([a]).await?.at_the_first_attempt()
+    })
+    .await
+}
+
+/// A step whose answer comes after the client's patience: it is asked for again. Records that wait behind it may time out
+/// meanwhile; then the transaction is aborted, and leaves again from memory.
+pub async fn a_step_that_is_answered_late_is_asked_for_again(stack: &mut Option<Stack>) -> Result<()> {
+    let stack = running(stack)?;
+    on_bed(stack, "late", 4, async |bed| {
+        let proxy = Proxy::before(&stack.addresses.kafka).await?;
+        let mut spec = bed.spec("a");
+        spec.kafka.bootstrap_servers.clone_from(&proxy.address);
+        let mut a = bed.start_as(&spec)?;
+        bed.under_load(WORK, async || {
+            flows(&mut a).await?;
+            proxy.hold_answer(Call::AddOffsetsToTxn, LATE).await?;
+            flows(&mut a).await
+        })
+        .await?;
+        let told = a.told()?;
+        ensure!(told.contains("a transaction call is made again"), "{told}");
+        ensure!(a.picture().restarts == 0, "{told}");
         bed.finish([a]).await?.at_the_first_attempt()
     })
     .await
@@ -143,7 +169,7 @@ pub async fn a_broker_killed_at_any_moment_loses_and_repeats_nothing(stack: &mut
     .await
 }
 
-/// A member gives itself up for lost while the broker still knows it: its own second name must not look like a rival.
+/// A member gives itself up for lost while the broker still knows it: its own second join must not look like a rival.
 pub async fn a_broker_away_for_longer_than_a_session_fences_nobody(stack: &mut Option<Stack>) -> Result<()> {
     let stack = running(stack)?;
     on_bed(stack, "broker-session", 4, async |bed| {
@@ -154,6 +180,11 @@ pub async fn a_broker_away_for_longer_than_a_session_fences_nobody(stack: &mut O
         for stage in &mut stages {
             stage.holds(2).await?;
         }
+        // The group goes on under the name of a process that is gone.
+        let [first, _] = &mut stages;
+        let again = bed.start_as(&bed.of_short_session("a"))?;
+        std::mem::replace(first, again).kill().await?;
+        first.holds(2).await?;
         let members = bed.membership().await?.members;
         ensure!(
             members.values().all(|member| member.session_ms == SHORT_SESSION_MS),
@@ -180,7 +211,12 @@ async fn kills(
                 }
                 let still = match moment {
                     Moment::Any => Vec::new(),
-                    Moment::Undecided => undecided(bed, stages).await?,
+                    Moment::Undecided => {
+                        let held = stages
+                            .iter()
+                            .map(|stage| (stage.pid(), bed.transactional_id(stage.instance())));
+                        undecided(&bed.broker, &held.collect::<Vec<_>>(), true).await?
+                    }
                 };
                 stack.kill("kafka", Signal::KILL).await?;
                 drop(still);
@@ -193,39 +229,6 @@ async fn kills(
         })
         .await?;
     Ok(written)
-}
-
-/// Holds all stages still, one at least in an open transaction, none in one that is decided and not ended.
-///
-/// A broker that dies between the two, and with it the last replica of a partition, can come back without that
-/// transaction's markers. While it registers, its partitions have no leader for a moment; Kafka's metadata cache gives no
-/// endpoint for such a partition, and the coordinator takes no endpoint for a deleted partition ("likely deleted already
-/// and hence can be skipped" in its log): it ends the transaction, and readers wait for the markers for ever. Seen in about
-/// one of ten kills on Kafka 4.3.
-async fn undecided(bed: &Bed, stages: &[Process]) -> Result<Vec<Still>> {
-    poll::until(
-        "the stages to be caught in transactions",
-        RECOVERED_WITHIN,
-        async || {
-            let still: Vec<_> = stages.iter().map(Still::of).collect::<Result<_>>()?;
-            let mut states = Vec::new();
-            // More than once: what was on its way when the processes were stopped may still arrive.
-            for _ in 0..20 {
-                states.clear();
-                for stage in stages {
-                    states.push(
-                        bed.broker
-                            .transaction_state(&bed.transactional_id(stage.instance()))
-                            .await?,
-                    );
-                }
-            }
-            let open = states.iter().any(|state| state == "Ongoing");
-            let decided = states.iter().any(|state| state.starts_with("Prepare"));
-            Ok(if open && !decided { Ok(still) } else { Err(states) })
-        },
-    )
-    .await
 }
 
 /// The broker neither answers nor hangs up.

@@ -361,9 +361,11 @@ impl Core {
     pub fn paused(&mut self, now: Instant) -> BTreeSet<TopicPartition> {
         let stop = self.why_not_fetching(now).is_some();
         let used: Vec<usize> = self.partitions.values().map(|p| p.bytes).collect();
-        let occupancy = self.budget.occupancy(used.into_iter());
+        let occupancy = self.budget.occupancy(&used);
+        // Once one had to pause, the others need not wait for room: there will be none.
+        let patient = occupancy.no_room() && !self.partitions.values().any(Partition::is_paused_for_room);
         let paused = self.partitions.values_mut().filter_map(|partition| {
-            let pause = partition.decide_pause(&occupancy, stop, now);
+            let pause = partition.decide_pause(&occupancy, stop, patient.then_some(now));
             pause.then(|| partition.id.clone())
         });
         paused.collect()

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::progress::StageProgress;
 use world::*;
 
 proptest! {
@@ -286,6 +287,35 @@ fn the_position_moves_past_markers_once_everything_was_handed_over() {
     assert_eq!(world.committed[0], (5, String::new()));
     world.step(Step::Cut);
     assert!(world.open.is_none(), "once");
+}
+
+#[test]
+fn lag_is_told_in_records_and_in_time() {
+    let mut core = core(Limits::default());
+    let now = Instant::now();
+    let shown = |core: &Core| {
+        let mut progress = StageProgress::default();
+        core.show(&mut progress, now, 10_000);
+        (progress.partitions[0].lag_records, progress.partitions[0].lag_ms)
+    };
+    assert_eq!(shown(&core), (None, 0), "nobody knows the end yet");
+    core.log_end(&partition(0), 5, None);
+    assert_eq!(
+        shown(&core),
+        (Some(5), 0),
+        "nothing was received, so nothing has an age"
+    );
+    core.arrive(Delivery {
+        timestamp_ms: 4000,
+        ..record(0, 0, 0)
+    });
+    assert_eq!(shown(&core), (Some(5), 6000));
+    let work = core.next_to_run(now).unwrap();
+    core.finish(work.id, Ok(outputs(&work.delivery, "out")), now, 0, 0.0);
+    assert!(core.cut(now, true).is_some());
+    core.settle(Settled::Committed, now, 0.0);
+    core.log_end(&partition(0), 5, Some(5));
+    assert_eq!(shown(&core), (Some(0), 0), "markers alone are left");
 }
 
 #[test]

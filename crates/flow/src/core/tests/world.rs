@@ -329,10 +329,9 @@ impl World {
             Step::Lost(n) => {
                 let number = number(n);
                 let gone = [partition(number as i32)];
-                self.core.begin_drain(&gone);
+                self.core.lose(&gone);
                 // The open transaction ends before a partition is given back.
                 self.end_transaction();
-                self.core.abandon(&gone);
                 self.core.forget(&gone);
                 self.assign(number);
             }
