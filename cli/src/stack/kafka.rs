@@ -73,7 +73,8 @@ async fn format(layout: &Layout, java: &Path, class_path: &str, properties: &Pat
             "kafka.tools.StorageTool",
             "format",
         ])
-        .args(["-t", cluster_id, "--standalone", "-c"])
+        // In one word: an id that begins with a dash, as one in 64 does, would be taken for an option.
+        .args([&format!("--cluster-id={cluster_id}"), "--standalone", "-c"])
         .arg(properties)
         .stdin(std::process::Stdio::null())
         .kill_on_drop(true)

@@ -14,9 +14,6 @@ use crate::retry::Tries;
 use crate::stage::{Delivery, Failure, TopicPartition};
 use crate::window::{Arrival, Window};
 
-/// Records held back beyond the span before fetching stops; it goes on when none is left.
-const HELD_BACK: usize = 1000;
-
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) delivery: Delivery,
@@ -58,7 +55,7 @@ pub(super) struct Partition {
     committed: i64,
     lanes: Lanes<Bytes, i64>,
     records: BTreeMap<i64, Held>,
-    /// Beyond the span, in order.
+    /// Beyond the span, in order: the budget bounds them, as all that is received.
     held_back: VecDeque<Delivery>,
 }
 
@@ -246,7 +243,6 @@ impl Partition {
     /// Decides, and remembers, whether this partition must not be fetched now. `stop`: nothing should be.
     /// `patient`: now, if one that is full may wait for room first.
     pub(super) fn decide_pause(&mut self, occupancy: &Occupancy, stop: bool, patient: Option<Instant>) -> bool {
-        let held_back = if self.paused { 1 } else { HELD_BACK };
         let full = occupancy.pause(self.bytes, self.paused);
         let since = patient
             .filter(|_| full && !self.paused)
@@ -255,7 +251,7 @@ impl Partition {
             .zip(since)
             .is_some_and(|(now, since)| now < since + ROOM_PATIENCE);
         self.waiting = since.filter(|_| patient);
-        self.paused = stop || self.stopped.is_some() || self.held_back.len() >= held_back || full && !patient;
+        self.paused = stop || self.stopped.is_some() || full && !patient;
         self.paused
     }
 
