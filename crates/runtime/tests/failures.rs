@@ -44,7 +44,8 @@ fn files(path: &Path) -> Vec<PathBuf> {
 /// A file without its tests.
 fn code(path: &Path) -> String {
     let name = path.file_name().unwrap().to_string_lossy();
-    if !name.ends_with(".rs") || name.ends_with("tests.rs") {
+    let of_tests = name.ends_with("tests.rs") || path.parent().is_some_and(|folder| folder.ends_with("tests"));
+    if !name.ends_with(".rs") || of_tests {
         return String::new();
     }
     let text = fs::read_to_string(path).unwrap();
