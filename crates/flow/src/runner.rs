@@ -97,20 +97,7 @@ where
     S: Service<Delivery, Response = Outputs, Error = Failure> + Clone + Send + 'static,
     S::Future: Send,
 {
-    let mut runner = Runner {
-        core: Core::new(stage.limits, marks),
-        stage,
-        link,
-        work: JoinSet::new(),
-        ids: HashMap::new(),
-        outcome: None,
-        sent: Instant::now(),
-        drains: Vec::new(),
-        leaving: false,
-        fenced: None,
-        replaced: None,
-        aborted: None,
-    };
+    let mut runner = Runner::new(stage, link, marks);
     let ended = runner.run(shutdown).await;
     // What still runs belongs to no assignment any more; it is stopped before somebody else starts the same.
     runner.work.shutdown().await;
@@ -122,6 +109,23 @@ where
     S: Service<Delivery, Response = Outputs, Error = Failure> + Clone + Send + 'static,
     S::Future: Send,
 {
+    fn new(stage: Stage<S>, link: Link, marks: Marks) -> Self {
+        Self {
+            core: Core::new(stage.limits, marks),
+            stage,
+            link,
+            work: JoinSet::new(),
+            ids: HashMap::new(),
+            outcome: None,
+            sent: Instant::now(),
+            drains: Vec::new(),
+            leaving: false,
+            fenced: None,
+            replaced: None,
+            aborted: None,
+        }
+    }
+
     async fn run(&mut self, shutdown: CancellationToken) -> Ended {
         let mut picture = tokio::time::interval(PICTURE);
         picture.set_missed_tick_behavior(MissedTickBehavior::Skip);

@@ -109,6 +109,19 @@ async fn start(log: &mut Played) {
     reply.send(Outcome::Committed).unwrap();
 }
 
+/// Gives the partition to somebody else, and waits until the runner has let go of it.
+async fn lose(log: &Played) {
+    let (done, ended) = oneshot::channel();
+    let lost = Event::Revoked {
+        assignment: 2,
+        partitions: vec![partition()],
+        lost: true,
+        done,
+    };
+    log.events.send(lost).await.unwrap();
+    ended.await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_record_leaves_in_a_transaction_with_its_position() {
     let (link, mut log) = link();
@@ -202,20 +215,7 @@ async fn a_fenced_producer_ends_the_stage_once_its_membership_is_fenced_too() {
 #[tokio::test]
 async fn a_transaction_without_an_outcome_and_a_fenced_producer_are_given_up() {
     let (link, mut log) = link();
-    let mut runner = Runner {
-        core: Core::new(Limits::default(), Marks::default()),
-        stage: stage(service_fn(echo)),
-        link,
-        work: JoinSet::new(),
-        ids: HashMap::new(),
-        outcome: None,
-        sent: Instant::now(),
-        drains: Vec::new(),
-        leaving: false,
-        fenced: None,
-        replaced: None,
-        aborted: None,
-    };
+    let mut runner = Runner::new(stage(service_fn(echo)), link, Marks::default());
     assert_eq!(runner.advance(), None);
     let (_reply, outcome) = oneshot::channel();
     (runner.outcome, runner.sent) = (Some(outcome), Instant::now() - STUCK);
@@ -258,15 +258,7 @@ async fn work_of_a_lost_partition_is_stopped() {
     while alive.load(Ordering::SeqCst) == 0 {
         tokio::task::yield_now().await;
     }
-    let (done, ended) = oneshot::channel();
-    let lost = Event::Revoked {
-        assignment: 2,
-        partitions: vec![partition()],
-        lost: true,
-        done,
-    };
-    log.events.send(lost).await.unwrap();
-    ended.await.unwrap();
+    lose(&log).await;
     while alive.load(Ordering::SeqCst) > 0 {
         tokio::task::yield_now().await;
     }
@@ -294,40 +286,36 @@ async fn what_is_ready_of_a_lost_partition_never_leaves() {
     start(&mut log).await;
     log.events.send(record(0)).await.unwrap();
     has_run.wait_for(|ran| *ran).await.unwrap();
-    let (done, ended) = oneshot::channel();
-    let lost = Event::Revoked {
-        assignment: 2,
-        partitions: vec![partition()],
-        lost: true,
-        done,
-    };
-    log.events.send(lost).await.unwrap();
-    ended.await.unwrap();
+    lose(&log).await;
     shutdown.cancel();
     assert_eq!(running.await.unwrap().0, Ended::Drained);
     assert!(log.commits.try_recv().is_err());
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_full_window_takes_nothing_until_its_patience_is_over() {
     let (link, mut log) = link();
     let mut stage = stage(service_fn(|_: Delivery| {
         std::future::pending::<Result<Outputs, Failure>>()
     }));
     stage.limits.window_bytes = 512;
-    let seen = stage.progress.subscribe();
+    let mut seen = stage.progress.subscribe();
     let _running = tokio::spawn(run(stage, link, Marks::default(), CancellationToken::new()));
     start(&mut log).await;
-    let mut paused = log.paused.clone();
     for offset in 0..3 {
         log.events.send(record(offset)).await.unwrap();
     }
-    paused.wait_for(|paused| paused.contains(&partition())).await.unwrap();
+    let queued = || log.events.max_capacity() - log.events.capacity();
+    let mut last = queued();
+    while !log.paused.borrow().contains(&partition()) {
+        last = queued();
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(last, 1, "two fill the window, the third waits until it is paused");
     // What comes after the pause is taken again: it was fetched ahead.
     for offset in 3..40 {
         log.events.send(record(offset)).await.unwrap();
     }
-    let mut seen = seen;
     seen.wait_for(|seen| seen.window_records == 40).await.unwrap();
 }
 
@@ -335,20 +323,8 @@ async fn a_full_window_takes_nothing_until_its_patience_is_over() {
 async fn a_membership_that_is_replaced_ends_the_stage_for_a_rival_alone() {
     let row = |sent: Duration, replaced: bool| {
         let (link, log) = link();
-        let mut runner = Runner {
-            core: Core::new(Limits::default(), Marks::default()),
-            stage: stage(service_fn(echo)),
-            link,
-            work: JoinSet::new(),
-            ids: HashMap::new(),
-            outcome: None,
-            sent: Instant::now() - sent,
-            drains: Vec::new(),
-            leaving: false,
-            fenced: None,
-            replaced: None,
-            aborted: None,
-        };
+        let mut runner = Runner::new(stage(service_fn(echo)), link, Marks::default());
+        runner.sent -= sent;
         assert_eq!(runner.settled(Outcome::Fenced("by epoch".into())), None);
         if replaced {
             runner.happened(Event::Replaced("replaced".into()));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,15 @@ pub enum ConfigError {
     /// librdkafka does not take it.
     #[error("the kafka settings are not accepted")]
     Client(#[source] rdkafka::error::KafkaError),
+}
+
+/// How long a member may be silent, where the operator does not say it.
+const SESSION_MS: u64 = 30_000;
+
+/// How long a member with these settings may be silent. What is no number the client has refused.
+pub(crate) fn session(member: &ClientConfig) -> Duration {
+    let told = member.get("session.timeout.ms").and_then(|ms| ms.parse().ok());
+    Duration::from_millis(told.unwrap_or(SESSION_MS))
 }
 
 const RESERVED: [&str; 17] = [
@@ -169,7 +179,7 @@ impl KafkaConfig {
             .set("group.id", group)
             .set("group.instance.id", instance)
             .set("partition.assignment.strategy", "cooperative-sticky")
-            .set("session.timeout.ms", "30000")
+            .set("session.timeout.ms", SESSION_MS.to_string())
             .set("max.poll.interval.ms", "600000")
             .set("auto.offset.reset", "error")
             .set("statistics.interval.ms", "1000");
@@ -279,6 +289,7 @@ mod tests {
             ..KafkaConfig::default()
         };
         assert_eq!(config.member("g", "a")?.get("session.timeout.ms"), Some("6000"));
+        assert_eq!(session(&config.member("g", "a")?), Duration::from_secs(6));
         assert_eq!(config.transactional_producer("g.a")?.get("linger.ms"), Some("7"));
         assert_eq!(config.transactional_producer("g.a")?.get("retry.backoff.ms"), Some("5"));
         Ok(())

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use crate::config::{ConfigError, KafkaConfig};
+use crate::config::{self, ConfigError, KafkaConfig};
 use crate::consumer::{self, Context, Member};
 use crate::transactor::{self, Reports, TransactionalProducer};
 use millrace_flow::log::{Event, Link};
@@ -25,8 +25,6 @@ const EVENTS: usize = 4;
 const PRODUCER_END: Duration = Duration::from_secs(5);
 /// For a consumer to close.
 const CONSUMER_END: Duration = Duration::from_secs(15);
-/// Of a member whose settings do not say it.
-const SESSION_MS: u64 = 30_000;
 /// Between the end of a session and the next.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -218,7 +216,7 @@ impl Session {
         let context = Context::new(events_sender);
         let assignment = context.assignment.clone();
         let settings = kafka.member(&config.group, &config.instance).map_err(config_error)?;
-        let session_ms = settings.get("session.timeout.ms").and_then(|ms| ms.parse().ok());
+        let session = config::session(&settings);
         let member: Member = settings.create_with_context(context).map_err(client_error)?;
         let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
         member.subscribe(&topics).map_err(client_error)?;
@@ -231,7 +229,7 @@ impl Session {
         let name = consumer::Name {
             group: config.group.clone(),
             instance: config.instance.clone(),
-            session: Duration::from_millis(session_ms.unwrap_or(SESSION_MS)),
+            session,
         };
         let consumer = thread("consumer")
             .spawn(move || {

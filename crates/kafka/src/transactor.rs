@@ -42,7 +42,7 @@ const REQUEST: Duration = Duration::from_secs(10);
 const FULL: Duration = Duration::from_millis(1);
 
 /// Between two looks for a report that is still held.
-const REPORTED: Duration = Duration::from_micros(50);
+const REPORT_PAUSE: Duration = Duration::from_micros(50);
 
 /// What became of the records of a transaction.
 #[derive(Default)]
@@ -201,7 +201,7 @@ fn carry_out(
 fn delivered(producer: &TransactionalProducer) {
     producer.context().wait();
     while producer.in_flight_count() > 0 {
-        std::thread::sleep(REPORTED);
+        std::thread::sleep(REPORT_PAUSE);
     }
 }
 

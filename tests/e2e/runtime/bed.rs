@@ -14,14 +14,14 @@ use millrace_flow::{Headers, Output};
 use millrace_kafka::{Admin, Created, KafkaConfig, NewTopic, Producer, SendError};
 use millrace_testkit::group::{self, Membership};
 use millrace_testkit::wire::{Broker, Committed};
-use millrace_testkit::{Stack, log, poll};
+use millrace_testkit::{Proxy, Stack, log, poll};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::process::Process;
 use super::records::{Done, Input, Out, WRITTEN_FOR, spread};
 use super::stage::Spec;
-use super::still::Still;
+use super::still::{Still, undecided};
 
 /// Longest wait for what is written to come out: outages and sessions that must end included.
 const OUT_WITHIN: Duration = Duration::from_secs(90);
@@ -371,25 +371,20 @@ impl Bed {
         now.context("the group has never been")
     }
 
-    /// Waits until a transaction of a stage is open and stays open: its process is held still.
-    pub async fn caught_in_a_transaction(&self, instance: &str, process: &Process) -> Result<Still> {
-        let id = self.transactional_id(instance);
-        poll::until(
-            &format!("{instance} to be caught in a transaction"),
-            OUT_WITHIN,
-            async || {
-                let still = Still::of(process)?;
-                // More than once: what was on its way when the process was stopped may still arrive.
-                for _ in 0..20 {
-                    let state = self.broker.transaction_state(&id).await?;
-                    if state != "Ongoing" {
-                        return Ok(Err(state));
-                    }
-                }
-                Ok(Ok(still))
-            },
-        )
-        .await
+    /// Holds stages still, at least one in an open transaction and none in one that is decided: see [`undecided`].
+    pub async fn caught_in_transactions(&self, stages: &[Process]) -> Result<Vec<Still>> {
+        let held = stages
+            .iter()
+            .map(|stage| (stage.pid(), self.transactional_id(stage.instance())));
+        undecided(&self.broker, &held.collect::<Vec<_>>(), true).await
+    }
+
+    /// What a stage of this name is told that reaches the broker through a proxy of its own.
+    pub async fn behind_a_proxy(&self, instance: &str) -> Result<(Proxy, Spec)> {
+        let proxy = Proxy::before(&self.kafka.bootstrap_servers).await?;
+        let mut spec = self.spec(instance);
+        spec.kafka.bootstrap_servers.clone_from(&proxy.address);
+        Ok((proxy, spec))
     }
 
     fn told(&self) -> String {

@@ -1,5 +1,6 @@
 //! A stage that has nothing to do has nothing left to do: its position is its input's end, whatever stands there.
 
+use std::slice::from_ref;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -34,7 +35,7 @@ pub async fn a_position_moves_past_markers_and_aborted_records(stack: &mut Optio
             .await?;
 
         let (still, _) = bed
-            .under_load("sleep:5", async || bed.caught_in_a_transaction("a", &first).await)
+            .under_load("sleep:5", async || bed.caught_in_transactions(from_ref(&first)).await)
             .await?;
         first.kill().await?;
         drop(still);

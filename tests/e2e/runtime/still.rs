@@ -7,8 +7,6 @@ use millrace_testkit::poll;
 use millrace_testkit::wire::Broker;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::process::Process;
-
 const CAUGHT_WITHIN: Duration = Duration::from_secs(90);
 /// How often a transaction's state is looked at: what was on its way when the processes were stopped may still arrive.
 const LOOKS: usize = 20;
@@ -22,10 +20,6 @@ impl Still {
     pub fn hold(pid: Pid) -> Result<Self> {
         kill_process(pid, Signal::STOP)?;
         Ok(Self(pid))
-    }
-    /// Holds a stage still.
-    pub fn of(process: &Process) -> Result<Self> {
-        Self::hold(process.pid())
     }
 }
 
@@ -49,20 +43,18 @@ pub async fn undecided(broker: &Broker, held: &[(Pid, String)], open: bool) -> R
         CAUGHT_WITHIN,
         async || {
             let still: Vec<_> = held.iter().map(|(pid, _)| Still::hold(*pid)).collect::<Result<_>>()?;
-            let mut states = Vec::new();
             for _ in 0..LOOKS {
-                states.clear();
+                let mut states = Vec::new();
                 for (_, transactional_id) in held {
                     states.push(broker.transaction_state(transactional_id).await?);
                 }
+                let is_open = states.iter().any(|state| state == "Ongoing");
+                let decided = states.iter().any(|state| state.starts_with("Prepare"));
+                if decided || (open && !is_open) {
+                    return Ok(Err(states));
+                }
             }
-            let is_open = states.iter().any(|state| state == "Ongoing");
-            let decided = states.iter().any(|state| state.starts_with("Prepare"));
-            Ok(if !decided && (is_open || !open) {
-                Ok(still)
-            } else {
-                Err(states)
-            })
+            Ok(Ok(still))
         },
     )
     .await

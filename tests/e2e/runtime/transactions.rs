@@ -1,15 +1,16 @@
 //! Each way a transaction can end, and a broker that is away.
 
+use std::slice::from_ref;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use millrace_testkit::proxy::Call;
-use millrace_testkit::{Proxy, Stack, poll};
+use millrace_testkit::{Stack, poll};
 use rustix::process::Signal;
 
 use super::bed::{Bed, SHORT_SESSION_MS, on_bed};
 use super::process::Process;
-use super::still::{Still, undecided};
+use super::still::Still;
 use crate::running;
 
 /// `transaction.timeout.ms`, and the rounds in which the coordinator looks for what is over time.
@@ -63,11 +64,8 @@ pub async fn a_fenced_producer_starts_again(stack: &mut Option<Stack>) -> Result
 
 /// Whatever step of a transaction has no answer: the broker has done it, and the stage cannot know.
 pub async fn a_step_without_an_answer_is_taken_once(stack: &mut Option<Stack>) -> Result<()> {
-    let stack = running(stack)?;
-    on_bed(stack, "unanswered", 4, async |bed| {
-        let proxy = Proxy::before(&stack.addresses.kafka).await?;
-        let mut spec = bed.spec("a");
-        spec.kafka.bootstrap_servers.clone_from(&proxy.address);
+    on_bed(running(stack)?, "unanswered", 4, async |bed| {
+        let (proxy, spec) = bed.behind_a_proxy("a").await?;
         let first = proxy.lose_answer(Call::InitProducerId);
         let (mut a, ()) = tokio::try_join!(async { bed.start_as(&spec) }, first)?;
         bed.under_load(WORK, async || {
@@ -87,11 +85,8 @@ pub async fn a_step_without_an_answer_is_taken_once(stack: &mut Option<Stack>) -
 /// A step whose answer comes after the client's patience: it is asked for again. Records that wait behind it may time out
 /// meanwhile; then the transaction is aborted, and leaves again from memory.
 pub async fn a_step_that_is_answered_late_is_asked_for_again(stack: &mut Option<Stack>) -> Result<()> {
-    let stack = running(stack)?;
-    on_bed(stack, "late", 4, async |bed| {
-        let proxy = Proxy::before(&stack.addresses.kafka).await?;
-        let mut spec = bed.spec("a");
-        spec.kafka.bootstrap_servers.clone_from(&proxy.address);
+    on_bed(running(stack)?, "late", 4, async |bed| {
+        let (proxy, spec) = bed.behind_a_proxy("a").await?;
         let mut a = bed.start_as(&spec)?;
         bed.under_load(WORK, async || {
             flows(&mut a).await?;
@@ -117,7 +112,7 @@ pub async fn a_zombie_commits_nothing(stack: &mut Option<Stack>) -> Result<()> {
         b.holds(2).await?;
         bed.under_load(WORK, async || {
             flows(&mut a).await?;
-            let still = bed.caught_in_a_transaction("a", &a).await?;
+            let still = bed.caught_in_transactions(from_ref(&a)).await?;
             b.holds(4).await?;
             let id = bed.transactional_id("a");
             poll::until("the transaction to be over time", TIMED_OUT_WITHIN, async || {
@@ -141,7 +136,7 @@ pub async fn a_zombie_commits_nothing(stack: &mut Option<Stack>) -> Result<()> {
 enum Moment {
     /// Any.
     Any,
-    /// While transactions are open, and none is decided without being ended: see [`undecided`].
+    /// While transactions are open, and none is decided without being ended: see [`super::still::undecided`].
     Undecided,
 }
 
@@ -158,7 +153,7 @@ pub async fn a_broker_killed_again_and_again_loses_and_repeats_nothing(stack: &m
     .await
 }
 
-/// Decided transactions are among what a broker takes along. Kafka 4.3 does not always bring them back: see [`undecided`].
+/// Decided transactions are among what a broker takes along. Kafka 4.3 does not always bring them back: see [`super::still::undecided`].
 pub async fn a_broker_killed_at_any_moment_loses_and_repeats_nothing(stack: &mut Option<Stack>) -> Result<()> {
     let stack = running(stack)?;
     on_bed(stack, "broker-dies", 4, async |bed| {
@@ -211,12 +206,7 @@ async fn kills(
                 }
                 let still = match moment {
                     Moment::Any => Vec::new(),
-                    Moment::Undecided => {
-                        let held = stages
-                            .iter()
-                            .map(|stage| (stage.pid(), bed.transactional_id(stage.instance())));
-                        undecided(&bed.broker, &held.collect::<Vec<_>>(), true).await?
-                    }
+                    Moment::Undecided => bed.caught_in_transactions(stages).await?,
                 };
                 stack.kill("kafka", Signal::KILL).await?;
                 drop(still);
