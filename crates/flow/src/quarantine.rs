@@ -13,18 +13,24 @@
 //! ends in this process, well or not, has not killed it, so its `a` begins anew; a drain clears everything. Being killed
 //! from outside costs a start, and an attempt only of the record that ran alone.
 //!
-//! A record blamed for a death before runs again only when nothing else of the stage does, in any partition, and those
-//! with fewer deaths go first ([`Quarantine::wants_solo`]): a kill from outside while many partitions have a record of
-//! their own alone must not count against each of them three times.
+//! A record blamed for a death before runs again only when the process has lived [`SETTLED`] and nothing else of the
+//! stage runs, in any partition, and those with fewer deaths go first ([`Quarantine::wants_solo`]): a kill from outside
+//! while many partitions have a record of their own alone must not count against each of them three times, nor must
+//! three kills in a row that each hit a process as soon as it works.
 //!
 //! A session that is replaced within one process is no death: what this process wrote itself, it takes back.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::position::Mark;
 
 /// Deaths of one record, alone, that make it a dead letter.
 pub const DEATHS: u32 = 3;
+
+/// How long a process must have worked before it runs a record that was blamed for a death: who is killed from outside
+/// again and again dies before that, mostly, and no record with it.
+pub const SETTLED: Duration = Duration::from_secs(5);
 
 /// One partition's quarantine: what may start, and what must be committed first.
 #[derive(Debug)]

@@ -29,7 +29,7 @@ use crate::budget::Budget;
 use crate::gate::Gate;
 use crate::position::{Mark, Position};
 use crate::progress::FailureSeen;
-use crate::quarantine::Release;
+use crate::quarantine::{Release, SETTLED};
 use crate::stage::{Delivery, Outputs, Rejection, TopicPartition};
 pub use leave::{Settled, Transaction};
 pub use limits::Limits;
@@ -92,6 +92,8 @@ pub struct Core {
     runnable: VecDeque<WorkId>,
     waiting: BinaryHeap<Reverse<Waiting>>,
     running: usize,
+    /// When the process has lived long enough to run a suspect; unknown before it runs anything.
+    settled: Option<Instant>,
     /// When a record last succeeded.
     success: Option<Instant>,
     rejected: VecDeque<(WorkId, Rejection)>,
@@ -122,6 +124,7 @@ impl Core {
             runnable: VecDeque::new(),
             waiting: BinaryHeap::new(),
             running: 0,
+            settled: None,
             success: None,
             rejected: VecDeque::new(),
             ready: VecDeque::new(),
@@ -271,7 +274,7 @@ impl Core {
             self.runnable.push_back(first.id);
             self.waiting.pop();
         }
-        let solo = self.solo();
+        let solo = self.solo(now);
         self.release_held();
         if self.running >= self.limits.max_in_flight {
             return None;
@@ -302,8 +305,9 @@ impl Core {
     }
 
     /// The partition whose suspect runs, or will, as the only record of the stage: of those that want to, the one with
-    /// the fewest deaths, once nothing runs.
-    fn solo(&mut self) -> Option<u32> {
+    /// the fewest deaths, once nothing runs and the process has lived a while.
+    fn solo(&mut self, now: Instant) -> Option<u32> {
+        let settled = *self.settled.get_or_insert(now + SETTLED);
         if let Some((&slot, _)) = self
             .partitions
             .iter()
@@ -311,14 +315,21 @@ impl Core {
         {
             return Some(slot);
         }
-        let live = |partition: &&mut Partition| !partition.draining && partition.stopped.is_none();
-        let wanting = self.partitions.iter_mut().filter(|(_, partition)| live(partition));
-        let wanting = wanting.filter_map(|(slot, p)| p.quarantine.wants_solo().map(|deaths| (deaths, *slot, p)));
-        let (_, slot, partition) = wanting.min_by_key(|(deaths, slot, _)| (*deaths, *slot))?;
-        if self.running == 0 {
+        let slot = self.wants_solo().filter(|_| settled <= now)?;
+        if self.running == 0
+            && let Some(partition) = self.partitions.get_mut(&slot)
+        {
             partition.quarantine.grant_solo();
         }
         Some(slot)
+    }
+
+    /// The partition with the suspect of the fewest deaths.
+    fn wants_solo(&self) -> Option<u32> {
+        let live = |partition: &&Partition| !partition.draining && partition.stopped.is_none();
+        let partitions = self.partitions.iter().filter(|(_, partition)| live(partition));
+        let wanting = partitions.filter_map(|(slot, p)| p.quarantine.wants_solo().map(|deaths| (deaths, *slot)));
+        wanting.min().map(|(_, slot)| slot)
     }
 
     fn release_held(&mut self) {
@@ -339,7 +350,13 @@ impl Core {
         let retry = self.waiting.peek().map(|Reverse(first)| first.until);
         let gate = self.gate.next_change().filter(|_| !self.runnable.is_empty());
         let room = self.partitions.values().filter_map(Partition::waits_for_room).min();
-        [retry, gate, room, self.next_cut()].into_iter().flatten().min()
+        let suspect = self
+            .settled
+            .filter(|_| self.running == 0 && self.wants_solo().is_some());
+        [retry, gate, room, suspect, self.next_cut()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Whether more should be taken from the log: not while a partition that is full waits a moment for room.

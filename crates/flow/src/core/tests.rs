@@ -166,6 +166,40 @@ fn a_record_that_alone_finds_its_dependency_away_fails_after_a_while() {
 }
 
 #[test]
+fn a_process_killed_as_soon_as_it_works_gives_nothing_up_and_one_that_lives_runs_the_suspect() {
+    let mut world = World::good(&[(0, 0)]);
+    // A start, and all that happens within its first moments.
+    let start = |world: &mut World| {
+        let committed = [Step::Run, Step::Cut, Step::Commit];
+        let arrived = [Step::Arrive(0), Step::Run];
+        for step in [&committed[..], &arrived, &committed, &[Step::Run]].concat() {
+            world.step_at_once(step);
+        }
+        world.now
+    };
+    for _ in 0..10 {
+        start(&mut world);
+        world.crash();
+    }
+    let begun = start(&mut world);
+    assert!(world.running.is_empty(), "blamed once, it waits");
+    assert_eq!(world.core.next_deadline(), Some(begun + SETTLED));
+    world.now = begun + SETTLED;
+    for step in [
+        Step::Run,
+        Step::Cut,
+        Step::Commit,
+        Step::Run,
+        Step::Finish(0),
+        Step::Cut,
+        Step::Commit,
+    ] {
+        world.step_at_once(step);
+    }
+    assert_eq!((&world.written[0], world.letters.len()), (&vec![0], 0));
+}
+
+#[test]
 fn a_refused_configuration_stops_its_partition() {
     let mut world = World::good(&[(0, 0), (1, 1)]);
     started(&mut world);

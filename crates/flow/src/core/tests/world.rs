@@ -250,6 +250,10 @@ impl World {
 
     pub(super) fn step(&mut self, step: Step) {
         self.now += Duration::from_secs(60);
+        self.step_at_once(step);
+    }
+
+    pub(super) fn step_at_once(&mut self, step: Step) {
         let pick = |n: u8, len: usize| usize::from(n) % len.max(1);
         let number = |n: u8| pick(n, self.log.len());
         match step {
