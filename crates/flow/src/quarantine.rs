@@ -9,8 +9,8 @@
 //! | `s>0`, `o` with `a=3` | that record never again: a dead letter | |
 //!
 //! Side by side, `s` is cleared when the position's offset has moved. One at a time, it stays until as many records as
-//! can run at once have ended well, or nothing is left to run: only then is every suspect of the death behind. Whatever
-//! ends in this process, well or not, has not killed it, so its `a` begins anew; a drain clears everything. Being killed
+//! can run at once have ended well, or all that stood in the log at the start has, or nothing is left to run: only then is
+//! every suspect of the death behind. Whatever ends in this process, well or not, has not killed it, so its `a` begins anew; a drain clears everything. Being killed
 //! from outside costs a start, and an attempt only of the record that ran alone.
 //!
 //! A record blamed for a death before runs again only when the process has lived [`SETTLED`] and nothing else of the
@@ -240,7 +240,7 @@ impl Quarantine {
         !self.parked.is_empty()
     }
 
-    /// Nothing is left to run, or everything was drained: nobody is to be blamed for what comes.
+    /// Every suspect is behind, nothing is left to run, or everything was drained: nobody is to be blamed for what comes.
     pub fn clear(&mut self) {
         self.mark = Mark::default();
         self.alone = None;

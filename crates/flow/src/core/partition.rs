@@ -52,6 +52,8 @@ pub(super) struct Partition {
     waiting: Option<Instant>,
     pub(super) stopped: Option<String>,
     pub(super) end: Option<LogEnd>,
+    /// Where the log ended when first asked under this assignment: nothing beyond can have run before.
+    first_end: Option<i64>,
     committed: i64,
     lanes: Lanes<Bytes, i64>,
     records: BTreeMap<i64, Held>,
@@ -74,6 +76,7 @@ impl Partition {
             waiting: None,
             stopped: None,
             end: None,
+            first_end: None,
             committed: position.offset,
             lanes: Lanes::default(),
             records: BTreeMap::new(),
@@ -121,6 +124,7 @@ impl Partition {
 
     /// The log's end. What was caught up and has nothing to run has nobody to blame, and may move past the markers.
     pub(super) fn log_end(&mut self, last_stable: i64, caught_up: Option<i64>) {
+        self.first_end.get_or_insert(last_stable);
         let caught_up = caught_up.filter(|_| self.held_back.is_empty());
         if let Some(end) = caught_up {
             self.window.pass(end);
@@ -160,6 +164,9 @@ impl Partition {
     pub(super) fn committed(&mut self, offset: i64, mark: Mark) {
         self.committed = offset;
         self.quarantine.committed(mark);
+        if self.quarantine.is_alone() && self.first_end.is_some_and(|end| offset >= end) {
+            self.quarantine.clear();
+        }
     }
 
     /// Starts a record, unless the partition starts nothing now; one that quarantine holds is given out later.

@@ -200,6 +200,32 @@ fn a_process_killed_as_soon_as_it_works_gives_nothing_up_and_one_that_lives_runs
 }
 
 #[test]
+fn what_came_after_a_start_is_no_suspect_of_the_death_before() {
+    let mut world = World::good(&[(0, 0), (1, 1), (2, 2), (3, 3)]);
+    started(&mut world);
+    world.crash();
+    let two_at_once = |world: &mut World| {
+        world.run_all(&[Step::Cut, Step::Commit, Step::Run, Step::Run, Step::Run]);
+        world.running.len() > 1
+    };
+    // At this start two records stood in the log.
+    world.core.log_end(&partition(0), 2, None);
+    (0..4).for_each(|_| world.step(Step::Arrive(0)));
+    for suspect in 0..2 {
+        assert!(
+            !two_at_once(&mut world) && !two_at_once(&mut world),
+            "{suspect} runs alone"
+        );
+        world.step(Step::Finish(0));
+    }
+    assert!(
+        two_at_once(&mut world) || two_at_once(&mut world),
+        "{:?}",
+        world.committed
+    );
+}
+
+#[test]
 fn a_refused_configuration_stops_its_partition() {
     let mut world = World::good(&[(0, 0), (1, 1)]);
     started(&mut world);
