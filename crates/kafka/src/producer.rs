@@ -56,9 +56,8 @@ impl Producer {
     ///
     /// Dropping the future does not take the record back.
     pub async fn send(&self, output: Output) -> Result<Sent, SendError> {
-        let mut record = FutureRecord::<[u8], [u8]>::to(&output.topic)
-            .key(&output.key)
-            .headers(convert::headers(&output.headers));
+        let mut record = FutureRecord::<[u8], [u8]>::to(&output.topic).key(&output.key);
+        record.headers = convert::headers(&output.headers);
         record.payload = output.value.as_deref();
         record.partition = output.partition;
         let delivery = self

@@ -14,7 +14,7 @@
 //! | fatal, another one | this producer is over: a new session starts from committed positions |
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
@@ -41,56 +41,31 @@ const REQUEST: Duration = Duration::from_secs(10);
 /// Until a full queue of the client is tried again.
 const FULL: Duration = Duration::from_millis(1);
 
-/// Between two looks for a report that is still held.
-const REPORT_PAUSE: Duration = Duration::from_micros(50);
+/// Between two looks whether records are still under way.
+const UNDER_WAY: Duration = Duration::from_micros(100);
 
-/// What became of the records of a transaction.
+/// What became of the records of a transaction: reports come of those only that were not delivered.
 #[derive(Default)]
 pub(crate) struct Reports {
-    seen: Mutex<Seen>,
-    delivered: Condvar,
-}
-
-#[derive(Default)]
-struct Seen {
-    /// Sent and without a report; a report can be faster than the count.
-    outstanding: i64,
     /// Why the first one was not delivered. What a commit says of it is only that one was not.
-    failed: Option<KafkaError>,
+    failed: Mutex<Option<KafkaError>>,
 }
 
 impl Reports {
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn sent(&self) {
-        self.seen().outstanding += 1;
-    }
-
     fn reported(&self, failed: Option<KafkaError>) {
         // Those that an abort throws away were not refused by anybody.
         let purged = [RDKafkaErrorCode::PurgeQueue, RDKafkaErrorCode::PurgeInflight].map(Some);
         let failed = failed.filter(|error| !purged.contains(&error.rdkafka_error_code()));
-        let mut seen = self.seen();
-        seen.failed = seen.failed.take().or(failed);
-        seen.outstanding -= 1;
-        if seen.outstanding == 0 {
-            self.delivered.notify_all();
-        }
-    }
-
-    /// Waits until every record sent has its report; each gets one within the message time-out.
-    ///
-    /// Not left to the commit: rust-rdkafka's flush serves reports for 100 ms at a time and returns not before, so that
-    /// every transaction would last as long.
-    fn wait(&self) {
-        let waited = self.delivered.wait_while(self.seen(), |seen| seen.outstanding > 0);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        let mut first = self.first();
+        *first = first.take().or(failed);
     }
 
     fn take_failed(&self) -> Option<KafkaError> {
-        self.seen().failed.take()
+        self.first().take()
+    }
+
+    fn first(&self) -> MutexGuard<'_, Option<KafkaError>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -196,12 +171,13 @@ fn carry_out(
     }
 }
 
-/// Waits until nothing of this producer is under way, its delivery reports included: see [`Reports::wait`]. The client
-/// counts a report until it has let go of it, moments after it was told.
+/// Waits until nothing of this producer is under way, reports of failures included; the message time-out bounds it.
+///
+/// Not left to the commit: rust-rdkafka's flush serves reports for 100 ms at a time and returns not before, so that every
+/// transaction would last as long.
 fn delivered(producer: &TransactionalProducer) {
-    producer.context().wait();
     while producer.in_flight_count() > 0 {
-        std::thread::sleep(REPORT_PAUSE);
+        std::thread::sleep(UNDER_WAY);
     }
 }
 
@@ -226,17 +202,13 @@ fn positions(transaction: &Transaction) -> Result<TopicPartitionList, KafkaError
 }
 
 fn send(producer: &TransactionalProducer, output: &Output) -> Result<(), Stop> {
-    let mut record = BaseRecord::<[u8], [u8]>::to(&output.topic)
-        .key(&output.key)
-        .headers(convert::headers(&output.headers));
+    let mut record = BaseRecord::<[u8], [u8]>::to(&output.topic).key(&output.key);
+    record.headers = convert::headers(&output.headers);
     record.payload = output.value.as_deref();
     record.partition = output.partition;
     loop {
         match producer.send(record) {
-            Ok(()) => {
-                producer.context().sent();
-                return Ok(());
-            }
+            Ok(()) => return Ok(()),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), unsent)) => {
                 record = unsent;
                 std::thread::sleep(FULL);
@@ -333,10 +305,8 @@ mod tests {
             RDKafkaErrorCode::InvalidRecord,
             RDKafkaErrorCode::MessageTimedOut,
         ] {
-            reports.sent();
             reports.reported(Some(KafkaError::MessageProduction(code)));
         }
-        reports.wait();
         let kept = reports.take_failed().and_then(|error| error.rdkafka_error_code());
         assert_eq!(kept, Some(RDKafkaErrorCode::InvalidRecord));
         assert!(reports.take_failed().is_none());

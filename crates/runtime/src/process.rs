@@ -25,6 +25,10 @@ use crate::stage::StageTaskError;
 use crate::tasks::TaskError;
 use crate::telemetry::{self, Telemetry, TelemetryError};
 
+/// What is received in one thread is processed in others and let go of in a third one: see ADR 11.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Exit code of a process that failed.
 pub const EXIT_FAILED: u8 = 1;
 /// Exit code of a process whose instance name another one has.
