@@ -41,6 +41,7 @@ enum Command {
     Delete(commands::document::Delete),
     Topics(commands::topics::Topics),
     Bench(commands::bench::Bench),
+    Chaos(commands::chaos::Chaos),
     Run(commands::run::Run),
 }
 
@@ -73,6 +74,7 @@ async fn main() -> ExitCode {
         Command::Watch(watch) => commands::document::watch(watch, target).await,
         Command::Delete(delete) => commands::document::delete(delete, target).await,
         Command::Bench(bench) => commands::bench::run(bench).await,
+        Command::Chaos(chaos) => commands::chaos::run(chaos).await,
         Command::Topics(topics) => commands::topics::run(topics, target).await,
     };
     match outcome {

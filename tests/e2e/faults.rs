@@ -14,8 +14,8 @@ use rustix::process::Signal;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
-use crate::runtime::still::undecided;
 use crate::{check_topics, running};
+use millrace_testkit::still::undecided;
 
 const FINAL: [DocumentState; 2] = [DocumentState::Indexed, DocumentState::Superseded];
 

@@ -106,7 +106,7 @@ fn main() -> ExitCode {
 /// Known to fail at times, and not run unless asked for with `--include-ignored`: docs/guarantees.md says what is not
 /// promised for it.
 const OPEN: &[&str] = &[
-    // Kafka forgets the markers of a transaction that was decided: see `runtime::still`.
+    // Kafka forgets the markers of a transaction that was decided: see `millrace_testkit::still`.
     "runtime::transactions::a_broker_killed_at_any_moment_loses_and_repeats_nothing",
 ];
 

@@ -65,20 +65,23 @@ impl Client {
             .with_context(|| format!("submit {id}"))
     }
 
-    /// Deletes.
-    pub async fn delete(&self, id: &str) -> Result<Receipt> {
+    /// Sends a deletion, with a request id or an empty one.
+    pub async fn send_delete(&self, id: &str, request_id: &str) -> Result<Receipt, Status> {
         let request = DeleteDocumentRequest {
             tenant: self.tenant.clone(),
             document_id: id.to_owned(),
-            request_id: String::new(),
+            request_id: request_id.to_owned(),
         };
-        let answer = self
-            .ingest
-            .clone()
-            .delete_document(within(request))
-            .await
-            .with_context(|| format!("delete {id}"))?;
-        answer.into_inner().receipt.context("no receipt")
+        let answer = self.ingest.clone().delete_document(within(request)).await?;
+        answer
+            .into_inner()
+            .receipt
+            .ok_or_else(|| Status::internal("no receipt"))
+    }
+
+    /// Deletes.
+    pub async fn delete(&self, id: &str) -> Result<Receipt> {
+        self.send_delete(id, "").await.with_context(|| format!("delete {id}"))
     }
 
     /// State of a revision, 0 for the latest; none while nothing is known, or while ingest is away.

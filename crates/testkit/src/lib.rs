@@ -3,8 +3,8 @@
 //! [`stack`] starts `millrace up` in a temporary directory and kills parts of it on request; [`client`] submits and
 //! searches as another team's client would; [`log`] reads topics `read_committed` and holds them against the promises;
 //! [`group`] reads a consumer group's generations; [`wire`] does to the broker what operators and rivals do; [`proxy`]
-//! loses a broker's answers; [`poll`] waits on a level with a limit and prints the last state. Development only: nothing
-//! of the product depends on this crate.
+//! loses a broker's answers and cuts links; [`still`] holds processes still; [`poll`] waits on a level with a limit and
+//! prints the last state. No service depends on this crate.
 
 pub mod client;
 pub mod group;
@@ -12,6 +12,7 @@ pub mod log;
 pub mod poll;
 pub mod proxy;
 pub mod stack;
+pub mod still;
 pub mod wire;
 
 pub use client::Client;

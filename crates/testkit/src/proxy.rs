@@ -1,14 +1,15 @@
 //! Stands between a client and the only broker of a stack, and loses answers on order, or lets them wait: the broker has
-//! done what it was asked for, and the client cannot know.
+//! done what it was asked for, and the client cannot know. Or cuts the link altogether.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -52,9 +53,11 @@ pub struct Proxy {
 
 #[derive(Debug)]
 struct Shared {
-    broker: String,
-    /// The broker's port in the answers, and what clients are told in its place.
-    ports: (u16, u16),
+    /// The broker's address; without one everybody is hung up on.
+    broker: OnceLock<String>,
+    /// The port that clients are told in the broker's place.
+    own: u16,
+    cut: watch::Sender<bool>,
     /// What befalls which answer next; the guard is dropped when it has.
     order: Mutex<Option<(Call, Fate, DropGuard)>>,
 }
@@ -69,12 +72,19 @@ enum Fate {
 impl Proxy {
     /// Listens on a port of its own, in front of a broker's address.
     pub async fn before(broker: &str) -> Result<Self> {
+        let proxy = Self::alone().await?;
+        proxy.stand_before(broker);
+        Ok(proxy)
+    }
+
+    /// Listens on a port of its own, and hangs up on everybody until there is a broker: [`Proxy::stand_before`].
+    pub async fn alone() -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let own = listener.local_addr()?;
-        let (_, port) = broker.rsplit_once(':').context("no port in the broker's address")?;
         let shared = Arc::new(Shared {
-            broker: broker.to_owned(),
-            ports: (port.parse()?, own.port()),
+            broker: OnceLock::new(),
+            own: own.port(),
+            cut: watch::Sender::new(false),
             order: Mutex::default(),
         });
         let serving = tokio::spawn(serve(listener, shared.clone()));
@@ -83,6 +93,18 @@ impl Proxy {
             shared,
             _serving: AbortOnDropHandle::new(serving),
         })
+    }
+
+    /// From now on, and for good, this proxy stands before that broker.
+    pub fn stand_before(&self, broker: &str) {
+        self.shared.broker.get_or_init(|| broker.to_owned());
+    }
+
+    /// Cuts the link: hangs up on everybody, and lets nobody through for this time.
+    pub async fn cut(&self, time: Duration) {
+        self.shared.cut.send_replace(true);
+        tokio::time::sleep(time).await;
+        self.shared.cut.send_replace(false);
     }
 
     /// Throws away the broker's next answer to such a call, with the connection, and returns when that has happened.
@@ -115,14 +137,20 @@ impl Shared {
     }
 
     /// Puts this proxy's port where the broker's stands.
-    fn redirect(&self, answer: &mut [u8]) {
-        let (broker, own) = self.ports;
-        let address = [HOST, &i32::from(broker).to_be_bytes()].concat();
+    fn redirect(&self, answer: &mut [u8]) -> Result<()> {
+        let broker = self.broker()?;
+        let (_, port) = broker.rsplit_once(':').context("no port in the broker's address")?;
+        let address = [HOST, &port.parse::<i32>()?.to_be_bytes()].concat();
         let mut at = 0;
         while let Some(found) = answer[at..].windows(address.len()).position(|bytes| bytes == address) {
             at += found + address.len();
-            answer[at - 4..at].copy_from_slice(&i32::from(own).to_be_bytes());
+            answer[at - 4..at].copy_from_slice(&i32::from(self.own).to_be_bytes());
         }
+        Ok(())
+    }
+
+    fn broker(&self) -> Result<&String> {
+        self.broker.get().context("there is no broker yet")
     }
 }
 
@@ -131,14 +159,21 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     while let Ok((client, _)) = listener.accept().await {
         let shared = shared.clone();
         // A client whose broker is away is hung up on, as the broker's machine would.
-        connections.spawn(async move { carry(client, &shared).await.is_ok() });
+        connections.spawn(async move {
+            let mut cut = shared.cut.subscribe();
+            tokio::select! {
+                biased;
+                _ = cut.wait_for(|cut| *cut) => false,
+                carried = carry(client, &shared) => carried.is_ok(),
+            }
+        });
         while connections.try_join_next().is_some() {}
     }
 }
 
 /// Carries requests and answers, until either end hangs up or an answer is lost.
 async fn carry(client: TcpStream, shared: &Shared) -> Result<()> {
-    let broker = TcpStream::connect(&shared.broker).await?;
+    let broker = TcpStream::connect(shared.broker()?).await?;
     client.set_nodelay(true)?;
     broker.set_nodelay(true)?;
     let (from_client, to_client) = client.into_split();
@@ -189,7 +224,7 @@ async fn answers(mut broker: OwnedReadHalf, mut client: OwnedWriteHalf, asked: &
             .map(|call| call as i16)
             .contains(&key)
         {
-            shared.redirect(&mut answer);
+            shared.redirect(&mut answer)?;
         }
         client.write_all(&answer).await?;
     }
@@ -211,13 +246,14 @@ mod tests {
     #[test]
     fn every_address_of_the_broker_becomes_the_proxys() {
         let shared = Shared {
-            broker: "127.0.0.1:9092".into(),
-            ports: (9092, 19092),
+            broker: OnceLock::from("127.0.0.1:9092".to_owned()),
+            own: 19092,
+            cut: watch::Sender::new(false),
             order: Mutex::default(),
         };
         let at = |port: i32| [b"x127.0.0.1".as_slice(), &port.to_be_bytes()].concat();
         let mut answer = [at(9092), at(9093), at(9092)].concat();
-        shared.redirect(&mut answer);
+        shared.redirect(&mut answer).unwrap();
         assert_eq!(answer, [at(19092), at(9093), at(19092)].concat());
     }
 
@@ -225,8 +261,9 @@ mod tests {
     fn an_order_counts_once_and_for_its_call_alone() {
         let happened = CancellationToken::new();
         let shared = Shared {
-            broker: String::new(),
-            ports: (1, 2),
+            broker: OnceLock::new(),
+            own: 2,
+            cut: watch::Sender::new(false),
             order: Mutex::new(Some((Call::EndTxn, Fate::Lost, happened.clone().drop_guard()))),
         };
         assert!(shared.fate(Call::Produce as i16).is_none());

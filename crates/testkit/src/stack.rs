@@ -40,6 +40,7 @@ pub struct Stack {
     /// Where its parts listen.
     pub addresses: Addresses,
     millrace: PathBuf,
+    environment: Vec<(String, String)>,
     dir: TempDir,
     up: Child,
     /// The processes that served when `up` said ready.
@@ -55,10 +56,26 @@ const PARTS: [&str; 5] = ["kafka", "registry", "ingest", "embedder", "indexer"];
 impl Stack {
     /// Starts a new stack with the given `millrace` binary, and waits until all of it serves.
     pub async fn up(millrace: &Path) -> Result<Self> {
-        Self::start(millrace, tempfile::Builder::new().prefix("millrace-test-").tempdir()?).await
+        Self::up_with(millrace, Vec::new(), |_| ()).await
     }
 
-    async fn start(millrace: &Path, dir: TempDir) -> Result<Self> {
+    /// As [`Stack::up`], with variables in the environment of its parts. `chosen` is told where they will listen as soon as
+    /// that is known, before any of them serves.
+    pub async fn up_with(
+        millrace: &Path,
+        environment: Vec<(String, String)>,
+        chosen: impl FnOnce(&Addresses),
+    ) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("millrace-test-").tempdir()?;
+        Self::start(millrace, dir, environment, chosen).await
+    }
+
+    async fn start(
+        millrace: &Path,
+        dir: TempDir,
+        environment: Vec<(String, String)>,
+        chosen: impl FnOnce(&Addresses),
+    ) -> Result<Self> {
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -66,6 +83,7 @@ impl Stack {
         let mut up = Command::new(millrace)
             .args(["up", "--json", "--dir"])
             .arg(dir.path())
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -74,7 +92,19 @@ impl Stack {
             .with_context(|| format!("cannot start {}", millrace.display()))?;
         let stdout = up.stdout.take().context("no stdout")?;
         let mut line = String::new();
-        let read = timeout(START_LIMIT, BufReader::new(stdout).read_line(&mut line)).await;
+        let mut stdout = BufReader::new(stdout);
+        let tell = async {
+            chosen(&chosen_in(dir.path()).await?);
+            // What follows is up's to say.
+            std::future::pending::<Result<usize>>().await
+        };
+        let ready = async {
+            tokio::select! {
+                read = stdout.read_line(&mut line) => Ok(read?),
+                Err(error) = tell => Err(error),
+            }
+        };
+        let read = timeout(START_LIMIT, ready).await;
         let addresses = match read {
             Ok(Ok(_)) => serde_json::from_str(&line).ok(),
             _ => None,
@@ -86,6 +116,7 @@ impl Stack {
         let mut stack = Self {
             addresses,
             millrace: millrace.to_owned(),
+            environment,
             dir,
             up,
             first: Vec::new(),
@@ -195,8 +226,21 @@ impl Stack {
 
     /// Stops everything and starts it again on the same directory.
     pub async fn restart(self) -> Result<Self> {
-        let millrace = self.millrace.clone();
+        let (millrace, environment) = (self.millrace.clone(), self.environment.clone());
         let dir = self.down().await?;
-        Self::start(&millrace, dir).await
+        Self::start(&millrace, dir, environment, |_| ()).await
     }
+}
+
+/// Where the parts of a stack will listen, once `up` has chosen it.
+async fn chosen_in(dir: &Path) -> Result<Addresses> {
+    #[derive(Deserialize)]
+    struct Chosen {
+        addresses: Addresses,
+    }
+    let file = dir.join("stack.json");
+    let chosen = poll::until("the stack's addresses", START_LIMIT, async || {
+        Ok(fs::read_to_string(&file).map_err(|error| error.to_string()))
+    });
+    Ok(serde_json::from_str::<Chosen>(&chosen.await?)?.addresses)
 }

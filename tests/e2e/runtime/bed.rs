@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::process::Process;
 use super::records::{Done, Input, Out, WRITTEN_FOR, spread};
 use super::stage::Spec;
-use super::still::{Still, undecided};
+use millrace_testkit::still::{Still, undecided};
 
 /// Longest wait for what is written to come out: outages and sessions that must end included.
 const OUT_WITHIN: Duration = Duration::from_secs(90);

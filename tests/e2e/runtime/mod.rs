@@ -16,5 +16,4 @@ pub mod positions;
 pub mod process;
 pub mod records;
 pub mod stage;
-pub mod still;
 pub mod transactions;

@@ -10,8 +10,8 @@ use rustix::process::Signal;
 
 use super::bed::{Bed, SHORT_SESSION_MS, on_bed};
 use super::process::Process;
-use super::still::Still;
 use crate::running;
+use millrace_testkit::still::Still;
 
 /// `transaction.timeout.ms`, and the rounds in which the coordinator looks for what is over time.
 const TIMED_OUT_WITHIN: Duration = Duration::from_secs(60);

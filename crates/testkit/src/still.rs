@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use millrace_testkit::poll;
-use millrace_testkit::wire::Broker;
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::poll;
+use crate::wire::Broker;
 
 const CAUGHT_WITHIN: Duration = Duration::from_secs(90);
 /// How often a transaction's state is looked at: what was on its way when the processes were stopped may still arrive.

@@ -1,0 +1,59 @@
+//! Canaries: one document in each partition, written again and again. How long one of them stands still is how long the
+//! pipeline did.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use millrace_events::topics::PARTITIONS;
+use millrace_kafka::partitioner::partition_for;
+use millrace_testkit::Client;
+use millrace_testkit::stack::Addresses;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::writers::is_for_now;
+
+/// Tenant of the canaries, whose requests are no debts.
+pub const TENANT: &str = "canaries";
+
+/// A document's name for each partition.
+pub fn documents() -> Result<Vec<String>> {
+    let of = |partition| {
+        let mut names = (0..).map(|n| format!("{partition}/{n}"));
+        names.find(|name| partition_for(format!("{TENANT}/{name}").as_bytes(), PARTITIONS) == partition)
+    };
+    (0..PARTITIONS)
+        .map(|partition| of(partition).context("no name"))
+        .collect()
+}
+
+/// Writes one canary until it is told to stop. What is not accepted is left out: the next one comes soon.
+pub async fn sing(addresses: &Addresses, document: &str, every: Duration, stop: &CancellationToken) -> Result<()> {
+    let client = Client::new(addresses, TENANT)?;
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        match client.send(client.request(document, "A canary sings.")).await {
+            Ok(_) => {}
+            Err(status) if is_for_now(status.code()) => {}
+            Err(status) => return Err(status).context("a canary"),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_partition_has_one() -> Result<()> {
+        let documents = documents()?;
+        let at = |name: &String| partition_for(format!("{TENANT}/{name}").as_bytes(), PARTITIONS);
+        assert_eq!(
+            documents.iter().map(at).collect::<Vec<_>>(),
+            (0..PARTITIONS).collect::<Vec<_>>()
+        );
+        Ok(())
+    }
+}

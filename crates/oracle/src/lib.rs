@@ -1,0 +1,34 @@
+//! Chaos on a real stack, and the verdict on what it left.
+//!
+//! ```text
+//! storm    writers ─▶ journal      searchers ─▶ sightings      canaries      faults, by their seed
+//! calm     faults end, writers finish what they asked for, every service serves, a fresh document passes
+//! verdict  journal + topics (read_committed) + index + sightings ─▶ findings, none of which may be there
+//! ```
+//!
+//! [`journal`] is the list of debts: what was asked for is on disk before it is sent, a receipt before it is used.
+//! [`writers`], [`searchers`] and [`canaries`] are what clients do, [`faults`] what happens to the processes, [`watch`]
+//! what the processes show meanwhile. [`evidence`] is read when it is over; [`verdict`] judges it, as a pure function;
+//! [`report`] is what people and programs see of it.
+//!
+//! Promises:
+//! - A seed gives the same documents, acts and faults in the same order. When each comes is the machine's.
+//! - What the verdict counts it has an example of, with document and revision.
+//! - A run that ends without a verdict is an error, never a pass.
+//!
+//! Not part of any service. Rejected: faults injected by code inside the services (what is tested would not be what
+//! runs), a model of Kafka (it would promise what Kafka does not).
+
+pub mod canaries;
+pub mod evidence;
+pub mod faults;
+pub mod journal;
+pub mod report;
+pub mod searchers;
+mod storm;
+pub mod verdict;
+pub mod watch;
+pub mod writers;
+
+pub use report::Report;
+pub use storm::{Interrupted, Options, run};

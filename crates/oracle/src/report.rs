@@ -1,0 +1,78 @@
+//! What a run was and what it left, for people and programs.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
+
+use serde::Serialize;
+
+use crate::verdict::Verdict;
+
+/// A run and its verdict.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// How long the storm lasted, seconds.
+    pub storm_seconds: u64,
+    /// From the end of the storm until nothing was left to do, seconds.
+    pub calm_seconds: u64,
+    /// Faults, by what and of which process.
+    pub faults: BTreeMap<String, u64>,
+    /// Faults in all.
+    pub fault_count: u64,
+    /// Requests, by what they asked for, and how many had a receipt.
+    pub requests: BTreeMap<&'static str, usize>,
+    /// Commands in the log, canaries included.
+    pub commands: usize,
+    /// Parts in `chunks.embedded`.
+    pub parts: usize,
+    /// Searches that were answered.
+    pub searches: usize,
+    /// How often a partition went into quarantine.
+    pub quarantines: u64,
+    /// Peak resident memory of each service, over all its processes, MiB.
+    pub peak_mib: BTreeMap<&'static str, u64>,
+    /// Every kind of finding.
+    pub verdict: Verdict,
+    /// Nothing was found.
+    pub clean: bool,
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let list = |items: &mut dyn Iterator<Item = String>| items.collect::<Vec<_>>().join(", ");
+        let (storm, calm) = (self.storm_seconds, self.calm_seconds);
+        writeln!(
+            f,
+            "seed {}: a storm of {storm} s, then {calm} s until nothing was left to do",
+            self.seed
+        )?;
+        let faults = list(&mut self.faults.iter().map(|(fault, count)| format!("{count} {fault}")));
+        writeln!(f, "{} faults: {faults}", self.fault_count)?;
+        let requests = list(&mut self.requests.iter().map(|(act, count)| format!("{count} {act}")));
+        writeln!(f, "asked for: {requests}")?;
+        let (commands, parts, searches) = (self.commands, self.parts, self.searches);
+        writeln!(
+            f,
+            "{commands} commands in the log, {parts} parts embedded, {searches} searches answered"
+        )?;
+        let memory = list(
+            &mut self
+                .peak_mib
+                .iter()
+                .map(|(service, mib)| format!("{service} {mib} MiB")),
+        );
+        writeln!(
+            f,
+            "peak memory: {memory}; partitions went into quarantine {} times",
+            self.quarantines
+        )?;
+        for (kind, finding) in &self.verdict.0 {
+            writeln!(f, "{kind:<24} {}", finding.count)?;
+            for example in &finding.examples {
+                writeln!(f, "    {example}")?;
+            }
+        }
+        write!(f, "{}", if self.clean { "clean" } else { "NOT CLEAN" })
+    }
+}

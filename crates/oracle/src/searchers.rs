@@ -1,0 +1,188 @@
+//! Searchers: look for one document at a time, and judge what they see by what they were told before they looked.
+//!
+//! | told before the search | what it must see |
+//! |---|---|
+//! | live revision L | hits of one revision ≥ L; none only if a deletion after L was asked for before the search ended |
+//! | DELETED at revision D | no hit of a revision ≤ D |
+//! | an earlier search saw revision S | no hit of a revision < S |
+//!
+//! Whether all chunks of the revision were there is judged at the end, when the log says how many it has.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use millrace_api::embedder::v1::EmbedRequest;
+use millrace_api::embedder::v1::embedder_service_client::EmbedderServiceClient;
+use millrace_api::indexer::v1::search_request::Query;
+use millrace_api::indexer::v1::{Hit, SearchRequest, Vector};
+use millrace_api::ingest::v1::DocumentState;
+use millrace_testkit::stack::Addresses;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use tokio_util::sync::CancellationToken;
+
+use crate::verdict::Sight;
+use crate::writers::{Desk, TENANT, is_for_now};
+
+/// More than any document has chunks.
+const K: i32 = 200;
+/// Between two searches of a searcher.
+const PAUSE_MS: std::ops::Range<u64> = 10..60;
+
+/// What all searchers have seen.
+#[derive(Debug, Default)]
+pub struct Sightings(Mutex<Seen>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    searches: usize,
+    wrong: Vec<(Sight, String)>,
+    /// Document and revision, with how many chunks it was seen, and how often.
+    whole: BTreeMap<(String, i64, usize), usize>,
+}
+
+impl Sightings {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Searches that were answered.
+    pub fn searches(&self) -> usize {
+        self.seen().searches
+    }
+
+    /// What must not have been seen.
+    pub fn wrong(&self) -> Vec<(Sight, String)> {
+        self.seen().wrong.clone()
+    }
+
+    /// How many chunks of each revision were seen at once.
+    pub fn whole(&self) -> Vec<(String, i64, usize)> {
+        self.seen().whole.keys().cloned().collect()
+    }
+}
+
+/// A vector to search with: any would do, every chunk of the document is wanted.
+pub async fn vector(addresses: &Addresses) -> Result<Vec<f32>> {
+    let mut client = EmbedderServiceClient::new(millrace_rpc::client::channel(&addresses.embedder)?);
+    let texts = vec!["note".to_owned()];
+    let answer = client.embed(EmbedRequest { texts }).await?.into_inner();
+    let embedding = answer.embeddings.into_iter().next().context("no embedding")?;
+    Ok(embedding.values)
+}
+
+/// Every chunk of a document that a search finds; none if it was not answered.
+pub async fn hits(desk: &Desk, vector: &[f32], document: &str) -> Result<Option<Vec<Hit>>> {
+    let request = SearchRequest {
+        tenant: TENANT.to_owned(),
+        query: Some(Query::Vector(Vector {
+            values: vector.to_vec(),
+        })),
+        k: K,
+        min_score: None,
+        document_ids: vec![document.to_owned()],
+    };
+    match desk.client().search(request).await {
+        Ok(hits) => Ok(Some(hits)),
+        Err(status) if is_for_now(status.code()) => Ok(None),
+        Err(status) => Err(status).with_context(|| format!("search in {document}")),
+    }
+}
+
+/// Searches on until it is told to stop.
+pub async fn search_on(
+    desk: &Desk,
+    documents: &[String],
+    vector: &[f32],
+    sightings: &Sightings,
+    seed: u64,
+    stop: &CancellationToken,
+) -> Result<()> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut seen: BTreeMap<String, i64> = BTreeMap::new();
+    while !stop.is_cancelled() {
+        tokio::time::sleep(Duration::from_millis(rng.random_range(PAUSE_MS))).await;
+        let document = documents.choose(&mut rng).context("no documents")?;
+        let told = desk.client().get(document, 0).await?;
+        let Some(hits) = hits(desk, vector, document).await? else {
+            continue;
+        };
+        let told = told.map_or(Told::default(), |told| Told {
+            live: told.live_revision,
+            deleted: if told.state() == DocumentState::Deleted {
+                told.revision
+            } else {
+                0
+            },
+        });
+        let last = seen.get(document).copied().unwrap_or(0);
+        let deleted_after = desk.may_be_deleted_after(document, told.live);
+        let revisions: Vec<i64> = hits.iter().map(|hit| hit.revision).collect();
+        let wrong = judge(told, last, deleted_after, &revisions);
+        let mut all = sightings.seen();
+        all.searches += 1;
+        if let Some(sight) = wrong {
+            let example = format!("{document}: told {told:?}, seen before {last}, now {revisions:?}");
+            all.wrong.push((sight, example));
+        } else if let Some(revision) = revisions.first() {
+            *all.whole.entry((document.clone(), *revision, hits.len())).or_default() += 1;
+            seen.insert(document.clone(), *revision);
+        }
+    }
+    Ok(())
+}
+
+/// What was told of a document before the search: revisions, 0 for none.
+#[derive(Debug, Clone, Copy, Default)]
+struct Told {
+    live: i64,
+    deleted: i64,
+}
+
+fn judge(told: Told, last: i64, deleted_after: bool, hits: &[i64]) -> Option<Sight> {
+    let (Some(least), Some(most)) = (hits.iter().min(), hits.iter().max()) else {
+        return (told.live > 0 && !deleted_after).then_some(Sight::None);
+    };
+    if least != most {
+        return Some(Sight::Mixed);
+    }
+    if *least <= told.deleted {
+        return Some(Sight::Deleted);
+    }
+    (*least < told.live.max(last)).then_some(Sight::Stale)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_row_of_the_table() {
+        let live = |live| Told { live, deleted: 0 };
+        let deleted = |deleted| Told { live: 0, deleted };
+        for (told, last, deleted_after, hits, wrong) in [
+            (live(0), 0, false, &[][..], None),
+            (live(0), 0, false, &[3, 3], None),
+            (live(3), 0, false, &[3, 3], None),
+            (live(3), 0, false, &[4], None),
+            (live(3), 0, false, &[2], Some(Sight::Stale)),
+            (live(3), 4, false, &[3], Some(Sight::Stale)),
+            (live(3), 0, false, &[3, 4], Some(Sight::Mixed)),
+            (live(3), 0, false, &[], Some(Sight::None)),
+            (live(3), 0, true, &[], None),
+            (live(3), 0, true, &[2], Some(Sight::Stale)),
+            (deleted(5), 4, true, &[], None),
+            (deleted(5), 4, true, &[4], Some(Sight::Deleted)),
+            (deleted(5), 4, true, &[6], None),
+        ] {
+            assert_eq!(
+                judge(told, last, deleted_after, hits),
+                wrong,
+                "{told:?} {last} {hits:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! A run, from the start of its stack to its verdict.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use futures::future::{try_join_all, try_join4};
+use millrace_testkit::stack::Addresses;
+use millrace_testkit::{Proxy, Stack, poll};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio_util::sync::CancellationToken;
+
+use crate::evidence;
+use crate::faults::{Faults, SERVICES, SESSION};
+use crate::journal::{Act, Entry, Journal};
+use crate::report::Report;
+use crate::searchers::{self, Sightings};
+use crate::verdict::{Evidence, judge};
+use crate::watch::{Watched, watch};
+use crate::{canaries, writers};
+
+/// What a run is asked for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How long faults go on.
+    pub storm: Duration,
+    /// Of acts and faults.
+    pub seed: u64,
+    /// How many documents there are.
+    pub documents: usize,
+    /// Between two canaries of a partition.
+    pub canary_every: Duration,
+}
+
+/// The error of a run that was interrupted.
+#[derive(Debug)]
+pub struct Interrupted;
+
+impl Display for Interrupted {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("interrupted: no verdict")
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+const WRITERS: usize = 3;
+const SEARCHERS: usize = 2;
+/// For what was accepted to be finished, once the faults have ended.
+const CALM: Duration = Duration::from_secs(180);
+
+/// Runs on a stack of its own, which is stopped in every case. `tell` is told how it goes; `interrupt` ends it without a
+/// verdict.
+pub async fn run(
+    millrace: &Path,
+    options: &Options,
+    interrupt: &CancellationToken,
+    tell: &dyn Fn(String),
+) -> Result<Report> {
+    let mut links = Vec::new();
+    let mut environment = Vec::new();
+    for (service, _) in SERVICES {
+        let link = Proxy::alone().await?;
+        let variable = |field: &str| format!("MILLRACE_{}_{field}", service.to_uppercase());
+        environment.push((variable("KAFKA__BOOTSTRAP_SERVERS"), link.address.clone()));
+        // In quotes: a property is a text.
+        let session = format!("\"{}\"", SESSION.as_millis());
+        environment.push((variable("KAFKA__PROPERTIES__session.timeout.ms"), session));
+        links.push(link);
+    }
+    tell("starting a stack".into());
+    let stand = |addresses: &Addresses| links.iter().for_each(|link| link.stand_before(&addresses.kafka));
+    let stack = Stack::up_with(millrace, environment, stand).await?;
+    let outcome = tokio::select! {
+        outcome = on(&stack, &links, options, tell) => outcome,
+        () = interrupt.cancelled() => Err(Interrupted.into()),
+    };
+    let told = stack.told();
+    let stopped = stack.down().await;
+    let report = match outcome {
+        Ok(report) => report,
+        Err(error) if error.is::<Interrupted>() => return Err(error),
+        // Why it does not stop is less than why it failed.
+        Err(error) => return Err(error.context(format!("the stack told:\n{told}"))),
+    };
+    let dir = stopped?;
+    if !report.clean {
+        tell(format!("journal and logs are kept in {}", dir.keep().display()));
+    }
+    Ok(report)
+}
+
+async fn on(stack: &Stack, links: &[Proxy], options: &Options, tell: &dyn Fn(String)) -> Result<Report> {
+    let journal = Journal::create(&stack.dir().join("journal.jsonl"))?;
+    let desk = writers::Desk::new(&stack.addresses, journal)?;
+    let documents = writers::documents(options.documents);
+    let vector = searchers::vector(&stack.addresses).await?;
+    let (faults, sightings) = (Faults::default(), Sightings::default());
+    let began = Instant::now();
+    let watched = storm(
+        stack,
+        links,
+        options,
+        &Actors {
+            desk: &desk,
+            documents: &documents,
+            vector: &vector,
+            faults: &faults,
+            sightings: &sightings,
+        },
+        tell,
+    )
+    .await?;
+    let storm_seconds = began.elapsed().as_secs();
+
+    tell("calm: waiting until everything is finished".into());
+    let ended = Instant::now();
+    for part in ["kafka", "registry", "ingest", "embedder", "indexer"] {
+        stack.serving(part).await?;
+    }
+    let fresh = desk
+        .client()
+        .submit("fresh.md", "A fresh note, after the storm.")
+        .await?;
+    desk.client().indexed(&fresh).await.context("a fresh document")?;
+    let mut evidence = finished(stack).await?;
+    let calm_seconds = ended.elapsed().as_secs();
+
+    tell("verdict: reading the index".into());
+    evidence.index = evidence::index(&desk, &vector, &documents).await?;
+    evidence.journal = desk.journal().entries();
+    evidence.wrong = sightings.wrong();
+    evidence.whole = sightings
+        .whole()
+        .into_iter()
+        .map(|(id, r, n)| (writers::key(&id), r, n))
+        .collect();
+    evidence.outages = faults.outages();
+    let verdict = judge(&evidence);
+    let counts = faults.counts();
+    Ok(Report {
+        seed: options.seed,
+        storm_seconds,
+        calm_seconds,
+        fault_count: counts.values().sum(),
+        faults: counts,
+        requests: requests(&evidence.journal),
+        commands: evidence.commands.len(),
+        parts: evidence.embedded.len(),
+        searches: sightings.searches(),
+        quarantines: watched.quarantines,
+        peak_mib: watched
+            .peak_kib
+            .into_iter()
+            .map(|(service, kib)| (service, kib >> 10))
+            .collect(),
+        clean: verdict.is_clean(),
+        verdict,
+    })
+}
+
+struct Actors<'r> {
+    desk: &'r writers::Desk,
+    documents: &'r [String],
+    vector: &'r [f32],
+    faults: &'r Faults,
+    sightings: &'r Sightings,
+}
+
+/// Everything at once, until the time is over; then the faults end first, and the clients when every process is well.
+async fn storm(
+    stack: &Stack,
+    links: &[Proxy],
+    options: &Options,
+    actors: &Actors<'_>,
+    tell: &dyn Fn(String),
+) -> Result<Watched> {
+    let Actors {
+        desk,
+        documents,
+        vector,
+        faults,
+        sightings,
+    } = *actors;
+    // Of each actor, from the run's: more of one do not change another's.
+    let mut seeds = StdRng::seed_from_u64(options.seed);
+    let (over, quiet) = (CancellationToken::new(), CancellationToken::new());
+    let lanes = SERVICES
+        .iter()
+        .zip(links)
+        .map(|((service, _), link)| faults.of_service(stack, service, link, seeds.random(), &over));
+    let lanes: Vec<_> = lanes.collect();
+    let rest = faults.of_the_rest(stack, seeds.random(), &over);
+    let faults_end = async {
+        let _quiet = quiet.clone().drop_guard();
+        tokio::try_join!(try_join_all(lanes), rest)?;
+        anyhow::Ok(())
+    };
+    let clock = async {
+        let _over = over.clone().drop_guard();
+        let mut left = options.storm;
+        while !left.is_zero() {
+            let step = left.min(Duration::from_secs(15));
+            if quiet.run_until_cancelled(tokio::time::sleep(step)).await.is_none() {
+                break;
+            }
+            left = left.saturating_sub(step);
+            let count: u64 = faults.counts().values().sum();
+            let (seconds, searches) = (left.as_secs(), sightings.searches());
+            tell(format!("storm: {seconds} s to go, {count} faults, {searches} searches"));
+        }
+        anyhow::Ok(())
+    };
+    let share = documents.len().div_ceil(WRITERS).max(1);
+    let writing = documents
+        .chunks(share)
+        .map(|own| writers::write_on(desk, own, seeds.random(), &quiet));
+    let writing: Vec<_> = writing.collect();
+    let searching =
+        (0..SEARCHERS).map(|_| searchers::search_on(desk, documents, vector, sightings, seeds.random(), &quiet));
+    let searching: Vec<_> = searching.collect();
+    let names = canaries::documents()?;
+    let singing = names
+        .iter()
+        .map(|name| canaries::sing(&stack.addresses, name, options.canary_every, &quiet));
+    let clients = try_join4(
+        try_join_all(writing),
+        try_join_all(searching),
+        try_join_all(singing),
+        watch(stack, &quiet),
+    );
+    let (clients, (), ()) = tokio::try_join!(clients, faults_end, clock)?;
+    ensure!(sightings.searches() > 0, "no search was answered: nothing was seen");
+    Ok(clients.3)
+}
+
+/// The topics, once every command has a final status and the last markers are written; or as they are when patience ends:
+/// the verdict names what is missing.
+async fn finished(stack: &Stack) -> Result<Evidence> {
+    let mut last = None;
+    let waited = poll::until("every command to be finished", CALM, async || {
+        let evidence = evidence::topics(&stack.addresses).await?;
+        let open = judge(&evidence);
+        let waits_for = ["never_finished", "unannounced", "lost"];
+        let open: Vec<_> = waits_for
+            .iter()
+            .flat_map(|kind| open.0.get(kind).map(|f| &f.examples))
+            .flatten()
+            .collect();
+        let done = open.is_empty();
+        let state = format!("{open:?}");
+        last = Some(evidence);
+        Ok(if done { Ok(()) } else { Err(state) })
+    })
+    .await;
+    match (waited, last) {
+        (_, Some(evidence)) => Ok(evidence),
+        (Err(error), None) => Err(error),
+        (Ok(()), None) => Err(anyhow::anyhow!("the topics were not read")),
+    }
+}
+
+fn requests(journal: &[Entry]) -> BTreeMap<&'static str, usize> {
+    let mut requests = BTreeMap::new();
+    for entry in journal {
+        let name = match entry {
+            Entry::Asked { act, .. } => match act {
+                Act::Upsert { sections: 1 } => "revisions of one part",
+                Act::Upsert { .. } => "revisions of several parts",
+                Act::Delete => "deletions",
+                Act::Poison => "poison records",
+            },
+            Entry::Receipt { .. } => "receipts",
+        };
+        *requests.entry(name).or_default() += 1;
+    }
+    requests
+}

@@ -1,0 +1,412 @@
+//! The verdict: a pure function of what was asked for, what the topics hold, what was seen and what the index holds.
+//!
+//! | finding | when |
+//! |---|---|
+//! | `lost` | a receipt without its command in the log; an INDEXED revision without one of its parts |
+//! | `duplicated` | a part twice in a topic, an event twice, two effects of one request |
+//! | `reordered` | a key's revisions or parts go back in a topic |
+//! | `stale_seen`, `deleted_seen`, `mixed_seen`, `none_seen`, `partial_seen` | a search saw what it must not: [`crate::searchers`] |
+//! | `wrongly_dead_lettered` | a readable command is FAILED or a dead letter |
+//! | `never_finished` | a command without a final status; an unreadable one that is not FAILED |
+//! | `unannounced` | an event without the status that says so, or the other way round |
+//! | `index_differs` | the index does not hold, at the end, exactly the last revision of a document |
+//! | `canary_gap` | a partition's canary stood still for more than 30 s, outages of the broker not counted |
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use millrace_events::{Kind, State};
+use serde::Serialize;
+
+use crate::canaries;
+use crate::journal::{Act, Entry};
+
+/// Longest time that a canary may stand still, milliseconds.
+pub const CANARY_GAP_MS: i64 = 30_000;
+/// Examples of a finding that are kept.
+const EXAMPLES: usize = 5;
+
+/// What a search must not see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight {
+    /// A revision older than one that was live before.
+    Stale,
+    /// A revision that was deleted before.
+    Deleted,
+    /// Chunks of two revisions.
+    Mixed,
+    /// Nothing, of a document that was live.
+    None,
+}
+
+/// A record of `documents.submitted`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// `tenant/document_id`.
+    pub key: String,
+    /// By its offset.
+    pub revision: i64,
+    /// What it asks for, with its request id; none if it cannot be read.
+    pub asks: Option<(Kind, String)>,
+}
+
+/// A record of `documents.parsed` or `chunks.embedded`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// `tenant/document_id`.
+    pub key: String,
+    /// Of the document.
+    pub revision: i64,
+    /// From 0.
+    pub part: i32,
+    /// How many parts the revision has.
+    pub parts: i32,
+    /// Chunks of the whole revision.
+    pub chunk_count: i32,
+}
+
+/// What is judged. Records in the order of their partitions.
+#[derive(Debug, Default)]
+pub struct Evidence {
+    /// The journal.
+    pub journal: Vec<Entry>,
+    /// `documents.submitted`.
+    pub commands: Vec<Command>,
+    /// `documents.parsed`.
+    pub parsed: Vec<Part>,
+    /// `chunks.embedded`.
+    pub embedded: Vec<Part>,
+    /// `vectors.indexed`: key, revision.
+    pub events: Vec<(String, i64)>,
+    /// `documents.status`: key, revision, state, milliseconds since 1970 UTC.
+    pub statuses: Vec<(String, i64, State, i64)>,
+    /// `documents.failed`: key, revision, reason.
+    pub letters: Vec<(String, i64, String)>,
+    /// What searches must not have seen.
+    pub wrong: Vec<(Sight, String)>,
+    /// Document, revision, and how many of its chunks a search saw.
+    pub whole: Vec<(String, i64, usize)>,
+    /// What the index holds of each document at the end: revision and ordinal of each chunk.
+    pub index: BTreeMap<String, Vec<(i64, i32)>>,
+    /// When the broker was away, milliseconds since 1970 UTC.
+    pub outages: Vec<(i64, i64)>,
+}
+
+/// How often something was found that must not be, and examples.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How often.
+    pub count: usize,
+    /// Some of them.
+    pub examples: Vec<String>,
+}
+
+/// Every kind of finding, found or not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Verdict(pub BTreeMap<&'static str, Finding>);
+
+const KINDS: [&str; 13] = [
+    "lost",
+    "duplicated",
+    "reordered",
+    "stale_seen",
+    "deleted_seen",
+    "mixed_seen",
+    "none_seen",
+    "partial_seen",
+    "wrongly_dead_lettered",
+    "never_finished",
+    "unannounced",
+    "index_differs",
+    "canary_gap",
+];
+
+impl Verdict {
+    /// Nothing was found.
+    pub fn is_clean(&self) -> bool {
+        self.0.values().all(|finding| finding.count == 0)
+    }
+
+    fn add(&mut self, kind: &'static str, example: String) {
+        let finding = self.0.entry(kind).or_default();
+        finding.count += 1;
+        if finding.examples.len() < EXAMPLES {
+            finding.examples.push(example);
+        }
+    }
+}
+
+/// Judges.
+pub fn judge(evidence: &Evidence) -> Verdict {
+    let mut verdict = Verdict(KINDS.map(|kind| (kind, Finding::default())).into());
+    let states = states(evidence);
+    debts(evidence, &mut verdict);
+    effects(evidence, &states, &mut verdict);
+    for (topic, parts) in [
+        ("documents.parsed", &evidence.parsed),
+        ("chunks.embedded", &evidence.embedded),
+    ] {
+        let at = parts.iter().map(|part| (part.key.as_str(), (part.revision, part.part)));
+        in_order_and_once(topic, at, &mut verdict);
+    }
+    let at = evidence
+        .events
+        .iter()
+        .map(|(key, revision)| (key.as_str(), (*revision, 0)));
+    in_order_and_once("vectors.indexed", at, &mut verdict);
+    commands(evidence, &states, &mut verdict);
+    announced(evidence, &states, &mut verdict);
+    seen(evidence, &mut verdict);
+    index(evidence, &states, &mut verdict);
+    canary_gaps(evidence, &mut verdict);
+    verdict
+}
+
+type States<'e> = HashMap<(&'e str, i64), Vec<State>>;
+
+fn states(evidence: &Evidence) -> States<'_> {
+    let mut states = States::new();
+    for (key, revision, state, _) in &evidence.statuses {
+        states.entry((key, *revision)).or_default().push(*state);
+    }
+    states
+}
+
+fn has(states: &States<'_>, command: &Command, wanted: &[State]) -> bool {
+    let known = states.get(&(command.key.as_str(), command.revision));
+    known.is_some_and(|known| wanted.iter().any(|state| known.contains(state)))
+}
+
+/// Each receipt has its command.
+fn debts(evidence: &Evidence, verdict: &mut Verdict) {
+    let mut asked = HashMap::new();
+    let held: HashMap<(&str, i64), &Command> = evidence
+        .commands
+        .iter()
+        .map(|c| ((c.key.as_str(), c.revision), c))
+        .collect();
+    for entry in &evidence.journal {
+        match entry {
+            Entry::Asked { id, document, act, .. } => _ = asked.insert(id, (document, act)),
+            Entry::Receipt { id, revision, .. } => {
+                let Some((document, act)) = asked.get(id) else {
+                    verdict.add("lost", format!("request {id} was answered and never asked"));
+                    continue;
+                };
+                let command = held.get(&(document.as_str(), *revision));
+                let matches = |command: &&&Command| match (&command.asks, act) {
+                    (None, Act::Poison) => true,
+                    (Some((_, request)), Act::Upsert { .. } | Act::Delete) => request == id,
+                    _ => false,
+                };
+                if command.filter(matches).is_none() {
+                    verdict.add("lost", format!("{document}#{revision} of request {id}: {act:?}"));
+                }
+            }
+        }
+    }
+}
+
+/// A request has one effect, however often it was sent.
+fn effects(evidence: &Evidence, states: &States<'_>, verdict: &mut Verdict) {
+    let mut effects: HashMap<&str, i64> = HashMap::new();
+    for command in &evidence.commands {
+        let Some((_, id)) = command.asks.as_ref().filter(|(_, id)| !id.is_empty()) else {
+            continue;
+        };
+        if has(states, command, &[State::DuplicateOf]) {
+            continue;
+        }
+        if let Some(first) = effects.insert(id, command.revision) {
+            let example = format!(
+                "{}: request {id} has revisions {first} and {}",
+                command.key, command.revision
+            );
+            verdict.add("duplicated", example);
+        }
+    }
+}
+
+fn in_order_and_once<'e>(topic: &str, records: impl Iterator<Item = (&'e str, (i64, i32))>, verdict: &mut Verdict) {
+    let mut last: HashMap<&str, (i64, i32)> = HashMap::new();
+    let mut all = BTreeSet::new();
+    for (key, at) in records {
+        if !all.insert((key, at)) {
+            verdict.add("duplicated", format!("{topic}: {key}#{} part {}", at.0, at.1));
+        }
+        let before = last.insert(key, at).filter(|before| *before > at);
+        if let Some(before) = before {
+            verdict.add("reordered", format!("{topic}: {key} goes from {before:?} to {at:?}"));
+        }
+    }
+}
+
+/// Each command ends, and as it must.
+fn commands(evidence: &Evidence, states: &States<'_>, verdict: &mut Verdict) {
+    const ENDS: [State; 5] = [
+        State::Indexed,
+        State::Deleted,
+        State::Failed,
+        State::Superseded,
+        State::DuplicateOf,
+    ];
+    let parts = |of: &[Part]| {
+        let mut parts: HashMap<(String, i64), (i32, BTreeSet<i32>)> = HashMap::new();
+        for part in of {
+            let entry = parts.entry((part.key.clone(), part.revision)).or_default();
+            entry.0 = part.parts;
+            entry.1.insert(part.part);
+        }
+        parts
+    };
+    let (parsed, embedded) = (parts(&evidence.parsed), parts(&evidence.embedded));
+    for command in &evidence.commands {
+        let name = format!("{}#{}", command.key, command.revision);
+        let failed = has(states, command, &[State::Failed]);
+        match &command.asks {
+            None if !failed => verdict.add("never_finished", format!("{name}: unreadable, and not FAILED")),
+            None => {}
+            Some(_) if failed => verdict.add("wrongly_dead_lettered", format!("{name} is FAILED")),
+            Some(_) if !has(states, command, &ENDS) => verdict.add("never_finished", name),
+            Some(_) if has(states, command, &[State::Indexed]) => {
+                let at = (command.key.clone(), command.revision);
+                for (topic, parts) in [("documents.parsed", &parsed), ("chunks.embedded", &embedded)] {
+                    let whole = parts
+                        .get(&at)
+                        .is_some_and(|(count, held)| held.iter().copied().eq(0..*count));
+                    if !whole {
+                        verdict.add(
+                            "lost",
+                            format!("{name}: {topic} holds of its parts {:?}", parts.get(&at)),
+                        );
+                    }
+                }
+            }
+            Some(_) => {}
+        }
+    }
+    let readable = evidence.commands.iter().filter(|c| c.asks.is_some());
+    let readable: BTreeSet<_> = readable.map(|c| (c.key.as_str(), c.revision)).collect();
+    for (key, revision, reason) in &evidence.letters {
+        if readable.contains(&(key.as_str(), *revision)) {
+            verdict.add("wrongly_dead_lettered", format!("{key}#{revision}: {reason}"));
+        }
+    }
+}
+
+/// An event for each revision that became live or was deleted, and for no other.
+fn announced(evidence: &Evidence, states: &States<'_>, verdict: &mut Verdict) {
+    let became = |known: &[State]| known.contains(&State::Indexed) || known.contains(&State::Deleted);
+    let reached: BTreeSet<_> = states
+        .iter()
+        .filter(|(_, known)| became(known))
+        .map(|(at, _)| *at)
+        .collect();
+    let events: BTreeSet<_> = evidence
+        .events
+        .iter()
+        .map(|(key, revision)| (key.as_str(), *revision))
+        .collect();
+    for (key, revision) in reached.symmetric_difference(&events) {
+        verdict.add("unannounced", format!("{key}#{revision}: only one of status and event"));
+    }
+}
+
+fn seen(evidence: &Evidence, verdict: &mut Verdict) {
+    for (sight, example) in &evidence.wrong {
+        let kind = match sight {
+            Sight::Stale => "stale_seen",
+            Sight::Deleted => "deleted_seen",
+            Sight::Mixed => "mixed_seen",
+            Sight::None => "none_seen",
+        };
+        verdict.add(kind, example.clone());
+    }
+    let counts = chunk_counts(evidence);
+    for (key, revision, chunks) in &evidence.whole {
+        let count = counts.get(&(key.as_str(), *revision)).copied();
+        if count != i32::try_from(*chunks).ok() {
+            verdict.add(
+                "partial_seen",
+                format!("{key}#{revision}: {chunks} chunks of {count:?}"),
+            );
+        }
+    }
+}
+
+fn chunk_counts(evidence: &Evidence) -> HashMap<(&str, i64), i32> {
+    let parsed = evidence.parsed.iter();
+    parsed
+        .map(|part| ((part.key.as_str(), part.revision), part.chunk_count))
+        .collect()
+}
+
+/// The index holds the last revision of each document, whole, and nothing else of it.
+fn index(evidence: &Evidence, states: &States<'_>, verdict: &mut Verdict) {
+    let counts = chunk_counts(evidence);
+    let mut last: BTreeMap<&str, &Command> = BTreeMap::new();
+    for command in &evidence.commands {
+        let takes_effect = command.asks.is_some() && !has(states, command, &[State::DuplicateOf]);
+        let newest = last
+            .get(command.key.as_str())
+            .is_none_or(|known| known.revision < command.revision);
+        if takes_effect && newest {
+            last.insert(&command.key, command);
+        }
+    }
+    for (key, held) in &evidence.index {
+        let expected: BTreeSet<(i64, i32)> = match last.get(key.as_str()) {
+            Some(command) if matches!(command.asks, Some((Kind::Upsert, _))) => {
+                let count = counts.get(&(key.as_str(), command.revision)).copied().unwrap_or(0);
+                (0..count).map(|ordinal| (command.revision, ordinal)).collect()
+            }
+            _ => BTreeSet::new(),
+        };
+        if held.len() != expected.len() || held.iter().copied().collect::<BTreeSet<_>>() != expected {
+            let held: BTreeMap<i64, usize> = held.iter().fold(BTreeMap::new(), |mut held, (revision, _)| {
+                *held.entry(*revision).or_default() += 1;
+                held
+            });
+            let wanted = last.get(key.as_str()).map(|command| (command.revision, expected.len()));
+            verdict.add(
+                "index_differs",
+                format!("{key}: chunks by revision {held:?}, expected {wanted:?}"),
+            );
+        }
+    }
+}
+
+fn canary_gaps(evidence: &Evidence, verdict: &mut Verdict) {
+    let mut at: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
+    let prefix = format!("{}/", canaries::TENANT);
+    for (key, _, state, at_ms) in &evidence.statuses {
+        if *state == State::Indexed && key.starts_with(&prefix) {
+            at.entry(key).or_default().push(*at_ms);
+        }
+    }
+    for (key, times) in &mut at {
+        times.sort_unstable();
+        for pair in times.windows(2) {
+            let away: i64 = evidence
+                .outages
+                .iter()
+                .map(|outage| overlap((pair[0], pair[1]), *outage))
+                .sum();
+            let gap = pair[1] - pair[0] - away;
+            if gap > CANARY_GAP_MS {
+                verdict.add(
+                    "canary_gap",
+                    format!("{key}: {gap} ms before {}, outages not counted", pair[1]),
+                );
+            }
+        }
+    }
+}
+
+fn overlap(one: (i64, i64), other: (i64, i64)) -> i64 {
+    (one.1.min(other.1) - one.0.max(other.0)).max(0)
+}
+
+#[cfg(test)]
+#[path = "verdict_tests.rs"]
+mod tests;

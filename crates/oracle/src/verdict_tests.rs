@@ -1,0 +1,176 @@
+use super::*;
+
+const DOCUMENT: &str = "chaos/d";
+
+fn command(revision: i64, kind: Kind, id: &str) -> Command {
+    Command {
+        key: DOCUMENT.into(),
+        revision,
+        asks: Some((kind, id.into())),
+    }
+}
+
+fn part(revision: i64, part: i32) -> Part {
+    Part {
+        key: DOCUMENT.into(),
+        revision,
+        part,
+        parts: 2,
+        chunk_count: 3,
+    }
+}
+
+fn entries(revision: i64, id: &str, act: Act) -> [Entry; 2] {
+    let asked = Entry::Asked {
+        id: id.into(),
+        document: DOCUMENT.into(),
+        act,
+        at_ms: 0,
+    };
+    let receipt = Entry::Receipt {
+        id: id.into(),
+        revision,
+        at_ms: 1,
+    };
+    [asked, receipt]
+}
+
+fn status(revision: i64, state: State) -> (String, i64, State, i64) {
+    (DOCUMENT.into(), revision, state, 10 * revision)
+}
+
+fn canary(at_ms: i64) -> (String, i64, State, i64) {
+    ("canaries/0".into(), at_ms, State::Indexed, at_ms)
+}
+
+/// A revision of two parts, an update and a poison record between them: as it must be.
+fn clean() -> Evidence {
+    let upsert = Act::Upsert { sections: 3 };
+    let poison = Command {
+        asks: None,
+        ..command(2, Kind::Upsert, "")
+    };
+    Evidence {
+        journal: [
+            entries(1, "a", upsert),
+            entries(2, "b", Act::Poison),
+            entries(3, "c", upsert),
+        ]
+        .concat(),
+        commands: vec![command(1, Kind::Upsert, "a"), poison, command(3, Kind::Upsert, "c")],
+        parsed: vec![part(1, 0), part(1, 1), part(3, 0), part(3, 1)],
+        embedded: vec![part(1, 0), part(1, 1), part(3, 0), part(3, 1)],
+        events: vec![(DOCUMENT.into(), 1), (DOCUMENT.into(), 3)],
+        statuses: vec![
+            status(1, State::Parsed),
+            status(1, State::Indexed),
+            status(2, State::Failed),
+            status(3, State::Indexed),
+        ],
+        letters: vec![(DOCUMENT.into(), 2, "UNREADABLE_RECORD".into())],
+        whole: vec![(DOCUMENT.into(), 1, 3)],
+        index: [(DOCUMENT.to_owned(), vec![(3, 0), (3, 1), (3, 2)])].into(),
+        ..Evidence::default()
+    }
+}
+
+fn found(evidence: &Evidence) -> Vec<&'static str> {
+    let verdict = judge(evidence);
+    verdict
+        .0
+        .into_iter()
+        .filter(|(_, finding)| finding.count > 0)
+        .map(|(kind, _)| kind)
+        .collect()
+}
+
+#[test]
+fn what_is_as_it_must_be_is_clean() {
+    let verdict = judge(&clean());
+    assert!(verdict.is_clean(), "{verdict:?}");
+    assert_eq!(verdict.0.len(), KINDS.len());
+}
+
+type Change = fn(&mut Evidence);
+
+#[test]
+fn each_row_of_the_table() {
+    let rows: [(&[&str], Change); 22] = [
+        (&["lost"], |e| _ = e.commands.remove(1)),
+        (&["lost"], |e| e.journal.extend(entries(1, "z", Act::Delete))),
+        (&["lost"], |e| _ = e.parsed.remove(0)),
+        (&["lost"], |e| _ = e.embedded.remove(3)),
+        (&["duplicated"], |e| e.parsed.push(part(3, 1))),
+        (&["duplicated"], |e| e.embedded.insert(1, part(1, 0))),
+        (&["duplicated"], |e| e.events.push((DOCUMENT.into(), 3))),
+        (&["duplicated"], |e| {
+            e.commands.push(command(4, Kind::Upsert, "c"));
+            e.statuses.push(status(4, State::Superseded));
+            e.index.clear();
+        }),
+        (&["reordered"], |e| e.embedded.swap(0, 1)),
+        (&["reordered"], |e| e.events.swap(0, 1)),
+        (&["stale_seen"], |e| e.wrong.push((Sight::Stale, String::new()))),
+        (&["deleted_seen"], |e| e.wrong.push((Sight::Deleted, String::new()))),
+        (&["mixed_seen"], |e| e.wrong.push((Sight::Mixed, String::new()))),
+        (&["none_seen"], |e| e.wrong.push((Sight::None, String::new()))),
+        (&["partial_seen"], |e| e.whole.push((DOCUMENT.into(), 3, 2))),
+        (&["wrongly_dead_lettered"], |e| {
+            e.statuses.push(status(3, State::Failed))
+        }),
+        (&["wrongly_dead_lettered"], |e| {
+            e.letters.push((DOCUMENT.into(), 3, "X".into()))
+        }),
+        (&["never_finished"], |e| _ = e.statuses.remove(2)),
+        (&["never_finished", "unannounced"], |e| _ = e.statuses.remove(3)),
+        (&["unannounced"], |e| _ = e.events.pop()),
+        (&["index_differs"], |e| {
+            e.index = [(DOCUMENT.into(), vec![(3, 0), (3, 1), (3, 2), (1, 0)])].into()
+        }),
+        (&["canary_gap"], |e| e.statuses.extend([canary(0), canary(40_000)])),
+    ];
+    for (at, (kinds, change)) in rows.into_iter().enumerate() {
+        let mut evidence = clean();
+        change(&mut evidence);
+        // A canary is announced as any document is.
+        let canaries = evidence.statuses.iter().filter(|(key, ..)| key.starts_with("canaries"));
+        evidence.events.extend(
+            canaries
+                .map(|(key, revision, ..)| (key.clone(), *revision))
+                .collect::<Vec<_>>(),
+        );
+        assert_eq!(found(&evidence), kinds, "row {at}");
+    }
+}
+
+#[test]
+fn what_is_allowed_is_not_found() {
+    let rows: [Change; 4] = [
+        // Sent twice, one effect.
+        |e| {
+            e.commands.push(command(4, Kind::Upsert, "c"));
+            e.statuses.push(status(4, State::DuplicateOf));
+        },
+        // Never answered: it counts once or not at all.
+        |e| e.journal.extend(entries(9, "z", Act::Delete).into_iter().take(1)),
+        // Deleted, and the index empty.
+        |e| {
+            e.commands.push(command(4, Kind::Delete, "d"));
+            e.statuses.push(status(4, State::Deleted));
+            e.events.push((DOCUMENT.into(), 4));
+            e.index = [(DOCUMENT.to_owned(), Vec::new())].into();
+        },
+        // The broker was away meanwhile.
+        |e| {
+            e.statuses.extend([canary(0), canary(40_000)]);
+            e.events
+                .extend([("canaries/0".into(), 0), ("canaries/0".into(), 40_000)]);
+            e.outages = vec![(5_000, 12_000), (20_000, 25_000)];
+        },
+    ];
+    for (at, change) in rows.into_iter().enumerate() {
+        let mut evidence = clean();
+        change(&mut evidence);
+        assert_eq!(found(&evidence), [""; 0], "row {at}");
+    }
+}
