@@ -216,13 +216,8 @@ pub async fn write_on(desk: &Desk, documents: &[String], seed: u64, stop: &Cance
     Ok(())
 }
 
+/// Each section is a chunk of its own, and short: what is proved does not need a model that computes for long.
 fn body(document: &str, number: usize, sections: usize) -> String {
-    // Long enough that each section is a chunk of its own.
-    let filler = if sections > 1 {
-        "So it goes. ".repeat(45)
-    } else {
-        String::new()
-    };
-    let section = |n| format!("# Note {n}\n\nNote {n} of write {number} to {document}. {filler}\n\n");
+    let section = |n| format!("# Note {n}\n\nNote {n} of write {number} to {document}.\n\n");
     (0..sections).map(section).collect()
 }
