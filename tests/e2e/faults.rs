@@ -7,12 +7,11 @@ use anyhow::{Context, Result, ensure};
 use millrace_api::ingest::v1::{DocumentState, Receipt};
 use millrace_api::pipeline::v1::pipeline_service_client::PipelineServiceClient;
 use millrace_api::pipeline::v1::{GetPipelineRequest, PartitionState, Stage};
-use millrace_testkit::client::INDEXED_WITHIN;
+use millrace_testkit::client::{INDEXED_WITHIN, is_for_now};
 use millrace_testkit::wire::Broker;
 use millrace_testkit::{Client, Stack, poll};
 use rustix::process::Signal;
 use tokio_util::sync::CancellationToken;
-use tonic::Code;
 
 use crate::{check_topics, running};
 use millrace_testkit::still::undecided;
@@ -26,15 +25,7 @@ async fn insist(client: &Client, id: &str, body: String) -> Result<Receipt> {
     poll::until(&format!("a receipt for {id}"), INDEXED_WITHIN, async || {
         match client.send(request.clone()).await {
             Ok(receipt) => Ok(Ok(receipt)),
-            // A connection that broke under the call says UNKNOWN.
-            Err(status)
-                if matches!(
-                    status.code(),
-                    Code::Unavailable | Code::Unknown | Code::DeadlineExceeded
-                ) =>
-            {
-                Ok(Err(status))
-            }
+            Err(status) if is_for_now(status.code()) => Ok(Err(status)),
             Err(status) => Err(status.into()),
         }
     })

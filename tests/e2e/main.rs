@@ -4,6 +4,7 @@
 //! `cargo test -p millrace-cli --test e2e -- NAME` runs the cases whose names hold NAME.
 
 mod api;
+mod chaos;
 mod documents;
 mod faults;
 mod letters;
@@ -83,6 +84,7 @@ const CASES: &[(&str, Case)] = cases![
     faults::a_broker_restart_loses_nothing,
     faults::ten_kills_lose_and_repeat_nothing,
     faults::a_kill_of_ingest_loses_nothing_accepted,
+    chaos::a_short_storm_breaks_no_promise,
     faults::a_second_up_carries_on,
     faults::the_topics_keep_the_promises,
 ];

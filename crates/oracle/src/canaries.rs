@@ -7,11 +7,10 @@ use anyhow::{Context, Result};
 use millrace_events::topics::PARTITIONS;
 use millrace_kafka::partitioner::partition_for;
 use millrace_testkit::Client;
+use millrace_testkit::client::is_for_now;
 use millrace_testkit::stack::Addresses;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-
-use crate::writers::is_for_now;
 
 /// Tenant of the canaries, whose requests are no debts.
 pub const TENANT: &str = "canaries";

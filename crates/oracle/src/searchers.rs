@@ -18,6 +18,7 @@ use millrace_api::embedder::v1::embedder_service_client::EmbedderServiceClient;
 use millrace_api::indexer::v1::search_request::Query;
 use millrace_api::indexer::v1::{Hit, SearchRequest, Vector};
 use millrace_api::ingest::v1::DocumentState;
+use millrace_testkit::client::is_for_now;
 use millrace_testkit::stack::Addresses;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -25,7 +26,7 @@ use rand::{Rng, SeedableRng};
 use tokio_util::sync::CancellationToken;
 
 use crate::verdict::Sight;
-use crate::writers::{Desk, TENANT, is_for_now};
+use crate::writers::{Desk, TENANT};
 
 /// More than any document has chunks.
 const K: i32 = 200;

@@ -11,12 +11,12 @@ use millrace_events::{Epoch, Revision, topics};
 use millrace_flow::{Headers, Output};
 use millrace_kafka::{KafkaConfig, Producer};
 use millrace_testkit::Client;
+use millrace_testkit::client::is_for_now;
 use millrace_testkit::stack::Addresses;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use tokio_util::sync::CancellationToken;
-use tonic::Code;
 
 use crate::journal::{Act, Entry, Journal, now_ms};
 
@@ -173,15 +173,6 @@ impl Desk {
         }
         Ok(())
     }
-}
-
-/// Whether a call is made again: the outcome is not known, or nothing was done.
-pub fn is_for_now(code: Code) -> bool {
-    // A connection that broke under the call says UNKNOWN.
-    matches!(
-        code,
-        Code::Unavailable | Code::Unknown | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Cancelled
-    )
 }
 
 /// Writes on until it is told to stop. What it has asked for by then it waits for the receipt of.

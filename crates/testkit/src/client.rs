@@ -20,6 +20,15 @@ use crate::stack::Addresses;
 pub const INDEXED_WITHIN: Duration = Duration::from_secs(120);
 const CALL: Duration = Duration::from_secs(30);
 
+/// Whether a call may be made again: nothing was done, or the outcome is not known, because a part was away.
+pub fn is_for_now(code: Code) -> bool {
+    // A connection that breaks under a call says UNKNOWN, or CANCELLED where the call had not left yet.
+    matches!(
+        code,
+        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded | Code::ResourceExhausted
+    )
+}
+
 /// A client of one tenant.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -93,7 +102,7 @@ impl Client {
         };
         match self.ingest.clone().get_document(within(request)).await {
             Ok(answer) => Ok(answer.into_inner().document),
-            Err(status) if matches!(status.code(), Code::NotFound | Code::Unavailable | Code::Unknown) => Ok(None),
+            Err(status) if status.code() == Code::NotFound || is_for_now(status.code()) => Ok(None),
             Err(status) => Err(status).with_context(|| format!("get {id}")),
         }
     }
@@ -133,7 +142,7 @@ impl Client {
         poll::until("a search to be answered", INDEXED_WITHIN, async || {
             match self.find(text, k, documents).await {
                 Ok(hits) => Ok(Ok(hits)),
-                Err(status) if matches!(status.code(), Code::Unavailable | Code::Unknown) => Ok(Err(status)),
+                Err(status) if is_for_now(status.code()) => Ok(Err(status)),
                 Err(status) => Err(status.into()),
             }
         })
