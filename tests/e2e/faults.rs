@@ -25,7 +25,7 @@ async fn insist(client: &Client, id: &str, body: String) -> Result<Receipt> {
     poll::until(&format!("a receipt for {id}"), INDEXED_WITHIN, async || {
         match client.send(request.clone()).await {
             Ok(receipt) => Ok(Ok(receipt)),
-            Err(status) if is_for_now(status.code()) => Ok(Err(status)),
+            Err(status) if is_for_now(&status) => Ok(Err(status)),
             Err(status) => Err(status.into()),
         }
     })

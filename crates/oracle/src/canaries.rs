@@ -34,7 +34,7 @@ pub async fn sing(addresses: &Addresses, document: &str, every: Duration, stop: 
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         match client.send(client.request(document, "A canary sings.")).await {
             Ok(_) => {}
-            Err(status) if is_for_now(status.code()) => {}
+            Err(status) if is_for_now(&status) => {}
             Err(status) => return Err(status).context("a canary"),
         }
     }

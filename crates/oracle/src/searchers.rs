@@ -88,7 +88,7 @@ pub async fn hits(desk: &Desk, vector: &[f32], document: &str) -> Result<Option<
     };
     match desk.client().search(request).await {
         Ok(hits) => Ok(Some(hits)),
-        Err(status) if is_for_now(status.code()) => Ok(None),
+        Err(status) if is_for_now(&status) => Ok(None),
         Err(status) => Err(status).with_context(|| format!("search in {document}")),
     }
 }

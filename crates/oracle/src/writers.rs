@@ -110,7 +110,7 @@ impl Desk {
             };
             match answer {
                 Ok(receipt) => break receipt,
-                Err(status) if is_for_now(status.code()) => tokio::time::sleep(AGAIN).await,
+                Err(status) if is_for_now(&status) => tokio::time::sleep(AGAIN).await,
                 Err(status) => return Err(status).with_context(|| format!("{act:?} of {document}")),
             }
         };

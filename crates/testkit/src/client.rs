@@ -21,12 +21,15 @@ pub const INDEXED_WITHIN: Duration = Duration::from_secs(120);
 const CALL: Duration = Duration::from_secs(30);
 
 /// Whether a call may be made again: nothing was done, or the outcome is not known, because a part was away.
-pub fn is_for_now(code: Code) -> bool {
-    // A connection that breaks under a call says UNKNOWN, or CANCELLED where the call had not left yet.
-    matches!(
-        code,
-        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded | Code::ResourceExhausted
-    )
+pub fn is_for_now(status: &Status) -> bool {
+    use Code::{Cancelled, DeadlineExceeded, Internal, ResourceExhausted, Unavailable, Unknown};
+    match status.code() {
+        // A connection that breaks under a call says UNKNOWN, or CANCELLED where the call had not left yet.
+        Unavailable | Unknown | Cancelled | DeadlineExceeded | ResourceExhausted => true,
+        // Or INTERNAL, with its cause at hand: what a service answers has none.
+        Internal => std::error::Error::source(status).is_some(),
+        _ => false,
+    }
 }
 
 /// A client of one tenant.
@@ -102,7 +105,7 @@ impl Client {
         };
         match self.ingest.clone().get_document(within(request)).await {
             Ok(answer) => Ok(answer.into_inner().document),
-            Err(status) if status.code() == Code::NotFound || is_for_now(status.code()) => Ok(None),
+            Err(status) if status.code() == Code::NotFound || is_for_now(&status) => Ok(None),
             Err(status) => Err(status).with_context(|| format!("get {id}")),
         }
     }
@@ -142,7 +145,7 @@ impl Client {
         poll::until("a search to be answered", INDEXED_WITHIN, async || {
             match self.find(text, k, documents).await {
                 Ok(hits) => Ok(Ok(hits)),
-                Err(status) if is_for_now(status.code()) => Ok(Err(status)),
+                Err(status) if is_for_now(&status) => Ok(Err(status)),
                 Err(status) => Err(status.into()),
             }
         })
