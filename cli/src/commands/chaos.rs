@@ -13,8 +13,8 @@ use crate::output::{self, Progress};
 ///
 /// Starts a stack of its own in a temporary directory. Writers create, update and delete documents, searchers look for
 /// them, and meanwhile services, broker and registry are killed, frozen, restarted and cut off. When the faults have
-/// ended and nothing is left to do, the journal of what was asked for, the topics and the index are held against each
-/// other: every count of the verdict must be 0.
+/// ended and nothing is left to do, the journal of what was asked for, the topics and what searches find are held against
+/// each other: every count of the verdict must be 0.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   millrace chaos                                some faults in two minutes

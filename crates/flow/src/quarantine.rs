@@ -9,11 +9,12 @@
 //! | `s>0`, `o` with `a=3` | that record never again: a dead letter | |
 //!
 //! Side by side, `s` is cleared when the position's offset has moved. One at a time, it stays until as many records as
-//! can run at once have ended well, or all that stood in the log at the start has, or nothing is left to run: only then is
-//! every suspect of the death behind. Whatever ends in this process, well or not, has not killed it, so its `a` begins anew; a drain clears everything. Being killed
-//! from outside costs a start, and an attempt only of the record that ran alone.
+//! can run at once have ended well, or all that stood in the log at the assignment has, or nothing is left to run: only
+//! then is every suspect of the death behind. Whatever ends in this process, well or not, has not killed it, so its `a`
+//! begins anew; a drain clears everything but the blame of a suspect that still waits. Being killed from outside costs a
+//! start, and an attempt only of the record that ran alone.
 //!
-//! A record blamed for a death before runs again only when the process has lived [`SETTLED`] and nothing else of the
+//! A record blamed for a death before runs again only when the session has worked for [`SETTLED`] and nothing else of the
 //! stage runs, in any partition, and those with fewer deaths go first ([`Quarantine::wants_solo`]): a kill from outside
 //! while many partitions have a record of their own alone must not count against each of them three times, nor must
 //! three kills in a row that each hit a process as soon as it works.
@@ -28,8 +29,8 @@ use crate::position::Mark;
 /// Deaths of one record, alone, that make it a dead letter.
 pub const DEATHS: u32 = 3;
 
-/// How long a process must have worked before it runs a record that was blamed for a death: who is killed from outside
-/// again and again dies before that, mostly, and no record with it.
+/// How long a session must have had partitions before it runs a record that was blamed for a death: who is killed from
+/// outside again and again dies before that, mostly, and no record with it.
 pub const SETTLED: Duration = Duration::from_secs(5);
 
 /// One partition's quarantine: what may start, and what must be committed first.
@@ -240,11 +241,19 @@ impl Quarantine {
         !self.parked.is_empty()
     }
 
-    /// Every suspect is behind, nothing is left to run, or everything was drained: nobody is to be blamed for what comes.
+    /// Every suspect is behind, or nothing is left to run: nobody is to be blamed for what comes.
     pub fn clear(&mut self) {
         self.mark = Mark::default();
         self.alone = None;
         self.barrier = false;
+    }
+
+    /// Everything that ran was drained: nobody is to be blamed for what comes, but a suspect that still waited.
+    pub fn drained(&mut self) {
+        let waits = |alone: &Alone| alone.suspect.is_some() && alone.chosen.is_none();
+        if !self.alone.as_ref().is_some_and(waits) {
+            self.clear();
+        }
     }
 
     /// What this process wrote last: see `own` of [`Self::new`].
@@ -363,6 +372,24 @@ mod tests {
         q.admit(7);
         q.release(NOTHING);
         assert_eq!(q.mark(), mark(2, Some(7), 1), "for example a dependency was away");
+    }
+
+    #[test]
+    fn a_drain_clears_all_but_the_blame_of_a_suspect_that_waited() {
+        let suspect = mark(3, Some(7), 2);
+        let mut q = Quarantine::new(mark(2, Some(7), 2), None, 9);
+        commit(&mut q);
+        q.admit(7);
+        q.drained();
+        assert_eq!((q.mark(), q.is_due()), (suspect, false), "it never ran");
+        q.grant_solo();
+        q.release(NOTHING);
+        commit(&mut q);
+        assert_eq!(q.release(NOTHING), [Release::Start(7)]);
+        q.admit(7);
+        q.ended(7);
+        q.drained();
+        assert_eq!(commit(&mut q), Mark::default());
     }
 
     #[test]

@@ -116,7 +116,7 @@ impl Context {
         let low = log_bounds(consumer, list, Offset::Beginning)?;
         let high = log_bounds(consumer, list, Offset::End)?;
         let mut start = TopicPartitionList::new();
-        let mut partitions = Vec::new();
+        let (mut partitions, mut ends) = (Vec::new(), Vec::new());
         for element in committed.elements() {
             let partition = TopicPartition {
                 topic: element.topic().into(),
@@ -128,11 +128,20 @@ impl Context {
                 .as_ref()
                 .map_or(Offset::End, |position| Offset::Offset(position.offset));
             start.add_partition_offset(&partition.topic, partition.partition, offset)?;
+            ends.push((partition.clone(), high));
             partitions.push((partition, position));
         }
         // Before any record of them can be polled.
         self.thread().ends.clear();
         self.tell(Some(Event::Assigned { assignment, partitions }));
+        // What statistics say first may be of an earlier assignment of the same partition.
+        for (partition, last_stable) in ends {
+            self.tell(Some(Event::End {
+                partition,
+                last_stable,
+                caught_up: None,
+            }));
+        }
         consumer.incremental_assign(&start)
     }
 

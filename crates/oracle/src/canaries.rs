@@ -19,11 +19,16 @@ pub const TENANT: &str = "canaries";
 pub fn documents() -> Result<Vec<String>> {
     let of = |partition| {
         let mut names = (0..).map(|n| format!("{partition}/{n}"));
-        names.find(|name| partition_for(format!("{TENANT}/{name}").as_bytes(), PARTITIONS) == partition)
+        names.find(|name| partition_for(key(name).as_bytes(), PARTITIONS) == partition)
     };
     (0..PARTITIONS)
         .map(|partition| of(partition).context("no name"))
         .collect()
+}
+
+/// `tenant/document_id`, as its records are keyed.
+pub fn key(document: &str) -> String {
+    format!("{TENANT}/{document}")
 }
 
 /// Writes one canary until it is told to stop. What is not accepted is left out: the next one comes soon.
@@ -48,7 +53,7 @@ mod tests {
     #[test]
     fn each_partition_has_one() -> Result<()> {
         let documents = documents()?;
-        let at = |name: &String| partition_for(format!("{TENANT}/{name}").as_bytes(), PARTITIONS);
+        let at = |name: &String| partition_for(key(name).as_bytes(), PARTITIONS);
         assert_eq!(
             documents.iter().map(at).collect::<Vec<_>>(),
             (0..PARTITIONS).collect::<Vec<_>>()

@@ -14,7 +14,7 @@ use millrace_testkit::log;
 use millrace_testkit::stack::Addresses;
 
 use crate::searchers;
-use crate::verdict::{Command, Evidence, Part};
+use crate::verdict::{Command, Evidence, Part, Status};
 use crate::writers::{self, Desk};
 
 /// All records of a topic, with what each says; none for those that nobody can read.
@@ -62,13 +62,12 @@ pub async fn topics(addresses: &Addresses) -> Result<Evidence> {
         events: events.filter_map(|(at, r)| r.map(|r| (key(&at), r.revision))).collect(),
         statuses: statuses
             .filter_map(|(_, r)| r)
-            .map(|r| {
-                (
-                    document(&r.tenant, &r.document_id),
-                    r.revision,
-                    r.state,
-                    r.updated_at_ms,
-                )
+            .map(|r| Status {
+                key: document(&r.tenant, &r.document_id),
+                revision: r.revision,
+                state: r.state,
+                at_ms: r.updated_at_ms,
+                duplicate_of: r.duplicate_of_revision,
             })
             .collect(),
         letters: letters
@@ -89,7 +88,7 @@ fn part(at: &Delivery, revision: i64, (part, parts): (i32, i32), chunk_count: i3
     }
 }
 
-/// What the index holds of each document: revision and ordinal of each chunk.
+/// What a search finds of each document: revision and ordinal of each chunk.
 pub async fn index(desk: &Desk, vector: &[f32], documents: &[String]) -> Result<BTreeMap<String, Vec<(i64, i32)>>> {
     let mut index = BTreeMap::new();
     for document in documents {

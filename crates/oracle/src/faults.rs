@@ -41,6 +41,8 @@ pub const SESSION: Duration = Duration::from_secs(10);
 const BETWEEN_SECONDS: Range<u64> = 4..14;
 const BETWEEN_OUTAGES_SECONDS: Range<u64> = 25..50;
 const FREEZE: Duration = SESSION.saturating_add(Duration::from_secs(3));
+/// For what a fault that lasts leaves behind: members that were expelled, sessions that begin anew.
+const RECOVERY: Duration = Duration::from_secs(10);
 const CUT_SECONDS: Range<u64> = 2..13;
 const BROKER_FREEZE_SECONDS: Range<u64> = 2..8;
 
@@ -82,7 +84,7 @@ impl Faults {
     ) -> Result<()> {
         let mut rng = StdRng::seed_from_u64(seed);
         while pause(&mut rng, BETWEEN_SECONDS, stop).await {
-            let _weather = self.weather.read().await;
+            let weather = self.weather.read().await;
             let kind = rng.random_range(0..20);
             let cut = Duration::from_secs(rng.random_range(CUT_SECONDS));
             match kind {
@@ -94,17 +96,21 @@ impl Faults {
                     stack.kill(service, Signal::TERM).await?;
                     self.count("restart", service);
                 }
-                15..=16 => {
-                    let _long = self.long.lock().await;
-                    let still = Still::hold(stack.serving(service).await?)?;
-                    tokio::time::sleep(FREEZE).await;
-                    drop(still);
-                    self.count("freeze", service);
-                }
-                _ => {
-                    let _long = self.long.lock().await;
-                    link.cut(cut).await;
-                    self.count("cut", service);
+                kind => {
+                    let long = self.long.lock().await;
+                    if kind <= 16 {
+                        let still = Still::hold(stack.serving(service).await?)?;
+                        tokio::time::sleep(FREEZE).await;
+                        drop(still);
+                        self.count("freeze", service);
+                    } else {
+                        link.cut(cut).await;
+                        self.count("cut", service);
+                    }
+                    drop(weather);
+                    // Before the next one: a chain of them would stop a canary for longer than any of them does.
+                    stop.run_until_cancelled(tokio::time::sleep(RECOVERY)).await;
+                    drop(long);
                 }
             }
         }

@@ -3,7 +3,7 @@
 //! ```text
 //! storm    writers ─▶ journal      searchers ─▶ sightings      canaries      faults, by their seed
 //! calm     faults end, writers finish what they asked for, every service serves, a fresh document passes
-//! verdict  journal + topics (read_committed) + index + sightings ─▶ findings, none of which may be there
+//! verdict  journal + topics (read_committed) + last searches + sightings ─▶ findings, none of which may be there
 //! ```
 //!
 //! [`journal`] is the list of debts: what was asked for is on disk before it is sent, a receipt before it is used.
@@ -12,8 +12,9 @@
 //! [`report`] is what people and programs see of it.
 //!
 //! Promises:
-//! - A seed gives the same documents, acts and faults in the same order. When each comes is the machine's.
-//! - What the verdict counts it has an example of, with document and revision.
+//! - A seed gives each writer the same acts and each process the same faults, in the same order. When each comes is the
+//!   machine's.
+//! - Of each kind of finding the first ones are told, with document and revision.
 //! - A run that ends without a verdict is an error, never a pass.
 //!
 //! Not part of any service. Rejected: faults injected by code inside the services (what is tested would not be what

@@ -28,6 +28,8 @@ pub struct Report {
     pub parts: usize,
     /// Searches that were answered.
     pub searches: usize,
+    /// Searches that were not, because a part was away.
+    pub unanswered: usize,
     /// How often a partition went into quarantine.
     pub quarantines: u64,
     /// Peak resident memory of each service, over all its processes, MiB.
@@ -51,10 +53,11 @@ impl Display for Report {
         writeln!(f, "{} faults: {faults}", self.fault_count)?;
         let requests = list(&mut self.requests.iter().map(|(act, count)| format!("{count} {act}")));
         writeln!(f, "asked for: {requests}")?;
-        let (commands, parts, searches) = (self.commands, self.parts, self.searches);
+        let (commands, parts) = (self.commands, self.parts);
+        let (searches, unanswered) = (self.searches, self.unanswered);
         writeln!(
             f,
-            "{commands} commands in the log, {parts} parts embedded, {searches} searches answered"
+            "{commands} commands in the log, {parts} parts embedded, {searches} searches answered and {unanswered} not"
         )?;
         let memory = list(
             &mut self

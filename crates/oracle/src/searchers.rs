@@ -1,14 +1,14 @@
 //! Searchers: look for one document at a time, and judge what they see by what they were told before they looked.
 //!
-//! | told before the search | what it must see |
+//! | told at any time before the search | what it must see |
 //! |---|---|
 //! | live revision L | hits of one revision ≥ L; none only if a deletion after L was asked for before the search ended |
 //! | DELETED at revision D | no hit of a revision ≤ D |
 //! | an earlier search saw revision S | no hit of a revision < S |
 //!
-//! Whether all chunks of the revision were there is judged at the end, when the log says how many it has.
+//! An answer that says it is partial counts as none. Whether all chunks of the revision were there is judged at the end, when the log says how many it has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,9 +40,10 @@ pub struct Sightings(Mutex<Seen>);
 #[derive(Debug, Default)]
 struct Seen {
     searches: usize,
+    unanswered: usize,
     wrong: Vec<(Sight, String)>,
-    /// Document and revision, with how many chunks it was seen, and how often.
-    whole: BTreeMap<(String, i64, usize), usize>,
+    /// Document and revision, with how many different chunks it was seen, in how many hits.
+    whole: BTreeSet<(String, i64, usize, usize)>,
 }
 
 impl Sightings {
@@ -55,14 +56,19 @@ impl Sightings {
         self.seen().searches
     }
 
+    /// Searches that were not.
+    pub fn unanswered(&self) -> usize {
+        self.seen().unanswered
+    }
+
     /// What must not have been seen.
     pub fn wrong(&self) -> Vec<(Sight, String)> {
         self.seen().wrong.clone()
     }
 
-    /// How many chunks of each revision were seen at once.
-    pub fn whole(&self) -> Vec<(String, i64, usize)> {
-        self.seen().whole.keys().cloned().collect()
+    /// How many different chunks of each revision were seen at once, in how many hits.
+    pub fn whole(&self) -> Vec<(String, i64, usize, usize)> {
+        self.seen().whole.iter().cloned().collect()
     }
 }
 
@@ -86,8 +92,8 @@ pub async fn hits(desk: &Desk, vector: &[f32], document: &str) -> Result<Option<
         min_score: None,
         document_ids: vec![document.to_owned()],
     };
-    match desk.client().search(request).await {
-        Ok(hits) => Ok(Some(hits)),
+    match desk.client().answer(request).await {
+        Ok(answer) => Ok((!answer.partial).then_some(answer.hits)),
         Err(status) if is_for_now(&status) => Ok(None),
         Err(status) => Err(status).with_context(|| format!("search in {document}")),
     }
@@ -103,49 +109,51 @@ pub async fn search_on(
     stop: &CancellationToken,
 ) -> Result<()> {
     let mut rng = StdRng::seed_from_u64(seed);
-    let mut seen: BTreeMap<String, i64> = BTreeMap::new();
+    let mut memory: BTreeMap<String, Told> = BTreeMap::new();
     while !stop.is_cancelled() {
         tokio::time::sleep(Duration::from_millis(rng.random_range(PAUSE_MS))).await;
         let document = documents.choose(&mut rng).context("no documents")?;
-        let told = desk.client().get(document, 0).await?;
+        let answer = desk.client().get(document, 0).await?;
+        let told = memory.entry(document.clone()).or_default();
+        if let Some(answer) = answer {
+            told.live = told.live.max(answer.live_revision);
+            if answer.state() == DocumentState::Deleted {
+                told.deleted = told.deleted.max(answer.revision);
+            }
+        }
         let Some(hits) = hits(desk, vector, document).await? else {
+            sightings.seen().unanswered += 1;
             continue;
         };
-        let told = told.map_or(Told::default(), |told| Told {
-            live: told.live_revision,
-            deleted: if told.state() == DocumentState::Deleted {
-                told.revision
-            } else {
-                0
-            },
-        });
-        let last = seen.get(document).copied().unwrap_or(0);
         let deleted_after = desk.may_be_deleted_after(document, told.live);
         let revisions: Vec<i64> = hits.iter().map(|hit| hit.revision).collect();
-        let wrong = judge(told, last, deleted_after, &revisions);
+        let wrong = judge(*told, deleted_after, &revisions);
         let mut all = sightings.seen();
         all.searches += 1;
         if let Some(sight) = wrong {
-            let example = format!("{document}: told {told:?}, seen before {last}, now {revisions:?}");
-            all.wrong.push((sight, example));
+            all.wrong
+                .push((sight, format!("{document}: told {told:?}, now {revisions:?}")));
         } else if let Some(revision) = revisions.first() {
-            *all.whole.entry((document.clone(), *revision, hits.len())).or_default() += 1;
-            seen.insert(document.clone(), *revision);
+            let ordinals: BTreeSet<i32> = hits.iter().map(|hit| hit.ordinal).collect();
+            all.whole
+                .insert((document.clone(), *revision, ordinals.len(), hits.len()));
+            told.seen = *revision;
         }
     }
     Ok(())
 }
 
-/// What was told of a document before the search: revisions, 0 for none.
+/// The most that was told of a document before the search, and seen: revisions, 0 for none.
 #[derive(Debug, Clone, Copy, Default)]
 struct Told {
     live: i64,
     deleted: i64,
+    seen: i64,
 }
 
-fn judge(told: Told, last: i64, deleted_after: bool, hits: &[i64]) -> Option<Sight> {
+fn judge(told: Told, deleted_after: bool, hits: &[i64]) -> Option<Sight> {
     let (Some(least), Some(most)) = (hits.iter().min(), hits.iter().max()) else {
-        return (told.live > 0 && !deleted_after).then_some(Sight::None);
+        return (told.live > told.deleted && !deleted_after).then_some(Sight::None);
     };
     if least != most {
         return Some(Sight::Mixed);
@@ -153,7 +161,7 @@ fn judge(told: Told, last: i64, deleted_after: bool, hits: &[i64]) -> Option<Sig
     if *least <= told.deleted {
         return Some(Sight::Deleted);
     }
-    (*least < told.live.max(last)).then_some(Sight::Stale)
+    (*least < told.live.max(told.seen)).then_some(Sight::Stale)
 }
 
 #[cfg(test)]
@@ -162,28 +170,24 @@ mod tests {
 
     #[test]
     fn each_row_of_the_table() {
-        let live = |live| Told { live, deleted: 0 };
-        let deleted = |deleted| Told { live: 0, deleted };
-        for (told, last, deleted_after, hits, wrong) in [
-            (live(0), 0, false, &[][..], None),
-            (live(0), 0, false, &[3, 3], None),
-            (live(3), 0, false, &[3, 3], None),
-            (live(3), 0, false, &[4], None),
-            (live(3), 0, false, &[2], Some(Sight::Stale)),
-            (live(3), 4, false, &[3], Some(Sight::Stale)),
-            (live(3), 0, false, &[3, 4], Some(Sight::Mixed)),
-            (live(3), 0, false, &[], Some(Sight::None)),
-            (live(3), 0, true, &[], None),
-            (live(3), 0, true, &[2], Some(Sight::Stale)),
-            (deleted(5), 4, true, &[], None),
-            (deleted(5), 4, true, &[4], Some(Sight::Deleted)),
-            (deleted(5), 4, true, &[6], None),
+        let told = |live, deleted, seen| Told { live, deleted, seen };
+        for (told, deleted_after, hits, wrong) in [
+            (told(0, 0, 0), false, &[][..], None),
+            (told(0, 0, 0), false, &[3, 3], None),
+            (told(3, 0, 0), false, &[3, 3], None),
+            (told(3, 0, 0), false, &[4], None),
+            (told(3, 0, 0), false, &[2], Some(Sight::Stale)),
+            (told(3, 0, 4), false, &[3], Some(Sight::Stale)),
+            (told(3, 0, 0), false, &[3, 4], Some(Sight::Mixed)),
+            (told(3, 0, 0), false, &[], Some(Sight::None)),
+            (told(3, 0, 0), true, &[], None),
+            (told(3, 0, 0), true, &[2], Some(Sight::Stale)),
+            (told(4, 5, 4), true, &[], None),
+            (told(4, 5, 4), true, &[4], Some(Sight::Deleted)),
+            (told(4, 5, 4), true, &[6], None),
+            (told(7, 5, 4), false, &[], Some(Sight::None)),
         ] {
-            assert_eq!(
-                judge(told, last, deleted_after, hits),
-                wrong,
-                "{told:?} {last} {hits:?}"
-            );
+            assert_eq!(judge(told, deleted_after, hits), wrong, "{told:?} {hits:?}");
         }
     }
 }

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::evidence;
 use crate::faults::{Faults, SERVICES, SESSION};
-use crate::journal::{Act, Entry, Journal};
+use crate::journal::{Act, Entry, Journal, now_ms};
 use crate::report::Report;
 use crate::searchers::{self, Sightings};
 use crate::verdict::{Evidence, judge};
@@ -80,17 +80,17 @@ pub async fn run(
     };
     let told = stack.told();
     let stopped = stack.down().await;
-    let report = match outcome {
-        Ok(report) => report,
-        Err(error) if error.is::<Interrupted>() => return Err(error),
-        // Why it does not stop is less than why it failed.
-        Err(error) => return Err(error.context(format!("the stack told:\n{told}"))),
-    };
-    let dir = stopped?;
-    if !report.clean {
-        tell(format!("journal and logs are kept in {}", dir.keep().display()));
+    let clean = outcome.as_ref().is_ok_and(|report| report.clean);
+    match stopped {
+        Ok(dir) if !clean => tell(format!("journal and logs are kept in {}", dir.keep().display())),
+        Ok(_) => {}
+        // A verdict, or why there is none, is worth more.
+        Err(error) => tell(format!("the stack did not stop cleanly: {error:#}")),
     }
-    Ok(report)
+    match outcome {
+        Err(error) if !error.is::<Interrupted>() => Err(error.context(format!("the stack told:\n{told}"))),
+        outcome => outcome,
+    }
 }
 
 async fn on(stack: &Stack, links: &[Proxy], options: &Options, tell: &dyn Fn(String)) -> Result<Report> {
@@ -99,7 +99,7 @@ async fn on(stack: &Stack, links: &[Proxy], options: &Options, tell: &dyn Fn(Str
     let documents = writers::documents(options.documents);
     let vector = searchers::vector(&stack.addresses).await?;
     let (faults, sightings) = (Faults::default(), Sightings::default());
-    let began = Instant::now();
+    let (began, began_ms) = (Instant::now(), now_ms());
     let watched = storm(
         stack,
         links,
@@ -114,17 +114,14 @@ async fn on(stack: &Stack, links: &[Proxy], options: &Options, tell: &dyn Fn(Str
         tell,
     )
     .await?;
-    let storm_seconds = began.elapsed().as_secs();
+    let (storm_seconds, storm_ms) = (began.elapsed().as_secs(), (began_ms, now_ms()));
 
     tell("calm: waiting until everything is finished".into());
     let ended = Instant::now();
     for part in ["kafka", "registry", "ingest", "embedder", "indexer"] {
         stack.serving(part).await?;
     }
-    let fresh = desk
-        .client()
-        .submit("fresh.md", "A fresh note, after the storm.")
-        .await?;
+    let fresh = desk.ask("fresh.md", Act::Upsert { sections: 1 }, 0).await?;
     desk.client().indexed(&fresh).await.context("a fresh document")?;
     let mut evidence = finished(stack).await?;
     let calm_seconds = ended.elapsed().as_secs();
@@ -133,12 +130,14 @@ async fn on(stack: &Stack, links: &[Proxy], options: &Options, tell: &dyn Fn(Str
     evidence.index = evidence::index(&desk, &vector, &documents).await?;
     evidence.journal = desk.journal().entries();
     evidence.wrong = sightings.wrong();
-    evidence.whole = sightings
-        .whole()
-        .into_iter()
-        .map(|(id, r, n)| (writers::key(&id), r, n))
+    let whole = sightings.whole().into_iter();
+    evidence.whole = whole
+        .map(|(id, revision, chunks, hits)| (writers::key(&id), revision, chunks, hits))
         .collect();
     evidence.outages = faults.outages();
+    evidence.storm = storm_ms;
+    evidence.canaries = canaries::documents()?.iter().map(|name| canaries::key(name)).collect();
+    evidence.deaths = deaths(stack)?;
     let verdict = judge(&evidence);
     let counts = faults.counts();
     Ok(Report {
@@ -151,6 +150,7 @@ async fn on(stack: &Stack, links: &[Proxy], options: &Options, tell: &dyn Fn(Str
         commands: evidence.commands.len(),
         parts: evidence.embedded.len(),
         searches: sightings.searches(),
+        unanswered: sightings.unanswered(),
         quarantines: watched.quarantines,
         peak_mib: watched
             .peak_kib
@@ -170,7 +170,7 @@ struct Actors<'r> {
     sightings: &'r Sightings,
 }
 
-/// Everything at once, until the time is over; then the faults end first, and the clients when every process is well.
+/// Everything at once, until the time is over; the clients end when the last fault has.
 async fn storm(
     stack: &Stack,
     links: &[Proxy],
@@ -261,6 +261,19 @@ async fn finished(stack: &Stack) -> Result<Evidence> {
         (Err(error), None) => Err(error),
         (Ok(()), None) => Err(anyhow::anyhow!("the topics were not read")),
     }
+}
+
+/// Ends of services that `up` told of and no fault causes: those are by SIGKILL, or clean.
+fn deaths(stack: &Stack) -> Result<Vec<String>> {
+    let told = std::fs::read_to_string(stack.dir().join("up.log"))?;
+    let of_service = |line: &&str| {
+        SERVICES
+            .iter()
+            .any(|(service, _)| line.starts_with(&format!("{service} died")))
+    };
+    let by_fault = |line: &&str| line.contains("(killed by signal 9)") || line.contains("(exit code 0)");
+    let deaths = told.lines().filter(of_service).filter(|line| !by_fault(line));
+    Ok(deaths.map(str::to_owned).collect())
 }
 
 fn requests(journal: &[Entry]) -> BTreeMap<&'static str, usize> {

@@ -2,22 +2,22 @@
 //!
 //! | finding | when |
 //! |---|---|
-//! | `lost` | a receipt without its command in the log; an INDEXED revision without one of its parts |
+//! | `lost` | a receipt without its command in the log; an INDEXED revision without one of its parts; a DUPLICATE_OF that names nothing that has the effect |
 //! | `duplicated` | a part twice in a topic, an event twice, two effects of one request |
 //! | `reordered` | a key's revisions or parts go back in a topic |
 //! | `stale_seen`, `deleted_seen`, `mixed_seen`, `none_seen`, `partial_seen` | a search saw what it must not: [`crate::searchers`] |
 //! | `wrongly_dead_lettered` | a readable command is FAILED or a dead letter |
 //! | `never_finished` | a command without a final status; an unreadable one that is not FAILED |
 //! | `unannounced` | an event without the status that says so, or the other way round |
-//! | `index_differs` | the index does not hold, at the end, exactly the last revision of a document |
-//! | `canary_gap` | a partition's canary stood still for more than 30 s, outages of the broker not counted |
+//! | `index_differs` | a search at the end does not find exactly the last revision of a document |
+//! | `canary_gap` | a partition's canary stood still for more than 30 s during the storm, outages of the broker not counted |
+//! | `died_by_itself` | a service ended, and no fault had ended it |
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use millrace_events::{Kind, State};
 use serde::Serialize;
 
-use crate::canaries;
 use crate::journal::{Act, Entry};
 
 /// Longest time that a canary may stand still, milliseconds.
@@ -64,6 +64,21 @@ pub struct Part {
     pub chunk_count: i32,
 }
 
+/// A record of `documents.status`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// `tenant/document_id`.
+    pub key: String,
+    /// Of the document.
+    pub revision: i64,
+    /// What it has come to.
+    pub state: State,
+    /// Milliseconds since 1970 UTC.
+    pub at_ms: i64,
+    /// With DUPLICATE_OF: the revision that has the effect.
+    pub duplicate_of: i64,
+}
+
 /// What is judged. Records in the order of their partitions.
 #[derive(Debug, Default)]
 pub struct Evidence {
@@ -77,18 +92,24 @@ pub struct Evidence {
     pub embedded: Vec<Part>,
     /// `vectors.indexed`: key, revision.
     pub events: Vec<(String, i64)>,
-    /// `documents.status`: key, revision, state, milliseconds since 1970 UTC.
-    pub statuses: Vec<(String, i64, State, i64)>,
+    /// `documents.status`.
+    pub statuses: Vec<Status>,
     /// `documents.failed`: key, revision, reason.
     pub letters: Vec<(String, i64, String)>,
     /// What searches must not have seen.
     pub wrong: Vec<(Sight, String)>,
-    /// Document, revision, and how many of its chunks a search saw.
-    pub whole: Vec<(String, i64, usize)>,
-    /// What the index holds of each document at the end: revision and ordinal of each chunk.
+    /// Document, revision, how many different chunks of it a search saw, and in how many hits.
+    pub whole: Vec<(String, i64, usize, usize)>,
+    /// What a search finds of each document at the end: revision and ordinal of each chunk.
     pub index: BTreeMap<String, Vec<(i64, i32)>>,
+    /// From when to when the storm lasted, milliseconds since 1970 UTC.
+    pub storm: (i64, i64),
     /// When the broker was away, milliseconds since 1970 UTC.
     pub outages: Vec<(i64, i64)>,
+    /// `tenant/document_id` of the canaries.
+    pub canaries: Vec<String>,
+    /// Ends of services that no fault explains.
+    pub deaths: Vec<String>,
 }
 
 /// How often something was found that must not be, and examples.
@@ -105,7 +126,7 @@ pub struct Finding {
 #[serde(transparent)]
 pub struct Verdict(pub BTreeMap<&'static str, Finding>);
 
-const KINDS: [&str; 13] = [
+const KINDS: [&str; 14] = [
     "lost",
     "duplicated",
     "reordered",
@@ -119,6 +140,7 @@ const KINDS: [&str; 13] = [
     "unannounced",
     "index_differs",
     "canary_gap",
+    "died_by_itself",
 ];
 
 impl Verdict {
@@ -159,6 +181,10 @@ pub fn judge(evidence: &Evidence) -> Verdict {
     seen(evidence, &mut verdict);
     index(evidence, &states, &mut verdict);
     canary_gaps(evidence, &mut verdict);
+    evidence
+        .deaths
+        .iter()
+        .for_each(|death| verdict.add("died_by_itself", death.clone()));
     verdict
 }
 
@@ -166,8 +192,9 @@ type States<'e> = HashMap<(&'e str, i64), Vec<State>>;
 
 fn states(evidence: &Evidence) -> States<'_> {
     let mut states = States::new();
-    for (key, revision, state, _) in &evidence.statuses {
-        states.entry((key, *revision)).or_default().push(*state);
+    for status in &evidence.statuses {
+        let at = (status.key.as_str(), status.revision);
+        states.entry(at).or_default().push(status.state);
     }
     states
 }
@@ -207,22 +234,33 @@ fn debts(evidence: &Evidence, verdict: &mut Verdict) {
     }
 }
 
-/// A request has one effect, however often it was sent.
+/// A request has one effect, however often it was sent: a duplicate names the command that has it.
 fn effects(evidence: &Evidence, states: &States<'_>, verdict: &mut Verdict) {
-    let mut effects: HashMap<&str, i64> = HashMap::new();
+    let duplicates = evidence
+        .statuses
+        .iter()
+        .filter(|status| status.state == State::DuplicateOf);
+    let duplicates: HashMap<(&str, i64), i64> = duplicates
+        .map(|status| ((status.key.as_str(), status.revision), status.duplicate_of))
+        .collect();
+    let mut effects: HashMap<(&str, &str), i64> = HashMap::new();
     for command in &evidence.commands {
         let Some((_, id)) = command.asks.as_ref().filter(|(_, id)| !id.is_empty()) else {
             continue;
         };
+        let (key, revision) = (command.key.as_str(), command.revision);
+        let first = effects.get(&(key, id.as_str())).copied();
         if has(states, command, &[State::DuplicateOf]) {
-            continue;
-        }
-        if let Some(first) = effects.insert(id, command.revision) {
-            let example = format!(
-                "{}: request {id} has revisions {first} and {}",
-                command.key, command.revision
+            let named = duplicates.get(&(key, revision)).copied();
+            if named != first {
+                let example = format!("{key}#{revision} is a duplicate of {named:?}, request {id} has {first:?}");
+                verdict.add("lost", example);
+            }
+        } else if let Some(first) = effects.insert((key, id), revision) {
+            verdict.add(
+                "duplicated",
+                format!("{key}: request {id} has revisions {first} and {revision}"),
             );
-            verdict.add("duplicated", example);
         }
     }
 }
@@ -323,13 +361,11 @@ fn seen(evidence: &Evidence, verdict: &mut Verdict) {
         verdict.add(kind, example.clone());
     }
     let counts = chunk_counts(evidence);
-    for (key, revision, chunks) in &evidence.whole {
+    for (key, revision, chunks, hits) in &evidence.whole {
         let count = counts.get(&(key.as_str(), *revision)).copied();
-        if count != i32::try_from(*chunks).ok() {
-            verdict.add(
-                "partial_seen",
-                format!("{key}#{revision}: {chunks} chunks of {count:?}"),
-            );
+        if chunks != hits || count != i32::try_from(*chunks).ok() {
+            let example = format!("{key}#{revision}: {hits} hits of {chunks} chunks, of {count:?}");
+            verdict.add("partial_seen", example);
         }
     }
 }
@@ -377,14 +413,16 @@ fn index(evidence: &Evidence, states: &States<'_>, verdict: &mut Verdict) {
 }
 
 fn canary_gaps(evidence: &Evidence, verdict: &mut Verdict) {
-    let mut at: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
-    let prefix = format!("{}/", canaries::TENANT);
-    for (key, _, state, at_ms) in &evidence.statuses {
-        if *state == State::Indexed && key.starts_with(&prefix) {
-            at.entry(key).or_default().push(*at_ms);
-        }
-    }
-    for (key, times) in &mut at {
+    let (start, end) = evidence.storm;
+    for key in &evidence.canaries {
+        let indexed = evidence
+            .statuses
+            .iter()
+            .filter(|status| status.key == *key && status.state == State::Indexed);
+        let during = indexed
+            .map(|status| status.at_ms)
+            .filter(|at_ms| (start..end).contains(at_ms));
+        let mut times: Vec<i64> = during.chain([start, end]).collect();
         times.sort_unstable();
         for pair in times.windows(2) {
             let away: i64 = evidence

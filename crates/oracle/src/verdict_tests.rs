@@ -35,12 +35,34 @@ fn entries(revision: i64, id: &str, act: Act) -> [Entry; 2] {
     [asked, receipt]
 }
 
-fn status(revision: i64, state: State) -> (String, i64, State, i64) {
-    (DOCUMENT.into(), revision, state, 10 * revision)
+fn status(revision: i64, state: State) -> Status {
+    Status {
+        key: DOCUMENT.into(),
+        revision,
+        state,
+        at_ms: 10 * revision,
+        duplicate_of: 0,
+    }
 }
 
-fn canary(at_ms: i64) -> (String, i64, State, i64) {
-    ("canaries/0".into(), at_ms, State::Indexed, at_ms)
+fn duplicate(revision: i64, duplicate_of: i64) -> Status {
+    Status {
+        duplicate_of,
+        ..status(revision, State::DuplicateOf)
+    }
+}
+
+/// A storm, and when the only canary was INDEXED in it.
+fn canary(evidence: &mut Evidence, storm: (i64, i64), at: &[i64]) {
+    (evidence.storm, evidence.canaries) = (storm, vec!["canaries/0".into()]);
+    for at_ms in at {
+        evidence.events.push(("canaries/0".into(), *at_ms));
+        evidence.statuses.push(Status {
+            key: "canaries/0".into(),
+            at_ms: *at_ms,
+            ..status(*at_ms, State::Indexed)
+        });
+    }
 }
 
 /// A revision of two parts, an update and a poison record between them: as it must be.
@@ -68,7 +90,7 @@ fn clean() -> Evidence {
             status(3, State::Indexed),
         ],
         letters: vec![(DOCUMENT.into(), 2, "UNREADABLE_RECORD".into())],
-        whole: vec![(DOCUMENT.into(), 1, 3)],
+        whole: vec![(DOCUMENT.into(), 1, 3, 3)],
         index: [(DOCUMENT.to_owned(), vec![(3, 0), (3, 1), (3, 2)])].into(),
         ..Evidence::default()
     }
@@ -95,7 +117,7 @@ type Change = fn(&mut Evidence);
 
 #[test]
 fn each_row_of_the_table() {
-    let rows: [(&[&str], Change); 22] = [
+    let rows: [(&[&str], Change); 28] = [
         (&["lost"], |e| _ = e.commands.remove(1)),
         (&["lost"], |e| e.journal.extend(entries(1, "z", Act::Delete))),
         (&["lost"], |e| _ = e.parsed.remove(0)),
@@ -114,7 +136,7 @@ fn each_row_of_the_table() {
         (&["deleted_seen"], |e| e.wrong.push((Sight::Deleted, String::new()))),
         (&["mixed_seen"], |e| e.wrong.push((Sight::Mixed, String::new()))),
         (&["none_seen"], |e| e.wrong.push((Sight::None, String::new()))),
-        (&["partial_seen"], |e| e.whole.push((DOCUMENT.into(), 3, 2))),
+        (&["partial_seen"], |e| e.whole.push((DOCUMENT.into(), 3, 2, 3))),
         (&["wrongly_dead_lettered"], |e| {
             e.statuses.push(status(3, State::Failed))
         }),
@@ -127,18 +149,24 @@ fn each_row_of_the_table() {
         (&["index_differs"], |e| {
             e.index = [(DOCUMENT.into(), vec![(3, 0), (3, 1), (3, 2), (1, 0)])].into()
         }),
-        (&["canary_gap"], |e| e.statuses.extend([canary(0), canary(40_000)])),
+        (&["canary_gap"], |e| canary(e, (0, 50_000), &[5_000, 40_000])),
+        (&["canary_gap"], |e| canary(e, (0, 50_000), &[35_000])),
+        (&["canary_gap"], |e| canary(e, (0, 50_000), &[15_000])),
+        (&["canary_gap"], |e| canary(e, (0, 50_000), &[])),
+        // Nothing has the effect that it names.
+        (&["lost"], |e| {
+            e.commands.push(command(4, Kind::Upsert, "d"));
+            e.statuses.push(duplicate(4, 3));
+        }),
+        (&["lost"], |e| {
+            e.commands.push(command(4, Kind::Upsert, "c"));
+            e.statuses.push(duplicate(4, 1));
+        }),
+        (&["died_by_itself"], |e| e.deaths.push(String::new())),
     ];
     for (at, (kinds, change)) in rows.into_iter().enumerate() {
         let mut evidence = clean();
         change(&mut evidence);
-        // A canary is announced as any document is.
-        let canaries = evidence.statuses.iter().filter(|(key, ..)| key.starts_with("canaries"));
-        evidence.events.extend(
-            canaries
-                .map(|(key, revision, ..)| (key.clone(), *revision))
-                .collect::<Vec<_>>(),
-        );
         assert_eq!(found(&evidence), kinds, "row {at}");
     }
 }
@@ -149,7 +177,7 @@ fn what_is_allowed_is_not_found() {
         // Sent twice, one effect.
         |e| {
             e.commands.push(command(4, Kind::Upsert, "c"));
-            e.statuses.push(status(4, State::DuplicateOf));
+            e.statuses.push(duplicate(4, 3));
         },
         // Never answered: it counts once or not at all.
         |e| e.journal.extend(entries(9, "z", Act::Delete).into_iter().take(1)),
@@ -162,9 +190,7 @@ fn what_is_allowed_is_not_found() {
         },
         // The broker was away meanwhile.
         |e| {
-            e.statuses.extend([canary(0), canary(40_000)]);
-            e.events
-                .extend([("canaries/0".into(), 0), ("canaries/0".into(), 40_000)]);
+            canary(e, (0, 50_000), &[1_000, 40_000]);
             e.outages = vec![(5_000, 12_000), (20_000, 25_000)];
         },
     ];

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use millrace_api::ingest::v1::{DocumentState, Receipt};
 use millrace_events::{Epoch, Revision, topics};
@@ -26,6 +26,8 @@ pub const TENANT: &str = "chaos";
 const AHEAD: usize = 4;
 /// Until what was not answered is asked for again.
 const AGAIN: Duration = Duration::from_millis(250);
+/// Far longer than any outage of a run.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(300);
 /// States that end a revision.
 pub const FINAL: [DocumentState; 5] = [
     DocumentState::Indexed,
@@ -99,7 +101,12 @@ impl Desk {
         if act == Act::Delete {
             self.with_deletes(document, |deletes| deletes.push(None));
         }
+        let began = Instant::now();
         let receipt = loop {
+            ensure!(
+                began.elapsed() < ANSWERED_WITHIN,
+                "{act:?} of {document} was never answered"
+            );
             let answer = match &body {
                 Some(body) => {
                     let mut request = self.client.request(document, body.clone());
@@ -190,7 +197,7 @@ pub async fn write_on(desk: &Desk, documents: &[String], seed: u64, stop: &Cance
                 continue;
             }
             1..=12 => vec![Act::Delete],
-            13..=30 => vec![Act::Upsert { sections: 1 }, Act::Upsert { sections }],
+            13..=30 => vec![Act::Upsert { sections }; 2],
             31..=36 => vec![Act::Delete, Act::Upsert { sections }],
             _ => vec![Act::Upsert { sections }],
         };

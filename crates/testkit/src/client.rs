@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use millrace_api::indexer::v1::search_request::Query;
 use millrace_api::indexer::v1::search_service_client::SearchServiceClient;
-use millrace_api::indexer::v1::{Hit, SearchRequest};
+use millrace_api::indexer::v1::{Hit, SearchRequest, SearchResponse};
 use millrace_api::ingest::v1::ingest_service_client::IngestServiceClient;
 use millrace_api::ingest::v1::{
     DeleteDocumentRequest, Document, DocumentState, GetDocumentRequest, Receipt, SubmitDocumentRequest,
@@ -154,7 +154,12 @@ impl Client {
 
     /// Searches as it is.
     pub async fn search(&self, request: SearchRequest) -> Result<Vec<Hit>, Status> {
-        Ok(self.search.clone().search(within(request)).await?.into_inner().hits)
+        Ok(self.answer(request).await?.hits)
+    }
+
+    /// Searches as it is, and gives all of the answer.
+    pub async fn answer(&self, request: SearchRequest) -> Result<SearchResponse, Status> {
+        Ok(self.search.clone().search(within(request)).await?.into_inner())
     }
 }
 

@@ -211,7 +211,6 @@ impl Stack {
                     .and_then(Pid::from_raw)
             })
             .collect();
-        ensure!(pids.len() == PARTS.len(), "a part was not running");
         let pid = up
             .id()
             .and_then(|id| Pid::from_raw(id.cast_signed()))
@@ -219,6 +218,7 @@ impl Stack {
         kill_process(pid, Signal::TERM)?;
         let status = timeout(STOP_LIMIT, up.wait()).await.context("up did not stop")??;
         ensure!(status.success(), "up stopped with {status}");
+        ensure!(pids.len() == PARTS.len(), "a part was not running when it was stopped");
         let left: Vec<_> = pids.into_iter().filter(|pid| test_kill_process(*pid).is_ok()).collect();
         ensure!(left.is_empty(), "processes are left: {left:?}");
         Ok(dir)

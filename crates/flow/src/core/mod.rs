@@ -92,7 +92,7 @@ pub struct Core {
     runnable: VecDeque<WorkId>,
     waiting: BinaryHeap<Reverse<Waiting>>,
     running: usize,
-    /// When the process has lived long enough to run a suspect; unknown before it runs anything.
+    /// When the session has worked long enough to run a suspect; unknown before it has a partition.
     settled: Option<Instant>,
     /// When a record last succeeded.
     success: Option<Instant>,
@@ -189,7 +189,7 @@ impl Core {
             if partition.running > 0 {
                 return false;
             }
-            partition.quarantine.clear();
+            partition.quarantine.drained();
             drained &= !partition.wants_commit();
         }
         drained
@@ -307,6 +307,9 @@ impl Core {
     /// The partition whose suspect runs, or will, as the only record of the stage: of those that want to, the one with
     /// the fewest deaths, once nothing runs and the process has lived a while.
     fn solo(&mut self, now: Instant) -> Option<u32> {
+        if self.partitions.is_empty() {
+            return None;
+        }
         let settled = *self.settled.get_or_insert(now + SETTLED);
         if let Some((&slot, _)) = self
             .partitions
@@ -322,6 +325,10 @@ impl Core {
             partition.quarantine.grant_solo();
         }
         Some(slot)
+    }
+
+    fn has_solo(&self) -> bool {
+        self.partitions.values().any(|partition| partition.quarantine.is_solo())
     }
 
     /// The partition with the suspect of the fewest deaths.
@@ -352,7 +359,7 @@ impl Core {
         let room = self.partitions.values().filter_map(Partition::waits_for_room).min();
         let suspect = self
             .settled
-            .filter(|_| self.running == 0 && self.wants_solo().is_some());
+            .filter(|_| self.running == 0 && !self.has_solo() && self.wants_solo().is_some());
         [retry, gate, room, suspect, self.next_cut()]
             .into_iter()
             .flatten()

@@ -52,8 +52,10 @@ pub(super) struct Partition {
     waiting: Option<Instant>,
     pub(super) stopped: Option<String>,
     pub(super) end: Option<LogEnd>,
-    /// Where the log ended when first asked under this assignment: nothing beyond can have run before.
+    /// Where the log ended for readers at the assignment: nothing beyond can have run before.
     first_end: Option<i64>,
+    /// Blamed for the last death.
+    blamed: Option<i64>,
     committed: i64,
     lanes: Lanes<Bytes, i64>,
     records: BTreeMap<i64, Held>,
@@ -77,6 +79,7 @@ impl Partition {
             stopped: None,
             end: None,
             first_end: None,
+            blamed: position.mark.alone,
             committed: position.offset,
             lanes: Lanes::default(),
             records: BTreeMap::new(),
@@ -164,7 +167,8 @@ impl Partition {
     pub(super) fn committed(&mut self, offset: i64, mark: Mark) {
         self.committed = offset;
         self.quarantine.committed(mark);
-        if self.quarantine.is_alone() && self.first_end.is_some_and(|end| offset >= end) {
+        let behind = |end: i64| offset >= end && self.blamed.is_none_or(|blamed| offset > blamed);
+        if self.quarantine.is_alone() && self.first_end.is_some_and(behind) {
             self.quarantine.clear();
         }
     }

@@ -203,13 +203,13 @@ fn a_process_killed_as_soon_as_it_works_gives_nothing_up_and_one_that_lives_runs
 fn what_came_after_a_start_is_no_suspect_of_the_death_before() {
     let mut world = World::good(&[(0, 0), (1, 1), (2, 2), (3, 3)]);
     started(&mut world);
+    // At the next start two records stand in the log.
+    (0..2).for_each(|_| world.step(Step::Arrive(0)));
     world.crash();
     let two_at_once = |world: &mut World| {
         world.run_all(&[Step::Cut, Step::Commit, Step::Run, Step::Run, Step::Run]);
         world.running.len() > 1
     };
-    // At this start two records stood in the log.
-    world.core.log_end(&partition(0), 2, None);
     (0..4).for_each(|_| world.step(Step::Arrive(0)));
     for suspect in 0..2 {
         assert!(
@@ -223,6 +223,27 @@ fn what_came_after_a_start_is_no_suspect_of_the_death_before() {
         "{:?}",
         world.committed
     );
+}
+
+#[test]
+fn a_second_suspect_that_waits_for_the_first_is_no_deadline() {
+    let mut world = World::new(vec![vec![(0, 0, Nature::Good)], vec![(0, 0, Nature::Good)]]);
+    for number in 0..2 {
+        world.committed[number].1 = "1;s=2;o=0;a=1;b=".into();
+    }
+    world.start(Marks::default());
+    world.run_all(&[
+        Step::Cut,
+        Step::Commit,
+        Step::Arrive(0),
+        Step::Arrive(1),
+        Step::Run,
+        Step::Run,
+    ]);
+    world.run_all(&[Step::Run, Step::Run]);
+    // The first one's attempt is not committed yet: nothing is due by time.
+    assert!(world.core.has_solo() && world.running.is_empty());
+    assert_eq!(world.core.next_deadline(), None);
 }
 
 #[test]

@@ -107,6 +107,8 @@ pub(super) enum Step {
     Restart,
     Lost(u8),
     Revoked(u8),
+    /// From now on a step takes a second, or a minute.
+    Pace(bool),
 }
 
 pub(super) fn step() -> impl Strategy<Value = Step> {
@@ -125,6 +127,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Restart),
         1 => any::<u8>().prop_map(Step::Lost),
         1 => any::<u8>().prop_map(Step::Revoked),
+        1 => any::<bool>().prop_map(Step::Pace),
     ]
 }
 
@@ -145,6 +148,9 @@ pub(super) struct World {
     pub(super) open: Option<Transaction>,
     pub(super) assignment: u64,
     pub(super) now: Instant,
+    hurries: bool,
+    /// Behind the last record that was ever handed over, by partition.
+    handed_over: Vec<i64>,
 }
 
 impl World {
@@ -162,6 +168,8 @@ impl World {
             open: None,
             assignment: 0,
             now: Instant::now(),
+            hurries: false,
+            handed_over: vec![0; count],
         };
         world.start(Marks::default());
         world
@@ -199,6 +207,12 @@ impl World {
         self.core.assignment_changed(self.assignment);
         self.core.assign(partition(number as i32), &position);
         self.sent[number] = self.log[number].partition_point(|(at, ..)| *at < position.offset);
+        // The log may have grown since the last death, or not.
+        let end = match self.assignment % 3 {
+            0 => self.end(number),
+            _ => self.handed_over[number],
+        };
+        self.core.log_end(&partition(number as i32), end, None);
     }
 
     pub(super) fn nature(&self, delivery: &Delivery) -> Nature {
@@ -249,7 +263,7 @@ impl World {
     }
 
     pub(super) fn step(&mut self, step: Step) {
-        self.now += Duration::from_secs(60);
+        self.now += Duration::from_secs(if self.hurries { 1 } else { 60 });
         self.step_at_once(step);
     }
 
@@ -261,6 +275,7 @@ impl World {
                 let number = number(n);
                 if let Some((offset, key, _)) = self.log[number].get(self.sent[number]) {
                     self.sent[number] += 1;
+                    self.handed_over[number] = self.handed_over[number].max(offset + 1);
                     self.core.arrive(record(number as i32, *offset, *key));
                 }
             }
@@ -298,6 +313,7 @@ impl World {
                 self.finish(work, Err(failure("RATE_LIMITED")));
             }
             Step::Finish(_) | Step::Transient(_) | Step::RateLimited(_) => {}
+            Step::Pace(hurries) => self.hurries = hurries,
             Step::End(n) => {
                 let number = number(n);
                 if self.sent[number] == self.log[number].len() {
@@ -350,8 +366,10 @@ impl World {
                     self.open = self.core.cut(self.now, true);
                 }
                 self.core.forget(&gone);
+                let (offset, metadata) = &self.committed[number];
+                let mark = Position::parse(*offset, metadata).unwrap().mark;
                 assert!(
-                    !self.committed[number].1.contains("s=1"),
+                    mark == Mark::default() || mark.alone.is_some(),
                     "a clean drain clears its starts"
                 );
                 self.assign(number);
@@ -369,6 +387,7 @@ impl World {
     }
 
     pub(super) fn settle(&mut self) {
+        self.hurries = false;
         self.step(Step::Commit);
         for round in 0..40_000u32 {
             let n = (round % 251) as u8;
