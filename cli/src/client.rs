@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use millrace_api::indexer::v1::search_service_client::SearchServiceClient;
+use millrace_api::ingest::v1::dead_letter_service_client::DeadLetterServiceClient;
 use millrace_api::ingest::v1::ingest_service_client::IngestServiceClient;
 use millrace_kafka::KafkaConfig;
 use tonic::transport::Channel;
@@ -64,6 +65,11 @@ impl Target {
     pub fn ingest(&self) -> Result<IngestServiceClient<Channel>> {
         let address = self.address(self.ingest.as_ref(), "--ingest", |a| &a.ingest)?;
         Ok(IngestServiceClient::new(millrace_rpc::client::channel(&address)?))
+    }
+    /// A client of ingest's dead letters, for originals of every size.
+    pub fn dead_letters(&self) -> Result<DeadLetterServiceClient<Channel>> {
+        let address = self.address(self.ingest.as_ref(), "--ingest", |a| &a.ingest)?;
+        Ok(DeadLetterServiceClient::new(millrace_rpc::client::channel(&address)?).max_decoding_message_size(32 << 20))
     }
     /// A client of the indexer.
     pub fn search(&self) -> Result<SearchServiceClient<Channel>> {

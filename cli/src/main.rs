@@ -39,6 +39,7 @@ enum Command {
     Status(commands::document::StatusOf),
     Watch(commands::document::Watch),
     Delete(commands::document::Delete),
+    Dlq(commands::dlq::Dlq),
     Topics(commands::topics::Topics),
     Bench(commands::bench::Bench),
     Run(commands::run::Run),
@@ -72,6 +73,7 @@ async fn main() -> ExitCode {
         Command::Status(status) => commands::document::status(status, target).await,
         Command::Watch(watch) => commands::document::watch(watch, target).await,
         Command::Delete(delete) => commands::document::delete(delete, target).await,
+        Command::Dlq(dlq) => commands::dlq::run(dlq, target).await,
         Command::Bench(bench) => commands::bench::run(bench).await,
         Command::Topics(topics) => commands::topics::run(topics, target).await,
     };

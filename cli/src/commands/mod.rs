@@ -1,6 +1,7 @@
 //! One file a command: its flags, its examples, its work.
 
 pub mod bench;
+pub mod dlq;
 pub mod document;
 pub mod fetch;
 pub mod run;

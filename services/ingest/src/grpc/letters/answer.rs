@@ -12,6 +12,7 @@ use tonic::{Code, Status};
 
 use super::request::token;
 use crate::letters::LetterError;
+use crate::letters::job::Progress;
 use crate::letters::log::LogError;
 use crate::letters::original;
 use crate::letters::skip::Skip;
@@ -20,7 +21,7 @@ use crate::letters::store::{Count, Letter, Page};
 const SOON: Duration = Duration::from_millis(500);
 const LATER: Duration = Duration::from_secs(2);
 
-pub fn number(n: u64) -> i64 {
+fn number(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
@@ -104,7 +105,25 @@ fn headers(headers: &[(String, Option<Bytes>)]) -> Vec<api::RecordHeader> {
     headers.iter().map(header).collect()
 }
 
-pub fn skipped(skipped: &BTreeMap<Skip, u64>) -> Vec<api::SkippedLetters> {
+pub fn redriven(told: Progress) -> api::RedriveDeadLettersResponse {
+    api::RedriveDeadLettersResponse {
+        matched: number(told.matched),
+        redriven: number(told.done),
+        skipped: skipped(&told.skipped),
+        done: told.finished,
+    }
+}
+
+pub fn discarded(told: Progress) -> api::DiscardDeadLettersResponse {
+    api::DiscardDeadLettersResponse {
+        matched: number(told.matched),
+        discarded: number(told.done),
+        skipped: skipped(&told.skipped),
+        done: told.finished,
+    }
+}
+
+fn skipped(skipped: &BTreeMap<Skip, u64>) -> Vec<api::SkippedLetters> {
     let answer = |(skip, letters): (&Skip, &u64)| api::SkippedLetters {
         reason: reason(*skip).into(),
         letters: number(*letters),

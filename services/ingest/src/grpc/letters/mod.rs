@@ -14,7 +14,6 @@ use tonic::{Request, Response, Status};
 
 use crate::codec::RecordCodec;
 use crate::letters::DeadLetters;
-use crate::letters::job::Progress;
 use crate::letters::log::LetterLog;
 
 /// `millrace.ingest.v1.DeadLetterService`.
@@ -81,20 +80,7 @@ impl<L: LetterLog, C: RecordCodec> DeadLetterService for Letters<L, C> {
     ) -> Result<Response<Self::RedriveDeadLettersStream>, Status> {
         let order = request::redrive(request.into_inner())?;
         let told = self.0.order(order).map_err(answer::refused)?;
-        let answers = told.map(|told| match told {
-            Ok(Progress {
-                matched,
-                done,
-                skipped,
-                finished,
-            }) => Ok(api::RedriveDeadLettersResponse {
-                matched: answer::number(matched),
-                redriven: answer::number(done),
-                skipped: answer::skipped(&skipped),
-                done: finished,
-            }),
-            Err(error) => Err(answer::refused(error)),
-        });
+        let answers = told.map(|told| told.map(answer::redriven).map_err(answer::refused));
         Ok(Response::new(answers.boxed()))
     }
 
@@ -106,20 +92,7 @@ impl<L: LetterLog, C: RecordCodec> DeadLetterService for Letters<L, C> {
     ) -> Result<Response<Self::DiscardDeadLettersStream>, Status> {
         let order = request::discard(request.into_inner())?;
         let told = self.0.order(order).map_err(answer::refused)?;
-        let answers = told.map(|told| match told {
-            Ok(Progress {
-                matched,
-                done,
-                skipped,
-                finished,
-            }) => Ok(api::DiscardDeadLettersResponse {
-                matched: answer::number(matched),
-                discarded: answer::number(done),
-                skipped: answer::skipped(&skipped),
-                done: finished,
-            }),
-            Err(error) => Err(answer::refused(error)),
-        });
+        let answers = told.map(|told| told.map(answer::discarded).map_err(answer::refused));
         Ok(Response::new(answers.boxed()))
     }
 }
