@@ -26,6 +26,7 @@ use millrace_runtime::dead_letters::DocumentLetters;
 use millrace_schema::Registry;
 use millrace_testkit::client::INDEXED_WITHIN;
 use millrace_testkit::stack::Addresses;
+use millrace_testkit::wire::Broker;
 use millrace_testkit::{Client, Stack, log, poll};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -37,6 +38,8 @@ use super::kafka;
 use crate::{check_topics, running};
 
 const TENANT: &str = "letters-redrive";
+/// Transactional id of whoever redrives.
+const WRITER: &str = "millrace.redrive.e1";
 const DOCUMENTS: usize = 120;
 /// Revisions of each document that were given up, all older than the one that is live.
 const OLD: i64 = 84;
@@ -240,12 +243,36 @@ async fn newest(client: &Client, receipt: &Receipt) -> Result<bool> {
     Ok(true)
 }
 
+/// Another writer takes the name while a command runs: the command says so and ends.
+async fn taken_over(addresses: &Addresses) -> Result<()> {
+    let arguments = ["redrive", "--tenant", TENANT, "--rate", PER_SECOND];
+    let command = dlq(addresses, &arguments).stderr(Stdio::piped()).spawn()?;
+    let rival = async {
+        until(addresses, DeadLetterState::Redriven, 1).await?;
+        Broker::new(&addresses.kafka).fence(WRITER).await
+    };
+    let ending = async { Ok(command.wait_with_output().await?) };
+    let ((), ended) = tokio::try_join!(rival, ending)?;
+    let said = String::from_utf8_lossy(&ended.stderr);
+    ensure!(
+        ended.status.code() == Some(1) && said.contains("TAKEN_OVER"),
+        "{ended:?}"
+    );
+    let letters = i64::try_from(LETTERS)?;
+    let states = states(addresses).await?.context("ingest is away")?;
+    ensure!(
+        states.get(&DeadLetterState::Redriven).is_some_and(|n| *n < letters),
+        "{states:?}"
+    );
+    Ok(())
+}
+
 /// One command, through two kills of the process that does its work.
 async fn redrive(stack: &Stack) -> Result<Value> {
     let arguments = ["redrive", "--tenant", TENANT, "--rate", PER_SECOND, "--json"];
     let command = dlq(&stack.addresses, &arguments).stdout(Stdio::piped()).spawn()?;
     let kills = async {
-        for redriven in [1000, 5000] {
+        for redriven in [2500, 6000] {
             until(&stack.addresses, DeadLetterState::Redriven, redriven).await?;
             stack.kill("ingest", Signal::KILL).await?;
         }
@@ -331,6 +358,7 @@ pub async fn ten_thousand_are_redriven_once_each_through_two_kills(stack: &mut O
     let stop = CancellationToken::new();
     let redriving = async {
         let _stop = stop.clone().drop_guard();
+        taken_over(addresses).await?;
         let redriven = redrive(stack).await?;
         each_once(addresses, &originals).await?;
         all_are_superseded(addresses, &receipts).await?;

@@ -167,7 +167,8 @@ async fn work<T: Into<Told>>(
                         done = told.done;
                         if told.finished {
                             step.done(format!("{} {verb}", before + done));
-                            return Ok(show(verb, how, &told, before, resumed));
+                            show(verb, how, &told, before, resumed);
+                            return Ok(());
                         }
                         if told.matched > 0 {
                             retry = Retry::new();
