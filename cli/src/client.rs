@@ -118,8 +118,10 @@ pub fn explain(error: &anyhow::Error, status: &Status) -> String {
 }
 
 fn hint(status: &Status) -> Option<&'static str> {
-    let from_service = millrace_rpc::error::reason(status).is_some();
+    let reason = millrace_rpc::error::reason(status);
+    let from_service = reason.is_some();
     match status.code() {
+        Code::NotFound if reason.as_deref() == Some("LETTER_UNKNOWN") => Some("`millrace dlq list` tells the keys"),
         Code::Unavailable if !from_service => {
             Some("nothing answers there: is the stack up? `millrace up` starts the local one")
         }

@@ -29,11 +29,12 @@ use millrace_flow::{Headers, Output};
 use millrace_runtime::clock::now_ms;
 use millrace_runtime::codec::headers_of;
 use tokio::sync::watch;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use super::batches::{Batches, Change, Pace};
 use super::filter::Filter;
-use super::log::{LetterLog, LetterWriter, LogError};
+use super::log::LetterLog;
 use super::original::{origin, redriven, redrives};
 use super::skip::{Skip, from_discard, from_redrive};
 use super::store::{Letter, Plan};
@@ -41,10 +42,6 @@ use super::{LetterError, Replica};
 use crate::EPOCH;
 use crate::codec::RecordCodec;
 
-/// Letters in one transaction.
-const BATCH: usize = 200;
-/// Bytes in one transaction, about; a single letter may be larger.
-const BATCH_BYTES: usize = 4 << 20;
 const TELL_EVERY: Duration = Duration::from_millis(500);
 
 /// What is to be done.
@@ -86,7 +83,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    fn skip(&mut self, skip: Skip, letters: u64) {
+    pub(super) fn skip(&mut self, skip: Skip, letters: u64) {
         if letters > 0 {
             *self.skipped.entry(skip).or_default() += letters;
         }
@@ -101,18 +98,6 @@ pub struct Job<L, C> {
     codec: C,
     order: Order,
     progress: watch::Sender<Progress>,
-}
-
-/// A letter and what is written of it.
-struct Change {
-    original: Option<Output>,
-    state: Output,
-}
-
-impl Change {
-    fn size_bytes(&self) -> usize {
-        self.state.size_bytes() + self.original.as_ref().map_or(0, Output::size_bytes)
-    }
 }
 
 impl<L: LetterLog, C: RecordCodec> Job<L, C> {
@@ -149,15 +134,11 @@ impl<L: LetterLog, C: RecordCodec> Job<L, C> {
     }
 
     async fn work(self) -> Result<(), LetterError> {
-        let mut batches = Batches {
-            writer: match self.order.dry_run {
-                true => None,
-                false => Some(self.log.take_over().await?),
-            },
-            pace: Pace::new(self.order.action),
-            changes: Vec::new(),
-            bytes: 0,
+        let writer = match self.order.dry_run {
+            true => None,
+            false => Some(self.log.take_over().await?),
         };
+        let mut batches = Batches::new(writer, Pace::new(self.order.action));
         for (partition, end) in self.log.ends().await? {
             self.replica.reached(partition, end).await;
         }
@@ -245,93 +226,6 @@ impl<L: LetterLog, C: RecordCodec> Job<L, C> {
             value: Some(self.codec.encode(&record).map_err(LetterError::Encode)?),
             headers: letter.trace().map_or_else(Headers::default, |trace| headers_of(&trace)),
         })
-    }
-}
-
-/// What waits to be written.
-struct Batches<W> {
-    /// None in a dry run.
-    writer: Option<W>,
-    pace: Pace,
-    changes: Vec<Change>,
-    bytes: usize,
-}
-
-impl<W: LetterWriter> Batches<W> {
-    async fn add(&mut self, change: Change, progress: &watch::Sender<Progress>) -> Result<(), LetterError> {
-        self.bytes += change.size_bytes();
-        self.changes.push(change);
-        if self.changes.len() >= self.pace.batch() || self.bytes >= BATCH_BYTES {
-            self.write(progress).await?;
-        }
-        Ok(())
-    }
-
-    /// A batch that is refused is halved until the record that is refused stands alone: that letter is passed over.
-    async fn write(&mut self, progress: &watch::Sender<Progress>) -> Result<(), LetterError> {
-        self.bytes = 0;
-        let mut batches = vec![std::mem::take(&mut self.changes)];
-        while let Some(mut batch) = batches.pop() {
-            let letters = batch.len() as u64;
-            let written = match &self.writer {
-                Some(writer) if letters > 0 => {
-                    self.pace.wait(letters).await;
-                    let originals = batch.iter().flat_map(|change| change.original.clone());
-                    let states = batch.iter().map(|change| change.state.clone());
-                    writer.write(originals.chain(states).collect()).await
-                }
-                _ => Ok(()),
-            };
-            match written {
-                Ok(()) => progress.send_modify(|progress| progress.done += letters),
-                Err(LogError::Refused(why)) if letters == 1 => {
-                    tracing::warn!(why, "a dead letter is passed over: the log refuses it");
-                    progress.send_modify(|progress| progress.skip(Skip::Refused, 1));
-                }
-                Err(LogError::Refused(_)) => {
-                    let later = batch.split_off(batch.len() / 2);
-                    batches.extend([later, batch]);
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// So many letters a second.
-struct Pace {
-    per_second: Option<NonZeroU32>,
-    /// When the next batch may be written.
-    next: Instant,
-}
-
-impl Pace {
-    fn new(action: Action) -> Self {
-        let per_second = match action {
-            Action::Redrive { max_per_second, .. } => max_per_second,
-            Action::Discard => None,
-        };
-        Self {
-            per_second,
-            next: Instant::now(),
-        }
-    }
-
-    /// Letters in a batch: a second's at most, so that the pace is even.
-    fn batch(&self) -> usize {
-        let second = self.per_second.and_then(|n| usize::try_from(n.get()).ok());
-        second.map_or(BATCH, |second| second.min(BATCH))
-    }
-
-    /// Returns when so many more may be written.
-    async fn wait(&mut self, letters: u64) {
-        let Some(per_second) = self.per_second else {
-            return;
-        };
-        sleep_until(self.next).await;
-        let takes = Duration::from_secs_f64(letters as f64 / f64::from(per_second.get()));
-        self.next = Instant::now() + takes;
     }
 }
 

@@ -10,6 +10,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::*;
 use crate::codec::Offline;
 use crate::letters::Store;
+use crate::letters::log::{LetterWriter, LogError};
 use crate::replica::{Event, replica};
 use crate::testing::revision;
 
@@ -299,21 +300,6 @@ async fn a_discard_changes_states_alone() {
     assert_eq!(set.reentered(), []);
     let told = set.redrive().await.unwrap();
     assert_eq!((told.done, told.skipped), (0, [(Skip::NotOpen, 3)].into()));
-}
-
-#[tokio::test(start_paused = true)]
-async fn no_more_leave_in_a_second_than_asked_for() {
-    let mut pace = Pace::new(Action::Redrive {
-        max_per_second: NonZeroU32::new(50),
-        max_redrives: 3,
-    });
-    assert_eq!(pace.batch(), 50);
-    let begun = Instant::now();
-    for _ in 0..4 {
-        pace.wait(50).await;
-    }
-    assert_eq!(begun.elapsed().as_secs(), 3);
-    assert_eq!(Pace::new(Action::Discard).batch(), BATCH);
 }
 
 #[tokio::test]

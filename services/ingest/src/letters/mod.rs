@@ -2,8 +2,8 @@
 //!
 //! The state of each letter is the newest record of its key in `documents.failed`, kept as a replica ([`store`]); its
 //! original stands in `documents.dlq` ([`original`]). A redrive or a discard is one call, with nothing kept of it but what it
-//! writes ([`job`]); which letters it passes over, and why, is in [`skip`]; [`filter`] selects them, [`log`] is the seam to
-//! Kafka.
+//! writes ([`job`], [`batches`]); which letters it passes over, and why, is in [`skip`]; [`filter`] selects them, [`log`] is
+//! the seam to Kafka.
 //!
 //! Promises:
 //! - A letter's new state and the original that re-enters the log are written in one transaction: both or neither.
@@ -11,6 +11,7 @@
 //!   ended: each letter is redriven once for each time it was given up.
 //! - A redriven record has the revision that it always had: it never passes a newer one.
 
+pub mod batches;
 pub mod filter;
 pub mod job;
 pub mod log;
