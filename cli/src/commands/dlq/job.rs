@@ -19,8 +19,8 @@ use crate::retry::Retry;
 
 /// Send open dead letters to the stage that gave them up, as the revisions that they are
 ///
-/// Cut off at any point, by whatever, it goes on where it was when it is run again; a service that restarts meanwhile is
-/// waited for.
+/// Cut off at any point, by whatever, it goes on where it was when it is run again. A service that restarts meanwhile is
+/// waited for; what was sent just before it went may then not be counted (`resumed` in the JSON is above 0).
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   millrace dlq redrive documents.parsed/3/1207
@@ -28,8 +28,6 @@ use crate::retry::Retry;
   millrace dlq redrive --tenant acme --since 2h --rate 50
   millrace dlq redrive --yes                                              all of them")]
 pub struct Redrive {
-    #[command(flatten)]
-    which: Which,
     /// Letters a second at most [default: no bound]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
     rate: Option<i32>,
@@ -38,6 +36,9 @@ pub struct Redrive {
     max_redrives: i32,
     #[command(flatten)]
     how: How,
+    // Last, as its filter begins a section of the help.
+    #[command(flatten)]
+    which: Which,
 }
 
 /// Mark open dead letters as discarded; deletes nothing
@@ -48,9 +49,9 @@ pub struct Redrive {
   millrace dlq discard --yes                                              all of them")]
 pub struct Discard {
     #[command(flatten)]
-    which: Which,
-    #[command(flatten)]
     how: How,
+    #[command(flatten)]
+    which: Which,
 }
 
 #[derive(Debug, clap::Args)]

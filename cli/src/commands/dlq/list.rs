@@ -19,8 +19,6 @@ const PAGE: usize = 1000;
   millrace dlq list --histogram --state all
   millrace dlq list --stage parse --reason BODY_NOT_UTF8 --tenant acme --since 7d --limit 0 --json")]
 pub struct List {
-    #[command(flatten)]
-    filter: Filter,
     /// In this state
     #[arg(long, value_enum, default_value_t = State::Open)]
     state: State,
@@ -33,6 +31,8 @@ pub struct List {
     /// One JSON object a line
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    filter: Filter,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
