@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use millrace_api::indexer::v1::search_service_client::SearchServiceClient;
+use millrace_api::ingest::v1::dead_letter_service_client::DeadLetterServiceClient;
 use millrace_api::ingest::v1::ingest_service_client::IngestServiceClient;
 use millrace_kafka::KafkaConfig;
 use tonic::transport::Channel;
@@ -65,6 +66,11 @@ impl Target {
         let address = self.address(self.ingest.as_ref(), "--ingest", |a| &a.ingest)?;
         Ok(IngestServiceClient::new(millrace_rpc::client::channel(&address)?))
     }
+    /// A client of ingest's dead letters, for originals of every size.
+    pub fn dead_letters(&self) -> Result<DeadLetterServiceClient<Channel>> {
+        let address = self.address(self.ingest.as_ref(), "--ingest", |a| &a.ingest)?;
+        Ok(DeadLetterServiceClient::new(millrace_rpc::client::channel(&address)?).max_decoding_message_size(32 << 20))
+    }
     /// A client of the indexer.
     pub fn search(&self) -> Result<SearchServiceClient<Channel>> {
         let address = self.address(self.indexer.as_ref(), "--indexer", |a| &a.indexer)?;
@@ -112,8 +118,10 @@ pub fn explain(error: &anyhow::Error, status: &Status) -> String {
 }
 
 fn hint(status: &Status) -> Option<&'static str> {
-    let from_service = millrace_rpc::error::reason(status).is_some();
+    let reason = millrace_rpc::error::reason(status);
+    let from_service = reason.is_some();
     match status.code() {
+        Code::NotFound if reason.as_deref() == Some("LETTER_UNKNOWN") => Some("`millrace dlq list` tells the keys"),
         Code::Unavailable if !from_service => {
             Some("nothing answers there: is the stack up? `millrace up` starts the local one")
         }

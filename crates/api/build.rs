@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const PROTOS: [&str; 4] = [
+const PROTOS: [&str; 5] = [
     "millrace/ingest/v1/ingest.proto",
+    "millrace/ingest/v1/dead_letters.proto",
     "millrace/embedder/v1/embedder.proto",
     "millrace/indexer/v1/search.proto",
     "millrace/pipeline/v1/pipeline.proto",

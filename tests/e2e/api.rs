@@ -26,6 +26,7 @@ pub async fn every_service_serves_health_and_reflection(stack: &mut Option<Stack
     let addresses = &running(stack)?.addresses;
     for (address, name) in [
         (&addresses.ingest, "millrace.ingest.v1.IngestService"),
+        (&addresses.ingest, "millrace.ingest.v1.DeadLetterService"),
         (&addresses.embedder, "millrace.embedder.v1.EmbedderService"),
         (&addresses.indexer, "millrace.indexer.v1.SearchService"),
     ] {

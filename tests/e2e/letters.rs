@@ -1,5 +1,8 @@
 //! What no stage can read is buried, and the others go on.
 
+pub mod cli;
+pub mod redrive;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -8,6 +11,7 @@ use millrace_api::ingest::v1::DocumentState;
 use millrace_events::{DeadLetter, Epoch, LetterState, Revision, headers, topics};
 use millrace_flow::{Delivery, Headers, Output};
 use millrace_kafka::{KafkaConfig, Producer, Sent};
+use millrace_testkit::stack::Addresses;
 use millrace_testkit::{Client, Stack, log, poll};
 
 use crate::running;
@@ -22,11 +26,7 @@ pub async fn what_cannot_be_read_is_buried_whole_and_once(stack: &mut Option<Sta
     let first = client.submit("a", "The river turns the mill.").await?;
     client.indexed(&first).await?;
 
-    let kafka = KafkaConfig {
-        bootstrap_servers: addresses.kafka.clone(),
-        ..KafkaConfig::default()
-    };
-    let producer = Producer::new(&kafka, "somebody-else")?;
+    let producer = Producer::new(&kafka(addresses), "somebody-else")?;
     let (key, nobody) = (Bytes::from("letters/a"), Bytes::from_static(b"\xff\x00"));
     let garbage = Bytes::from_static(b"{\"not\": \"avro\"}");
     let mut sent = Vec::new();
@@ -94,6 +94,13 @@ pub async fn what_cannot_be_read_is_buried_whole_and_once(stack: &mut Option<Sta
         }
     }
     Ok(())
+}
+
+fn kafka(addresses: &Addresses) -> KafkaConfig {
+    KafkaConfig {
+        bootstrap_servers: addresses.kafka.clone(),
+        ..KafkaConfig::default()
+    }
 }
 
 fn place(at: &Sent) -> String {

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod chaos;
+pub mod dlq;
 pub mod document;
 pub mod fetch;
 pub mod run;

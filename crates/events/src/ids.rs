@@ -233,6 +233,25 @@ pub struct LetterKey {
 impl LetterKey {
     /// Kafka's own bound on names.
     const MAX_TOPIC_BYTES: usize = 249;
+
+    /// Checks and takes a place.
+    pub fn new(topic: impl Into<String>, partition: i32, offset: i64) -> Result<Self, IdError> {
+        let topic = topic.into();
+        let named = (1..=Self::MAX_TOPIC_BYTES).contains(&topic.len()) && !topic.contains('/');
+        if named && partition >= 0 && offset >= 0 {
+            Ok(Self {
+                topic,
+                partition,
+                offset,
+            })
+        } else {
+            Err(IdError::LetterKey)
+        }
+    }
+    /// Reads a record key.
+    pub fn from_bytes(key: &[u8]) -> Result<Self, IdError> {
+        std::str::from_utf8(key).map_err(|_| IdError::LetterKey)?.parse()
+    }
 }
 
 impl FromStr for LetterKey {
@@ -244,16 +263,7 @@ impl FromStr for LetterKey {
         };
         let partition: i32 = partition.parse().map_err(|_| IdError::LetterKey)?;
         let offset: i64 = offset.parse().map_err(|_| IdError::LetterKey)?;
-        if (1..=Self::MAX_TOPIC_BYTES).contains(&topic.len()) && partition >= 0 && offset >= 0 {
-            let topic = topic.to_owned();
-            Ok(Self {
-                topic,
-                partition,
-                offset,
-            })
-        } else {
-            Err(IdError::LetterKey)
-        }
+        Self::new(topic, partition, offset)
     }
 }
 
@@ -313,7 +323,9 @@ mod tests {
             offset: 1 << 40,
         };
         assert_eq!(key.to_string(), "documents.parsed.bulk/11/1099511627776");
-        assert_eq!(key.to_string().parse(), Ok(key));
+        assert_eq!(key.to_string().parse(), Ok(key.clone()));
+        assert_eq!(LetterKey::from_bytes(key.to_string().as_bytes()), Ok(key));
+        assert_eq!(LetterKey::from_bytes(b"t/1/\xff"), Err(IdError::LetterKey));
         for bad in [
             "",
             "t",

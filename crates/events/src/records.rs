@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::topics::{self, Topic};
-use crate::{DocumentKey, IdError, Revision, StatusKey};
+use crate::{DocumentKey, IdError, LetterKey, Revision, StatusKey};
 
 /// A record type and the topic whose schema it follows.
 pub trait Record: Serialize + serde::de::DeserializeOwned + Send + 'static {
@@ -303,6 +303,13 @@ impl DocumentStatus {
             document: self.document()?,
             revision: self.checked_revision()?,
         })
+    }
+}
+
+impl DeadLetter {
+    /// Key of this record in `documents.failed`.
+    pub fn key(&self) -> Result<LetterKey, IdError> {
+        LetterKey::new(self.topic.as_str(), self.partition, self.offset)
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic as KafkaNewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::config::{ConfigError, KafkaConfig};
@@ -64,7 +65,22 @@ pub enum Created {
 /// Asks the cluster. Cheap to clone.
 #[derive(Clone)]
 pub struct Admin {
-    client: Arc<AdminClient<DefaultClientContext>>,
+    client: Arc<AdminClient<Context>>,
+}
+
+/// Says less of its settings: the client calls `isolation.level` one that it ignores, and asks for ends by it.
+struct Context;
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            _ if facility == "CONFWARN" => tracing::debug!(facility, message, "kafka admin"),
+            RDKafkaLogLevel::Debug | RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => {
+                tracing::debug!(facility, message, "kafka admin");
+            }
+            _ => tracing::warn!(facility, message, "kafka admin"),
+        }
+    }
 }
 
 impl std::fmt::Debug for Admin {
@@ -76,7 +92,10 @@ impl std::fmt::Debug for Admin {
 impl Admin {
     /// Connects by itself, now and after every outage.
     pub fn new(kafka: &KafkaConfig) -> Result<Self, AdminError> {
-        let client = kafka.admin()?.create().map_err(ConfigError::Client)?;
+        let client = kafka
+            .admin()?
+            .create_with_context(Context)
+            .map_err(ConfigError::Client)?;
         Ok(Self {
             client: Arc::new(client),
         })
@@ -85,7 +104,7 @@ impl Admin {
     async fn blocking<T: Send + 'static>(
         &self,
         operation: String,
-        call: impl FnOnce(&AdminClient<DefaultClientContext>) -> Result<T, KafkaError> + Send + 'static,
+        call: impl FnOnce(&AdminClient<Context>) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, AdminError> {
         let client = self.client.clone();
         let called = tokio::task::spawn_blocking(move || call(&client)).await;
@@ -144,7 +163,7 @@ impl Admin {
         }
     }
 
-    /// First offset and end of a partition, transaction markers included.
+    /// First offset and end of a partition: transaction markers are below it, and records of transactions that are open.
     pub async fn watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64), AdminError> {
         let name = topic.to_owned();
         let call = move |client: &AdminClient<_>| client.inner().fetch_watermarks(&name, partition, REQUEST);

@@ -10,13 +10,14 @@
 //! - **One process a name.** A stage ends when another process takes its instance's name, and only then ([`rival`]).
 //!
 //! Parts: [`stage`] runs a stage over sessions of one consumer thread and one producer thread; [`producer`] writes
-//! single records with a receipt; [`tail`] reads a whole topic without a group; [`admin`] creates and describes topics;
-//! [`partitioner`] says where a key lives.
+//! single records with a receipt; [`batch`] writes batches whole or not at all; [`tail`] reads a whole topic without a
+//! group; [`admin`] creates and describes topics; [`partitioner`] says where a key lives.
 //!
 //! Rejected: `StreamConsumer` and `split_partition_queue` (callbacks run only while somebody polls the main queue; a
 //! dropped queue orphans its partition), the consumer's own offset store and auto-commit, one producer a partition.
 
 pub mod admin;
+pub mod batch;
 pub mod config;
 mod consumer;
 mod convert;
@@ -29,6 +30,7 @@ mod transactor;
 pub mod yardstick;
 
 pub use admin::{Admin, AdminError, Created, NewTopic, TopicInfo};
+pub use batch::{BatchError, BatchWriter};
 pub use config::{ConfigError, KafkaConfig};
 pub use producer::{Producer, SendError, Sent};
 pub use stage::{StageConfig, StageError, StageTask, StageWork, stage};

@@ -84,7 +84,7 @@ impl ProducerContext for Reports {
 }
 
 /// Why a transaction did not commit.
-enum Stop {
+pub(crate) enum Stop {
     /// Abort and send again.
     Abort(String),
     /// Abort and look for the record that is refused.
@@ -135,13 +135,24 @@ fn carry_out(
     if assignment.load(Ordering::SeqCst) != transaction.assignment {
         return Outcome::Aborted("the assignment changed".into());
     }
+    transact(producer, transaction.outputs(), || {
+        let positions = positions(transaction).map_err(|error| Stop::Abort(error.to_string()))?;
+        again(|| producer.send_offsets_to_transaction(&positions, &member, REQUEST))
+    })
+}
+
+/// One transaction: begins, sends `outputs`, does what belongs to it besides, commits.
+pub(crate) fn transact<'a>(
+    producer: &TransactionalProducer,
+    outputs: impl IntoIterator<Item = &'a Output>,
+    besides: impl FnOnce() -> Result<(), Stop>,
+) -> Outcome {
     let attempt = || -> Result<(), Stop> {
         again(|| producer.begin_transaction())?;
-        for output in transaction.outputs() {
+        for output in outputs {
             send(producer, output)?;
         }
-        let positions = positions(transaction).map_err(|error| Stop::Abort(error.to_string()))?;
-        again(|| producer.send_offsets_to_transaction(&positions, &member, REQUEST))?;
+        besides()?;
         delivered(producer);
         again(|| producer.commit_transaction(Timeout::Never))
     };

@@ -6,7 +6,9 @@ use std::hash::Hash;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use millrace_events::{ChunksEmbedded, DocumentParsed, DocumentStatus, IndexEvent, Record, State, VectorsIndexed};
+use millrace_events::{
+    ChunksEmbedded, DocumentParsed, DocumentStatus, IndexEvent, Record, State, VectorsIndexed, headers,
+};
 use millrace_flow::Delivery;
 use millrace_kafka::{Admin, KafkaConfig, TailConfig, TailEvent};
 use millrace_runtime::codec::Codec;
@@ -65,9 +67,11 @@ pub struct Seen {
     pub indexed: usize,
 }
 
-/// Each (document, revision, part) once in `documents.parsed` and `chunks.embedded`, the same parts in both; an event once
-/// in `vectors.indexed` for each revision that ever had the status INDEXED or DELETED, and for no other; revisions rising
-/// per key everywhere, parts in order.
+/// Each (document, revision, part, redrive) once in `documents.parsed` and `chunks.embedded`, the same parts in both; an
+/// event once in `vectors.indexed` for each revision that ever had the status INDEXED or DELETED, and for no other;
+/// revisions rising per key everywhere, parts in order.
+///
+/// What was redriven comes when it comes, and not through every stage: it is held against the first and the second alone.
 pub async fn check(addresses: &Addresses) -> Result<Seen> {
     // The last transaction is decided before its markers stand in every partition.
     poll::until("the topics to be complete", COMPLETE_WITHIN, async || {
@@ -78,8 +82,8 @@ pub async fn check(addresses: &Addresses) -> Result<Seen> {
     .await
 }
 
-/// Key, revision and part, or kind of event, of each record.
-type Records = Vec<(String, i64, i32)>;
+/// Key, revision and part, or kind of event, of each record, and how often it was redriven.
+type Records = Vec<(String, i64, i32, i32)>;
 
 struct Topics {
     parsed: Records,
@@ -96,11 +100,16 @@ impl Topics {
         let indexed = read::<VectorsIndexed>(addresses).await?;
         let statuses = read::<DocumentStatus>(addresses).await?;
         let became = |status: &DocumentStatus| matches!(status.state, State::Indexed | State::Deleted);
-        let parsed = parsed.iter().map(|(at, r)| (key_of(at), r.revision, r.part));
-        let embedded = embedded.iter().map(|(at, r)| (key_of(at), r.revision, r.part));
-        let indexed = indexed
+        let parsed = parsed
             .iter()
-            .map(|(at, r)| (key_of(at), r.revision, i32::from(r.event == IndexEvent::Deleted)));
+            .map(|(at, r)| (key_of(at), r.revision, r.part, redrive(at)));
+        let embedded = embedded
+            .iter()
+            .map(|(at, r)| (key_of(at), r.revision, r.part, redrive(at)));
+        let indexed = indexed.iter().map(|(at, r)| {
+            let deleted = i32::from(r.event == IndexEvent::Deleted);
+            (key_of(at), r.revision, deleted, redrive(at))
+        });
         let reached = statuses.iter().filter(|(_, status)| became(status));
         Ok(Self {
             parsed: parsed.collect(),
@@ -119,12 +128,23 @@ impl Topics {
             once(topic, records)?;
             rising(topic, records)?;
         }
-        Ok(())
+        let events: Vec<_> = self
+            .indexed
+            .iter()
+            .map(|(key, revision, kind, _)| (key, revision, kind))
+            .collect();
+        once("vectors.indexed", &events)
     }
 
     /// What is missing, if something is.
     fn complete(&self) -> Result<(), String> {
-        let (one, other): (BTreeSet<_>, BTreeSet<_>) = (self.parsed.iter().collect(), self.embedded.iter().collect());
+        let first = |records: &'_ Records| -> BTreeSet<_> {
+            let first = records.iter().filter(|(.., redrive)| *redrive == 0);
+            first
+                .map(|(key, revision, part, _)| (key.clone(), *revision, *part))
+                .collect()
+        };
+        let (one, other) = (first(&self.parsed), first(&self.embedded));
         let missing: Vec<_> = one.symmetric_difference(&other).take(5).collect();
         if !missing.is_empty() {
             return Err(format!(
@@ -132,7 +152,7 @@ impl Topics {
             ));
         }
         let indexed = self.indexed.iter();
-        let announced: BTreeSet<_> = indexed.map(|(key, revision, _)| format!("{key}#{revision}")).collect();
+        let announced: BTreeSet<_> = indexed.map(|(key, revision, ..)| format!("{key}#{revision}")).collect();
         let odd: Vec<_> = announced.symmetric_difference(&self.reached).take(5).collect();
         if !odd.is_empty() {
             return Err(format!(
@@ -155,6 +175,12 @@ fn key_of(delivery: &Delivery) -> String {
     String::from_utf8_lossy(delivery.key.as_deref().unwrap_or_default()).into_owned()
 }
 
+/// How often a record was redriven: 0 of most.
+pub fn redrive(delivery: &Delivery) -> i32 {
+    let redrive = delivery.headers.get_str(headers::REDRIVE);
+    redrive.and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
 fn once<T: Hash + Eq + std::fmt::Debug>(topic: &str, records: &[T]) -> Result<()> {
     let mut counts: HashMap<&T, usize> = HashMap::new();
     records
@@ -165,9 +191,9 @@ fn once<T: Hash + Eq + std::fmt::Debug>(topic: &str, records: &[T]) -> Result<()
     Ok(())
 }
 
-fn rising(topic: &str, records: &[(String, i64, i32)]) -> Result<()> {
+fn rising(topic: &str, records: &[(String, i64, i32, i32)]) -> Result<()> {
     let mut last: BTreeMap<&str, (i64, i32)> = BTreeMap::new();
-    for (key, revision, part) in records {
+    for (key, revision, part, _) in records.iter().filter(|(.., redrive)| *redrive == 0) {
         let before = last.insert(key, (*revision, *part));
         ensure!(
             before.is_none_or(|before| before < (*revision, *part)),
@@ -183,22 +209,25 @@ mod tests {
 
     #[test]
     fn a_repeat_and_a_step_back_are_seen() {
-        let at = |revision, part| ("t/d".to_owned(), revision, part);
+        let at = |revision, part| ("t/d".to_owned(), revision, part, 0);
         assert!(once("x", &[at(1, 0), at(1, 1)]).is_ok());
         assert!(once("x", &[at(1, 0), at(1, 0)]).is_err());
         assert!(rising("x", &[at(1, 0), at(1, 1), at(2, 0)]).is_ok());
         assert!(rising("x", &[at(1, 1), at(1, 0)]).is_err());
         assert!(rising("x", &[at(2, 0), at(1, 0)]).is_err());
+        let redriven = ("t/d".to_owned(), 1, 0, 1);
+        assert!(once("x", &[at(1, 0), redriven.clone()]).is_ok());
+        assert!(rising("x", &[at(2, 0), redriven]).is_ok());
     }
 
     #[test]
     fn what_is_missing_is_named() {
         let topics = |parsed: &[i32], embedded: &[i32], indexed: &[i64], reached: &[&str]| Topics {
-            parsed: parsed.iter().map(|part| ("t/d".to_owned(), 1, *part)).collect(),
-            embedded: embedded.iter().map(|part| ("t/d".to_owned(), 1, *part)).collect(),
+            parsed: parsed.iter().map(|part| ("t/d".to_owned(), 1, *part, 0)).collect(),
+            embedded: embedded.iter().map(|part| ("t/d".to_owned(), 1, *part, 0)).collect(),
             indexed: indexed
                 .iter()
-                .map(|revision| ("t/d".to_owned(), *revision, 0))
+                .map(|revision| ("t/d".to_owned(), *revision, 0, 0))
                 .collect(),
             reached: reached.iter().map(|key| (*key).to_owned()).collect(),
         };

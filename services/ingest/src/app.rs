@@ -23,23 +23,25 @@ use crate::accept::Acceptor;
 use crate::codec::LateCodec;
 use crate::config::Config;
 use crate::documents::{Documents, JustAccepted};
-use crate::grpc::Ingest;
+use crate::grpc::{Ingest, Letters};
 use crate::health::{follow_kafka, follow_log};
-use crate::kafka::{self, Ends, Log, StatusTopic};
+use crate::kafka::{self, Ends, LetterTopics, Log, ReplicaTopic};
+use crate::letters::{self, DeadLetters};
 use crate::pipeline::chunk::Chunker;
 use crate::pipeline::parse::{Parse, STAGE};
 use crate::pipeline::repeats::{Repeats, follow_assignment};
 use crate::pipeline::tokens::TokenCounter;
+use crate::replica::replica as replica_of;
 use crate::status::Store;
-use crate::status::replica::replica;
 
 /// The process's name in GetPipeline.
 pub const SERVICE: &str = "millrace-ingest";
 /// Consumer group of the parse stage.
 pub const GROUP: &str = "millrace.parse";
 /// gRPC services with a health of their own.
-const GRPC_SERVICES: [&str; 2] = [
+const GRPC_SERVICES: [&str; 3] = [
     "millrace.ingest.v1.IngestService",
+    "millrace.ingest.v1.DeadLetterService",
     "millrace.pipeline.v1.PipelineService",
 ];
 
@@ -69,18 +71,21 @@ impl Process for IngestProcess {
         let opening = ProcessError::start("open the status replica");
         let store = Store::open(&config.data_dir).map_err(&opening)?;
         let known = store.submitted().map_err(&opening)?;
+        let opening = ProcessError::start("open the replica of dead letters");
+        let letters = letters::Store::open(&config.data_dir).map_err(&opening)?;
 
         let (readiness, health) = Readiness::new(&GRPC_SERVICES);
         let (reachable, log) = (readiness.condition("kafka"), readiness.condition("documents.submitted"));
-        let (schemas, complete) = (
+        let (schemas, complete, letters_complete) = (
             readiness.condition("schema registry"),
             readiness.condition("status replica"),
+            readiness.condition("replica of dead letters"),
         );
         let running = readiness.condition("stage parse");
 
         let codec = LateCodec::default();
         let ends = Ends(admin.clone());
-        let (replica, feed) = replica(store);
+        let (replica, feed) = replica_of(store);
         let accepted = JustAccepted::default();
         let (appending, encoding) = (Log(producer), codec.clone());
         let acceptor = Arc::new(Acceptor::new(
@@ -93,14 +98,28 @@ impl Process for IngestProcess {
         let documents = Documents::new(replica.clone(), accepted, ends.clone(), shutdown.clone());
         tasks.spawn("kafka-probe", follow_kafka(admin.clone(), reachable, shutdown.clone()));
         tasks.spawn_once("log-health", follow_log(acceptor.recreated(), log, shutdown.clone()));
-        let statuses = StatusTopic {
+        let statuses = ReplicaTopic {
             kafka: config.kafka.clone(),
-            admin,
+            admin: admin.clone(),
             codec: codec.clone(),
             replica: replica.clone(),
             complete,
         };
         tasks.spawn("status-replica", statuses.run(feed, shutdown.clone()));
+        let (letters, feed) = replica_of(letters);
+        let states = ReplicaTopic {
+            kafka: config.kafka.clone(),
+            admin: admin.clone(),
+            codec: codec.clone(),
+            replica: letters.clone(),
+            complete: letters_complete,
+        };
+        tasks.spawn("letter-replica", states.run(feed, shutdown.clone()));
+        let log = LetterTopics {
+            kafka: config.kafka.clone(),
+            admin,
+        };
+        let letters = DeadLetters::new(letters, log, codec.clone(), shutdown.clone());
 
         let stage = StageParts {
             config: stage_config(&config),
@@ -108,7 +127,7 @@ impl Process for IngestProcess {
             registry,
             epoch: EPOCH,
             writes: &[topics::SUBMITTED, topics::PARSED, topics::STATUS],
-            reads: &[topics::SUBMITTED, topics::STATUS],
+            reads: &[topics::SUBMITTED, topics::STATUS, topics::FAILED],
             waits_for: "waiting for the schema registry, the topics and the status replica",
             schemas,
             running,
@@ -141,7 +160,9 @@ impl Process for IngestProcess {
         };
         let server = Server {
             listener,
-            routes: Routes::new(Ingest::server(acceptor, documents)).add_service(pipeline.server()),
+            routes: Routes::new(Ingest::server(acceptor, documents))
+                .add_service(Letters::server(letters))
+                .add_service(pipeline.server()),
             readiness,
             health,
             drain: server::DRAIN,

@@ -23,7 +23,7 @@ pub struct Config {
     pub instance: String,
     /// Address of the gRPC server; port 0 takes a free one.
     pub listen: String,
-    /// Folder of the status replica. One process a folder; what is in it can be read again from the topic.
+    /// Folder of the replicas. One process a folder; what is in it can be read again from the topics.
     pub data_dir: PathBuf,
     /// The embedding model's tokenizer.json: chunks are measured with it.
     pub tokenizer: PathBuf,

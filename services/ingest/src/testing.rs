@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::codec::{Offline, RecordCodec};
 use crate::log::{AppendError, CommandLog, EndsError, LogEnds, Position};
-use crate::status::replica::{Event, replica};
+use crate::replica::{Event, replica};
 use crate::status::{Replica, Store};
 
 pub(crate) const REQUEST: &str = "0b6f3f2a-4c38-4f0e-9a4b-3f1b8f7f2a11";

@@ -1,192 +1,86 @@
-//! Statuses on disk (redb): records, first receipts by request id, and the offsets they came from, always together.
+//! Statuses on disk: records, and first receipts by request id.
 
+use millrace_events::headers::TRACEPARENT;
+use millrace_events::{DocumentKey, DocumentStatus, IdError, RequestId, Revision, State, StatusKey, TraceContext};
+use millrace_flow::Delivery;
+use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use millrace_events::{DocumentKey, DocumentStatus, RequestId, Revision, State, StatusKey};
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, Table, TableDefinition};
-
+use super::Store;
 use super::view::{DocumentView, RevisionStatus};
+use crate::replica::store::access;
+use crate::replica::{Change, ChangeOf, Kept, StoreError};
 
 /// Status of each revision by `document NUL revision` (big-endian: in order).
 const STATUSES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("statuses");
 /// Revision that took effect by `document NUL request_id`, and when it was accepted.
 const REQUESTS: TableDefinition<'_, &[u8], (i64, i64)> = TableDefinition::new("requests");
-/// Next offset to read by partition.
-const OFFSETS: TableDefinition<'_, i32, i64> = TableDefinition::new("offsets");
 /// Greatest offset of `documents.submitted` that a status speaks of, by partition.
 const SUBMITTED: TableDefinition<'_, i32, i64> = TableDefinition::new("submitted");
-/// Single values: [`FORMAT_KEY`], [`SAVED_AT_KEY`].
-const META: TableDefinition<'_, &str, i64> = TableDefinition::new("meta");
-const FORMAT_KEY: &str = "format";
-const SAVED_AT_KEY: &str = "saved_at_ms";
-/// Raised when the tables change: a store of another format is read again from the topic.
-const FORMAT: i64 = 1;
-const FILE: &str = "status.redb";
 /// Within this time after its acceptance a request id has one effect.
 pub const REQUEST_ID_TTL_MS: i64 = 24 * 60 * 60 * 1000;
 
-/// Why the store does not work.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The folder cannot be made.
-    #[error("cannot create the folder {}: {source}; set data_dir to one that this process may write", path.display())]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The file cannot be opened.
-    #[error("cannot open the status replica {}; is another process using this data_dir?", path.display())]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// What the store said.
-        source: Box<redb::Error>,
-    },
-    /// A read or a write failed.
-    #[error("the status replica failed to {operation}")]
-    Access {
-        /// What was tried.
-        operation: &'static str,
-        /// What the store said.
-        source: Box<redb::Error>,
-    },
-    /// What stands in it cannot be read.
-    #[error("the status replica holds an entry that cannot be read; delete its file, it is read again from the topic")]
-    Entry(#[from] serde_json::Error),
-    /// The thread that ran the operation is gone.
-    #[error("the status replica was interrupted")]
-    Interrupted,
-}
+/// `documents.status`, as it is kept.
+#[derive(Debug)]
+pub struct Statuses;
 
-fn access<E: Into<redb::Error>>(operation: &'static str) -> impl Fn(E) -> StoreError {
-    move |source| StoreError::Access {
-        operation,
-        source: Box::new(source.into()),
+impl Kept for Statuses {
+    type Record = DocumentStatus;
+    type Key = StatusKey;
+    type Entry = RevisionStatus;
+    const FILE: &'static str = "status.redb";
+    const FORMAT: i64 = 1;
+
+    fn key(key: &[u8]) -> Result<StatusKey, IdError> {
+        StatusKey::from_bytes(key)
     }
-}
-
-/// One change that came from the topic.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
-    /// The newest record of a key.
-    Put {
-        /// The record.
-        status: Box<RevisionStatus>,
-        /// The partition it stood in.
-        partition: i32,
-    },
-    /// The key was deleted.
-    Remove(StatusKey),
-}
-
-/// What one batch changes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Batch {
-    /// In the order of the topic.
-    pub changes: Vec<Change>,
-    /// Next offset to read of the partitions that moved.
-    pub offsets: BTreeMap<i32, i64>,
-}
-
-/// The store. Cheap to clone; every method blocks on the disk.
-#[derive(Debug, Clone)]
-pub struct Store {
-    database: Arc<Database>,
+    fn key_of(record: &DocumentStatus) -> Result<StatusKey, IdError> {
+        record.key()
+    }
+    fn entry(record: DocumentStatus, delivery: &Delivery) -> RevisionStatus {
+        let trace = delivery.headers.get_str(TRACEPARENT);
+        let trace = trace.and_then(|text| text.parse::<TraceContext>().ok());
+        RevisionStatus {
+            record,
+            trace_id: trace.map(|t| t.trace_id().to_owned()).unwrap_or_default(),
+        }
+    }
+    fn document(change: &ChangeOf<Self>) -> Option<DocumentKey> {
+        match change {
+            Change::Put { entry, .. } => entry.record.document().ok(),
+            Change::Remove(key) => Some(key.document.clone()),
+        }
+    }
+    fn reset(write: &WriteTransaction) -> Result<(), redb::Error> {
+        write.delete_table(STATUSES)?;
+        write.delete_table(REQUESTS)?;
+        write.delete_table(SUBMITTED)?;
+        write.open_table(STATUSES)?;
+        write.open_table(REQUESTS)?;
+        write.open_table(SUBMITTED)?;
+        Ok(())
+    }
+    fn apply(write: &WriteTransaction, changes: &[ChangeOf<Self>]) -> Result<(), StoreError> {
+        let failed = "apply a batch";
+        let mut tables = Tables {
+            statuses: write.open_table(STATUSES).map_err(access(failed))?,
+            requests: write.open_table(REQUESTS).map_err(access(failed))?,
+            submitted: write.open_table(SUBMITTED).map_err(access(failed))?,
+        };
+        changes.iter().try_for_each(|change| tables.apply(change))
+    }
 }
 
 impl Store {
-    /// Opens or creates the store in a folder.
-    pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(folder).map_err(|source| StoreError::Folder {
-            path: folder.to_owned(),
-            source,
-        })?;
-        let path = folder.join(FILE);
-        let database = Database::create(&path).map_err(|source| StoreError::Open {
-            path,
-            source: Box::new(source.into()),
-        })?;
-        let store = Self {
-            database: Arc::new(database),
-        };
-        if store.meta(FORMAT_KEY)? != Some(FORMAT) {
-            store.clear()?;
-        }
-        Ok(store)
-    }
-
-    /// Forgets everything: the topic is read again from its beginning.
-    pub fn clear(&self) -> Result<(), StoreError> {
-        let failed = "clear";
-        let write = self.database.begin_write().map_err(access(failed))?;
-        write.delete_table(STATUSES).map_err(access(failed))?;
-        write.delete_table(REQUESTS).map_err(access(failed))?;
-        write.delete_table(OFFSETS).map_err(access(failed))?;
-        write.delete_table(SUBMITTED).map_err(access(failed))?;
-        write.open_table(STATUSES).map_err(access(failed))?;
-        write.open_table(REQUESTS).map_err(access(failed))?;
-        write.open_table(OFFSETS).map_err(access(failed))?;
-        write.open_table(SUBMITTED).map_err(access(failed))?;
-        let mut meta = write.open_table(META).map_err(access(failed))?;
-        meta.insert(FORMAT_KEY, FORMAT).map_err(access(failed))?;
-        meta.remove(SAVED_AT_KEY).map_err(access(failed))?;
-        drop(meta);
-        write.commit().map_err(access(failed))
-    }
-
-    /// Applies a batch and its offsets in one transaction. `durable` waits for the disk; without it a crash can take
-    /// this batch and those before it, offsets included, back to the last durable one.
-    pub fn apply(&self, batch: &Batch, now_ms: i64, durable: bool) -> Result<(), StoreError> {
-        let failed = "apply a batch";
-        let mut write = self.database.begin_write().map_err(access(failed))?;
-        let durability = if durable {
-            Durability::Immediate
-        } else {
-            Durability::None
-        };
-        write.set_durability(durability).map_err(access(failed))?;
-        {
-            let mut tables = Tables {
-                statuses: write.open_table(STATUSES).map_err(access(failed))?,
-                requests: write.open_table(REQUESTS).map_err(access(failed))?,
-                submitted: write.open_table(SUBMITTED).map_err(access(failed))?,
-            };
-            for change in &batch.changes {
-                tables.apply(change)?;
-            }
-            let mut offsets = write.open_table(OFFSETS).map_err(access(failed))?;
-            for (partition, next) in &batch.offsets {
-                offsets.insert(partition, next).map_err(access(failed))?;
-            }
-            let mut meta = write.open_table(META).map_err(access(failed))?;
-            meta.insert(SAVED_AT_KEY, now_ms).map_err(access(failed))?;
-        }
-        write.commit().map_err(access(failed))
-    }
-
-    /// Next offset to read, by partition.
-    pub fn offsets(&self) -> Result<BTreeMap<i32, i64>, StoreError> {
-        self.numbers(OFFSETS)
-    }
-
     /// Greatest offset of `documents.submitted` that a status speaks of, by partition.
     pub fn submitted(&self) -> Result<BTreeMap<i32, i64>, StoreError> {
         self.numbers(SUBMITTED)
     }
 
-    /// When the last batch was applied.
-    pub fn saved_at_ms(&self) -> Result<Option<i64>, StoreError> {
-        self.meta(SAVED_AT_KEY)
-    }
-
     /// What is known of a document; `revision` chooses the status, the latest one without it.
     pub fn view(&self, document: &DocumentKey, revision: Option<Revision>) -> Result<DocumentView, StoreError> {
         let failed = "read a document";
-        let read = self.database.begin_read().map_err(access(failed))?;
+        let read = self.begin_read(failed)?;
         let statuses = read.open_table(STATUSES).map_err(access(failed))?;
         let mut view = DocumentView::default();
         if let Some(revision) = revision {
@@ -228,7 +122,7 @@ impl Store {
         now_ms: i64,
     ) -> Result<Option<RevisionStatus>, StoreError> {
         let failed = "look up a request id";
-        let read = self.database.begin_read().map_err(access(failed))?;
+        let read = self.begin_read(failed)?;
         let requests = read.open_table(REQUESTS).map_err(access(failed))?;
         let key = document_key(document, request.to_string().as_bytes());
         let Some(found) = requests.get(key.as_slice()).map_err(access(failed))? else {
@@ -243,26 +137,6 @@ impl Store {
         let status = statuses.get(key.as_slice()).map_err(access(failed))?;
         Ok(status.map(|value| serde_json::from_slice(value.value())).transpose()?)
     }
-
-    fn numbers(&self, table: TableDefinition<'_, i32, i64>) -> Result<BTreeMap<i32, i64>, StoreError> {
-        let failed = "read its offsets";
-        let read = self.database.begin_read().map_err(access(failed))?;
-        let table = read.open_table(table).map_err(access(failed))?;
-        let entries = table.iter().map_err(access(failed))?;
-        entries
-            .map(|entry| entry.map(|(k, v)| (k.value(), v.value())).map_err(access(failed)))
-            .collect()
-    }
-
-    fn meta(&self, key: &str) -> Result<Option<i64>, StoreError> {
-        let failed = "read its state";
-        let read = self.database.begin_read().map_err(access(failed))?;
-        match read.open_table(META) {
-            Ok(meta) => Ok(meta.get(key).map_err(access(failed))?.map(|v| v.value())),
-            Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
-            Err(error) => Err(access(failed)(error)),
-        }
-    }
 }
 
 struct Tables<'t> {
@@ -272,9 +146,9 @@ struct Tables<'t> {
 }
 
 impl Tables<'_> {
-    fn apply(&mut self, change: &Change) -> Result<(), StoreError> {
+    fn apply(&mut self, change: &ChangeOf<Statuses>) -> Result<(), StoreError> {
         match change {
-            Change::Put { status, partition } => self.put(status, *partition),
+            Change::Put { entry, partition } => self.put(entry, *partition),
             Change::Remove(key) => self.remove(key),
         }
     }

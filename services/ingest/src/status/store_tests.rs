@@ -1,6 +1,7 @@
 use millrace_events::Epoch;
 
 use super::*;
+use crate::replica::Batch;
 
 const REQUEST: &str = "0b6f3f2a-4c38-4f0e-9a4b-3f1b8f7f2a11";
 
@@ -12,11 +13,11 @@ fn revision(offset: i64) -> Revision {
     Revision::new(Epoch::FIRST, offset).unwrap()
 }
 
-fn put(id: &str, offset: i64, state: State) -> Change {
+fn put(id: &str, offset: i64, state: State) -> ChangeOf<Statuses> {
     put_with(id, offset, state, "", 0)
 }
 
-fn put_with(id: &str, offset: i64, state: State, request_id: &str, accepted_at_ms: i64) -> Change {
+fn put_with(id: &str, offset: i64, state: State, request_id: &str, accepted_at_ms: i64) -> ChangeOf<Statuses> {
     let record = DocumentStatus {
         tenant: "t".into(),
         document_id: id.into(),
@@ -31,12 +32,12 @@ fn put_with(id: &str, offset: i64, state: State, request_id: &str, accepted_at_m
         trace_id: "trace".into(),
     };
     Change::Put {
-        status: Box::new(status),
+        entry: Box::new(status),
         partition: 3,
     }
 }
 
-fn store(changes: Vec<Change>) -> (tempfile::TempDir, Store) {
+fn store(changes: Vec<ChangeOf<Statuses>>) -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
     let offsets = [(3, changes.len() as i64)].into();

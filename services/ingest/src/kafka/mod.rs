@@ -1,24 +1,27 @@
-//! Kafka behind the seams: the log of commands, where partitions end, and the status topic that feeds the replica.
+//! Kafka behind the seams: the log of commands, where partitions end, and the topics that feed replicas.
+
+mod letters;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::time::Duration;
 
 use futures::Stream;
-use millrace_events::DocumentKey;
 use millrace_events::topics::{self, PARTITIONS, Topic};
+use millrace_events::{DocumentKey, Record};
 use millrace_flow::Output;
 use millrace_kafka::partitioner::partition_for;
-use millrace_kafka::{Admin, KafkaConfig, Producer, SendError, Tail, TailConfig, TailEvent};
+use millrace_kafka::{Admin, AdminError, KafkaConfig, Producer, SendError, Tail, TailConfig, TailEvent};
 use millrace_rpc::error::chain;
 use millrace_runtime::readiness::Condition;
 use tokio_util::sync::CancellationToken;
 
+pub use letters::LetterTopics;
+
 use crate::EPOCH;
 use crate::codec::LateCodec;
 use crate::log::{AppendError, CommandLog, EndsError, LogEnds, Position};
-use crate::status::Replica;
-use crate::status::replica::{Event, Feed};
+use crate::replica::{Event, Feed, Kept, Replica};
 
 /// Topics in which a document lives in one and the same partition.
 const DOCUMENT_TOPICS: [Topic; 5] = [
@@ -78,9 +81,9 @@ pub struct PartitionCount {
     pub found: i32,
 }
 
-/// Reads `documents.status` into the replica.
+/// Reads a topic into its replica.
 #[derive(Debug)]
-pub struct StatusTopic {
+pub struct ReplicaTopic<T> {
     /// How to reach Kafka.
     pub kafka: KafkaConfig,
     /// Asked for the topics and their ends.
@@ -88,20 +91,22 @@ pub struct StatusTopic {
     /// Reads the records, once the registry has answered.
     pub codec: LateCodec,
     /// What is fed.
-    pub replica: Replica,
+    pub replica: Replica<T>,
     /// Holds once all that stood in the topic at the start is in the replica.
     pub complete: Condition,
 }
 
-impl StatusTopic {
+impl<T: Kept> ReplicaTopic<T> {
+    const TOPIC: Topic = T::Record::TOPIC;
+
     /// Feeds the replica until `shutdown`. Waits for the registry and the topics first.
-    pub async fn run(self, feed: Feed, shutdown: CancellationToken) -> Result<(), Box<dyn Error + Send + Sync>> {
+    pub async fn run(self, feed: Feed<T>, shutdown: CancellationToken) -> Result<(), Box<dyn Error + Send + Sync>> {
         let Some(ends) = shutdown.run_until_cancelled(self.ends()).await else {
             return Ok(());
         };
         let ends = ends?;
         let starts = feed.starts(&ends).await?;
-        let topic = topics::STATUS.in_epoch(EPOCH);
+        let topic = Self::TOPIC.in_epoch(EPOCH);
         let tail = millrace_kafka::tail(&self.kafka, TailConfig { topic, starts })?;
         let feeding = feed.run(events(tail), self.codec.clone(), shutdown.clone());
         let caught_up = shutdown.run_until_cancelled(self.caught_up(&ends));
@@ -111,14 +116,15 @@ impl StatusTopic {
 
     async fn caught_up(&self, ends: &BTreeMap<i32, (i64, i64)>) {
         let records: i64 = ends.values().map(|(first, end)| end - first).sum();
-        self.complete.not_ready("reading documents.status to its end");
-        tracing::info!(records, "reading documents.status to its end");
+        let topic = Self::TOPIC.name;
+        self.complete.not_ready(format!("reading {topic} to its end"));
+        tracing::info!(topic, records, "reading a topic to its end");
         complete(&self.replica).await;
-        tracing::info!("the status replica is complete");
+        tracing::info!(topic, "the replica is complete");
         self.complete.ready();
     }
 
-    /// The partitions of the status topic as they are, once all topics exist.
+    /// The topic's partitions as they are, once all topics exist.
     async fn ends(&self) -> Result<BTreeMap<i32, (i64, i64)>, PartitionCount> {
         self.codec.connected().await;
         loop {
@@ -150,20 +156,22 @@ impl StatusTopic {
                 _ => return Ok(Err(format!("{name} does not exist: run `millrace topics apply`"))),
             }
         }
-        let topic = topics::STATUS.in_epoch(EPOCH);
-        let mut ends = BTreeMap::new();
-        for partition in 0..PARTITIONS {
-            match self.admin.watermarks(&topic, partition).await {
-                Ok(range) => ends.insert(partition, range),
-                Err(error) => return Ok(Err(chain(&error))),
-            };
-        }
-        Ok(Ok(ends))
+        Ok(ranges(&self.admin, Self::TOPIC).await.map_err(|error| chain(&error)))
     }
 }
 
-/// Returns once all that stood in the status topic at the start is in the replica.
-pub async fn complete(replica: &Replica) {
+/// First offset and end of each partition of a topic, transaction markers included.
+async fn ranges(admin: &Admin, topic: Topic) -> Result<BTreeMap<i32, (i64, i64)>, AdminError> {
+    let topic = topic.in_epoch(EPOCH);
+    let mut ranges = BTreeMap::new();
+    for partition in 0..PARTITIONS {
+        ranges.insert(partition, admin.watermarks(&topic, partition).await?);
+    }
+    Ok(ranges)
+}
+
+/// Returns once all that stood in the topic at the start is in its replica.
+pub async fn complete<T: Kept>(replica: &Replica<T>) {
     let all: BTreeSet<i32> = (0..PARTITIONS).collect();
     replica.complete(&all).await;
 }

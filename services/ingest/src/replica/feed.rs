@@ -5,15 +5,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use millrace_events::headers::TRACEPARENT;
-use millrace_events::{DocumentKey, DocumentStatus, RequestId, Revision, StatusKey, TraceContext};
+use millrace_events::topics::Topic;
+use millrace_events::{DocumentKey, Record};
 use millrace_flow::{Delivery, Failure};
 use millrace_runtime::clock::now_ms;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::store::{Batch, Change, Store, StoreError};
-use super::view::{DocumentView, RevisionStatus};
+use super::store::{Batch, Change, ChangeOf, Kept, Store, StoreError};
 use crate::codec::RecordCodec;
 
 /// Events applied in one transaction of the store.
@@ -30,7 +29,7 @@ const MAX_AGE_MS: i64 = 12 * 60 * 60 * 1000;
 /// What the topic's reader hands over.
 #[derive(Debug)]
 pub enum Event {
-    /// A record of `documents.status`.
+    /// A record of the topic.
     Record(Delivery),
     /// A partition's end was reached.
     CaughtUp {
@@ -41,18 +40,26 @@ pub enum Event {
     },
 }
 
-/// Why the replica stopped.
+/// Why a replica stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplicaError {
     /// Its file failed.
-    #[error("the status replica stopped")]
+    #[error("a replica stopped")]
     Store(#[from] StoreError),
     /// Its topic cannot be read by this build or with these rights.
-    #[error("the status replica cannot read its topic")]
-    Unreadable(#[source] Failure),
+    #[error("the replica of {topic} cannot read its topic")]
+    Unreadable {
+        /// The topic.
+        topic: &'static str,
+        /// Why.
+        source: Failure,
+    },
     /// The reader of the topic died.
-    #[error("reading documents.status ended")]
-    Ended,
+    #[error("reading {topic} ended")]
+    Ended {
+        /// The topic.
+        topic: &'static str,
+    },
 }
 
 /// How far the replica is.
@@ -64,24 +71,34 @@ struct Positions {
     complete: BTreeSet<i32>,
 }
 
-/// Reads the replica. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Replica {
-    store: Store,
+/// Reads a replica. Cheap to clone.
+#[derive(Debug)]
+pub struct Replica<T> {
+    store: Store<T>,
     changes: broadcast::Sender<DocumentKey>,
     positions: watch::Receiver<Positions>,
 }
 
-/// Feeds the replica; its only writer.
+impl<T> Clone for Replica<T> {
+    fn clone(&self) -> Self {
+        Self {
+            store: self.store.clone(),
+            changes: self.changes.clone(),
+            positions: self.positions.clone(),
+        }
+    }
+}
+
+/// Feeds a replica; its only writer.
 #[derive(Debug)]
-pub struct Feed {
-    store: Store,
+pub struct Feed<T> {
+    store: Store<T>,
     changes: broadcast::Sender<DocumentKey>,
     positions: watch::Sender<Positions>,
 }
 
 /// Puts a replica over a store.
-pub fn replica(store: Store) -> (Replica, Feed) {
+pub fn replica<T: Kept>(store: Store<T>) -> (Replica<T>, Feed<T>) {
     let (changes, _) = broadcast::channel(CHANGES);
     let (sender, positions) = watch::channel(Positions::default());
     let feed = Feed {
@@ -97,22 +114,7 @@ pub fn replica(store: Store) -> (Replica, Feed) {
     (replica, feed)
 }
 
-impl Replica {
-    /// What is known of a document; see [`Store::view`].
-    pub async fn view(&self, document: &DocumentKey, revision: Option<Revision>) -> Result<DocumentView, StoreError> {
-        let document = document.clone();
-        self.read(move |store| store.view(&document, revision)).await
-    }
-    /// The revision that took effect for a request id; see [`Store::request`].
-    pub async fn request(
-        &self,
-        document: &DocumentKey,
-        request: RequestId,
-        now_ms: i64,
-    ) -> Result<Option<RevisionStatus>, StoreError> {
-        let document = document.clone();
-        self.read(move |store| store.request(&document, request, now_ms)).await
-    }
+impl<T: Kept> Replica<T> {
     /// Documents whose state changed, from now on. A receiver that lags must read the state itself.
     pub fn changes(&self) -> broadcast::Receiver<DocumentKey> {
         self.changes.subscribe()
@@ -133,6 +135,11 @@ impl Replica {
         self.wait(|at| at.complete.is_superset(partitions)).await;
     }
 
+    /// Whether [`Replica::complete`] would return at once.
+    pub fn is_complete(&self, partitions: &BTreeSet<i32>) -> bool {
+        self.positions.borrow().complete.is_superset(partitions)
+    }
+
     async fn wait(&self, there: impl FnMut(&Positions) -> bool) {
         if self.positions.clone().wait_for(there).await.is_err() {
             // The feed is gone and the process is ending: nobody may take this for "reached".
@@ -140,15 +147,18 @@ impl Replica {
         }
     }
 
-    async fn read<T: Send + 'static>(
+    /// Reads the store, on a thread that may block.
+    pub(crate) async fn read<A: Send + 'static>(
         &self,
-        read: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
+        read: impl FnOnce(&Store<T>) -> Result<A, StoreError> + Send + 'static,
+    ) -> Result<A, StoreError> {
         blocking(&self.store, read).await
     }
 }
 
-impl Feed {
+impl<T: Kept> Feed<T> {
+    const TOPIC: Topic = T::Record::TOPIC;
+
     /// Makes the stored offsets fit the topic as it is, and returns where to read from. `ends` holds first offset and
     /// end of each partition.
     ///
@@ -165,7 +175,7 @@ impl Feed {
             let Some(why) = outdated(&offsets, &ends, saved_at_ms, now_ms()) else {
                 return Ok(offsets);
             };
-            tracing::warn!(why, "the status replica is read anew");
+            tracing::warn!(topic = Self::TOPIC.name, why, "a replica is read anew");
             store.clear()?;
             Ok(BTreeMap::new())
         })
@@ -188,9 +198,9 @@ impl Feed {
             let chunk = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return self.apply(Applied::default(), true).await,
-                chunk = events.next() => chunk.ok_or(ReplicaError::Ended)?,
+                chunk = events.next() => chunk.ok_or(ReplicaError::Ended { topic: Self::TOPIC.name })?,
             };
-            let Some(applied) = shutdown.run_until_cancelled(applied(chunk, &codec)).await else {
+            let Some(applied) = shutdown.run_until_cancelled(applied::<T, C>(chunk, &codec)).await else {
                 continue;
             };
             let durable = durable_at.elapsed() >= DURABLE_EVERY;
@@ -201,7 +211,7 @@ impl Feed {
         }
     }
 
-    async fn apply(&self, Applied { batch, complete }: Applied, durable: bool) -> Result<(), ReplicaError> {
+    async fn apply(&self, Applied { batch, complete }: Applied<T>, durable: bool) -> Result<(), ReplicaError> {
         let batch = blocking(&self.store, move |store| {
             store.apply(&batch, now_ms(), durable)?;
             Ok(batch)
@@ -211,36 +221,39 @@ impl Feed {
             at.next.extend(batch.offsets);
             at.complete.extend(complete);
         });
-        for change in batch.changes {
-            let document = match change {
-                Change::Put { status, .. } => status.record.document().ok(),
-                Change::Remove(key) => Some(key.document),
-            };
-            if let Some(document) = document {
-                let _ = self.changes.send(document);
-            }
+        for document in batch.changes.iter().filter_map(T::document) {
+            // Nobody watching is no error.
+            let _ = self.changes.send(document);
         }
         Ok(())
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    store: &Store,
-    work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
+async fn blocking<T: Kept, A: Send + 'static>(
+    store: &Store<T>,
+    work: impl FnOnce(&Store<T>) -> Result<A, StoreError> + Send + 'static,
+) -> Result<A, StoreError> {
     let store = store.clone();
     let done = tokio::task::spawn_blocking(move || work(&store)).await;
     done.unwrap_or(Err(StoreError::Interrupted))
 }
 
 /// Events as changes.
-#[derive(Default)]
-struct Applied {
-    batch: Batch,
+struct Applied<T: Kept> {
+    batch: Batch<ChangeOf<T>>,
     complete: BTreeSet<i32>,
 }
 
-async fn applied<C: RecordCodec>(events: Vec<Event>, codec: &C) -> Result<Applied, ReplicaError> {
+impl<T: Kept> Default for Applied<T> {
+    fn default() -> Self {
+        Self {
+            batch: Batch::default(),
+            complete: BTreeSet::new(),
+        }
+    }
+}
+
+async fn applied<T: Kept, C: RecordCodec>(events: Vec<Event>, codec: &C) -> Result<Applied<T>, ReplicaError> {
     let mut applied = Applied::default();
     let batch = &mut applied.batch;
     for event in events {
@@ -253,7 +266,7 @@ async fn applied<C: RecordCodec>(events: Vec<Event>, codec: &C) -> Result<Applie
                 batch
                     .offsets
                     .insert(delivery.origin.partition, delivery.origin.offset + 1);
-                batch.changes.extend(change(&delivery, codec).await?);
+                batch.changes.extend(change::<T, C>(&delivery, codec).await?);
             }
         }
     }
@@ -262,57 +275,52 @@ async fn applied<C: RecordCodec>(events: Vec<Event>, codec: &C) -> Result<Applie
 
 /// | record | change |
 /// |---|---|
-/// | a status under the key that it belongs to | put |
+/// | a record under the key that it belongs to | put |
 /// | no value | remove |
 /// | unreadable, or under a key of another | none: said in the log, the rest goes on |
-async fn change<C: RecordCodec>(delivery: &Delivery, codec: &C) -> Result<Option<Change>, ReplicaError> {
+async fn change<T: Kept, C: RecordCodec>(delivery: &Delivery, codec: &C) -> Result<Option<ChangeOf<T>>, ReplicaError> {
     let origin = &delivery.origin;
-    let key = match delivery.key.as_deref().map(StatusKey::from_bytes) {
+    let key = match delivery.key.as_deref().map(T::key) {
         Some(Ok(key)) => key,
         Some(Err(error)) => {
-            tracing::warn!(%origin, %error, "skipped a status with an unusable key");
+            tracing::warn!(%origin, %error, "skipped a record with an unusable key");
             return Ok(None);
         }
         None => {
-            tracing::warn!(%origin, "skipped a status without a key");
+            tracing::warn!(%origin, "skipped a record without a key");
             return Ok(None);
         }
     };
     let Some(value) = &delivery.value else {
         return Ok(Some(Change::Remove(key)));
     };
-    let record = match decode(value, codec).await {
+    let record = match decode::<T::Record, C>(value, codec).await {
         Ok(record) => record,
-        Err(failure @ Failure::Config { .. }) => return Err(ReplicaError::Unreadable(failure)),
+        Err(source @ Failure::Config { .. }) => {
+            let topic = T::Record::TOPIC.name;
+            return Err(ReplicaError::Unreadable { topic, source });
+        }
         Err(failure) => {
-            tracing::warn!(%origin, %failure, "skipped a status that cannot be read");
+            tracing::warn!(%origin, %failure, "skipped a record that cannot be read");
             return Ok(None);
         }
     };
-    if record.key().as_ref() != Ok(&key) {
-        tracing::warn!(%origin, %key, "skipped a status that stands under another document's key");
+    if T::key_of(&record).as_ref() != Ok(&key) {
+        tracing::warn!(%origin, %key, "skipped a record that stands under another's key");
         return Ok(None);
     }
-    let trace = delivery
-        .headers
-        .get_str(TRACEPARENT)
-        .and_then(|text| text.parse::<TraceContext>().ok());
-    let status = RevisionStatus {
-        record,
-        trace_id: trace.map(|t| t.trace_id().to_owned()).unwrap_or_default(),
-    };
     Ok(Some(Change::Put {
-        status: Box::new(status),
+        entry: Box::new(T::entry(record, delivery)),
         partition: origin.partition,
     }))
 }
 
 /// Waits for a registry that is away.
-async fn decode<C: RecordCodec>(value: &Bytes, codec: &C) -> Result<DocumentStatus, Failure> {
+async fn decode<R: Record, C: RecordCodec>(value: &Bytes, codec: &C) -> Result<R, Failure> {
     loop {
         match codec.decode(value).await {
             Err(failure @ (Failure::Transient { .. } | Failure::RateLimited { .. })) => {
-                tracing::warn!(%failure, "the status replica waits");
+                tracing::warn!(topic = R::TOPIC.name, %failure, "a replica waits");
                 tokio::time::sleep(REGISTRY_PAUSE).await;
             }
             decoded => return decoded,
@@ -342,5 +350,5 @@ fn outdated(
 }
 
 #[cfg(test)]
-#[path = "replica_tests.rs"]
+#[path = "feed_tests.rs"]
 mod tests;

@@ -1,17 +1,19 @@
 use std::sync::Arc;
 
-use millrace_events::{Epoch, State};
+use millrace_events::headers::TRACEPARENT;
+use millrace_events::{DocumentStatus, Epoch, Revision, State};
 use millrace_flow::{Headers, Origin};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::*;
 use crate::codec::Offline;
+use crate::status::{DocumentView, Statuses};
 
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 struct Fed {
-    replica: Replica,
+    replica: Replica<Statuses>,
     events: mpsc::Sender<Event>,
     shutdown: CancellationToken,
     running: tokio::task::JoinHandle<Result<(), ReplicaError>>,
@@ -131,7 +133,7 @@ async fn what_cannot_be_read_is_passed_over() {
 async fn a_reader_that_died_is_an_error() {
     let Fed { events, running, .. } = fed();
     drop(events);
-    assert!(matches!(running.await.unwrap(), Err(ReplicaError::Ended)));
+    assert!(matches!(running.await.unwrap(), Err(ReplicaError::Ended { .. })));
 }
 
 #[test]
