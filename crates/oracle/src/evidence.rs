@@ -1,11 +1,12 @@
-//! Reads what is left when the storm is over: the topics, `read_committed`, and the index.
+//! What is left when the storm is over: the topics, `read_committed`, and what searches find; with what was seen before it is
+//! all that is judged.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use millrace_events::{
-    ChunksEmbedded, DeadLetter, DocumentParsed, DocumentStatus, DocumentSubmitted, Epoch, Record, Revision,
-    VectorsIndexed,
+    ChunksEmbedded, DeadLetter, DocumentParsed, DocumentStatus, DocumentSubmitted, Epoch, Kind, Record, Revision,
+    State, VectorsIndexed,
 };
 use millrace_flow::{Delivery, Failure};
 use millrace_runtime::codec::Codec;
@@ -13,9 +14,95 @@ use millrace_schema::Registry;
 use millrace_testkit::log;
 use millrace_testkit::stack::Addresses;
 
-use crate::searchers;
-use crate::verdict::{Command, Evidence, Part, Status};
-use crate::writers::{self, Desk};
+use crate::client::{self, Client};
+use crate::journal::Entry;
+
+/// What a search must not see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight {
+    /// A revision older than one that was live before.
+    Stale,
+    /// A revision that was deleted before.
+    Deleted,
+    /// Chunks of two revisions.
+    Mixed,
+    /// Nothing, of a document that was live.
+    None,
+}
+
+/// A record of `documents.submitted`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// `tenant/document_id`.
+    pub key: String,
+    /// By its offset.
+    pub revision: i64,
+    /// What it asks for, with its request id; none if it cannot be read.
+    pub asks: Option<(Kind, String)>,
+}
+
+/// A record of `documents.parsed` or `chunks.embedded`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// `tenant/document_id`.
+    pub key: String,
+    /// Of the document.
+    pub revision: i64,
+    /// From 0.
+    pub part: i32,
+    /// How many parts the revision has.
+    pub parts: i32,
+    /// Chunks of the whole revision.
+    pub chunk_count: i32,
+}
+
+/// A record of `documents.status`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// `tenant/document_id`.
+    pub key: String,
+    /// Of the document.
+    pub revision: i64,
+    /// What it has come to.
+    pub state: State,
+    /// Milliseconds since 1970 UTC.
+    pub at_ms: i64,
+    /// With DUPLICATE_OF: the revision that has the effect.
+    pub duplicate_of: i64,
+}
+
+/// What is judged. Records in the order of their partitions.
+#[derive(Debug, Default)]
+pub struct Evidence {
+    /// The journal.
+    pub journal: Vec<Entry>,
+    /// `documents.submitted`.
+    pub commands: Vec<Command>,
+    /// `documents.parsed`.
+    pub parsed: Vec<Part>,
+    /// `chunks.embedded`.
+    pub embedded: Vec<Part>,
+    /// `vectors.indexed`: key, revision.
+    pub events: Vec<(String, i64)>,
+    /// `documents.status`.
+    pub statuses: Vec<Status>,
+    /// `documents.failed`: key, revision, reason.
+    pub letters: Vec<(String, i64, String)>,
+    /// What searches must not have seen.
+    pub wrong: Vec<(Sight, String)>,
+    /// Document, revision, how many different chunks of it a search saw, and in how many hits.
+    pub whole: Vec<(String, i64, usize, usize)>,
+    /// What a search finds of each document at the end: revision and ordinal of each chunk.
+    pub index: BTreeMap<String, Vec<(i64, i32)>>,
+    /// From when to when the storm lasted, milliseconds since 1970 UTC.
+    pub storm: (i64, i64),
+    /// When the broker was away, milliseconds since 1970 UTC.
+    pub outages: Vec<(i64, i64)>,
+    /// `tenant/document_id` of the canaries.
+    pub canaries: Vec<String>,
+    /// Ends of services that no fault explains.
+    pub deaths: Vec<String>,
+}
 
 /// All records of a topic, with what each says; none for those that nobody can read.
 async fn read<R: Record>(addresses: &Addresses) -> Result<Vec<(Delivery, Option<R>)>> {
@@ -89,13 +176,13 @@ fn part(at: &Delivery, revision: i64, (part, parts): (i32, i32), chunk_count: i3
 }
 
 /// What a search finds of each document: revision and ordinal of each chunk.
-pub async fn index(desk: &Desk, vector: &[f32], documents: &[String]) -> Result<BTreeMap<String, Vec<(i64, i32)>>> {
+pub async fn index(client: &Client, documents: &[String]) -> Result<BTreeMap<String, Vec<(i64, i32)>>> {
     let mut index = BTreeMap::new();
     for document in documents {
-        let hits = searchers::hits(desk, vector, document).await?;
+        let hits = client.hits(document).await?;
         let hits = hits.with_context(|| format!("the index does not answer for {document}"))?;
         let chunks = hits.iter().map(|hit| (hit.revision, hit.ordinal)).collect();
-        index.insert(writers::key(document), chunks);
+        index.insert(client::key(document), chunks);
     }
     Ok(index)
 }

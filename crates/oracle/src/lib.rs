@@ -7,9 +7,9 @@
 //! ```
 //!
 //! [`journal`] is the list of debts: what was asked for is on disk before it is sent, a receipt before it is used.
-//! [`writers`], [`searchers`] and [`canaries`] are what clients do, [`faults`] what happens to the processes, [`watch`]
-//! what the processes show meanwhile. [`evidence`] is read when it is over; [`verdict`] judges it, as a pure function;
-//! [`report`] is what people and programs see of it.
+//! [`client`] asks and searches; [`writers`], [`searchers`] and [`canaries`] are what clients do, [`faults`] what happens to
+//! the processes, [`watch`] what the processes show meanwhile. [`evidence`] is read when it is over; [`verdict`] judges it,
+//! as a pure function; [`report`] is what people and programs see of it.
 //!
 //! Promises:
 //! - A seed gives each writer the same acts and each process the same faults, in the same order. When each comes is the
@@ -21,6 +21,7 @@
 //! runs), a model of Kafka (it would promise what Kafka does not).
 
 pub mod canaries;
+pub mod client;
 pub mod evidence;
 pub mod faults;
 pub mod journal;

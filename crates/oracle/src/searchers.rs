@@ -6,30 +6,23 @@
 //! | DELETED at revision D | no hit of a revision ≤ D |
 //! | an earlier search saw revision S | no hit of a revision < S |
 //!
-//! An answer that says it is partial counts as none. Whether all chunks of the revision were there is judged at the end, when the log says how many it has.
+//! An answer that says it is partial counts as none. Whether all chunks of the revision were there is judged at the end,
+//! when the log says how many it has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use millrace_api::embedder::v1::EmbedRequest;
-use millrace_api::embedder::v1::embedder_service_client::EmbedderServiceClient;
-use millrace_api::indexer::v1::search_request::Query;
-use millrace_api::indexer::v1::{Hit, SearchRequest, Vector};
 use millrace_api::ingest::v1::DocumentState;
-use millrace_testkit::client::is_for_now;
-use millrace_testkit::stack::Addresses;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use tokio_util::sync::CancellationToken;
 
-use crate::verdict::Sight;
-use crate::writers::{Desk, TENANT};
+use crate::client::Client;
+use crate::evidence::Sight;
 
-/// More than any document has chunks.
-const K: i32 = 200;
 /// Between two searches of a searcher.
 const PAUSE_MS: std::ops::Range<u64> = 10..60;
 
@@ -72,38 +65,10 @@ impl Sightings {
     }
 }
 
-/// A vector to search with: any would do, every chunk of the document is wanted.
-pub async fn vector(addresses: &Addresses) -> Result<Vec<f32>> {
-    let mut client = EmbedderServiceClient::new(millrace_rpc::client::channel(&addresses.embedder)?);
-    let texts = vec!["note".to_owned()];
-    let answer = client.embed(EmbedRequest { texts }).await?.into_inner();
-    let embedding = answer.embeddings.into_iter().next().context("no embedding")?;
-    Ok(embedding.values)
-}
-
-/// Every chunk of a document that a search finds; none if it was not answered.
-pub async fn hits(desk: &Desk, vector: &[f32], document: &str) -> Result<Option<Vec<Hit>>> {
-    let request = SearchRequest {
-        tenant: TENANT.to_owned(),
-        query: Some(Query::Vector(Vector {
-            values: vector.to_vec(),
-        })),
-        k: K,
-        min_score: None,
-        document_ids: vec![document.to_owned()],
-    };
-    match desk.client().answer(request).await {
-        Ok(answer) => Ok((!answer.partial).then_some(answer.hits)),
-        Err(status) if is_for_now(&status) => Ok(None),
-        Err(status) => Err(status).with_context(|| format!("search in {document}")),
-    }
-}
-
 /// Searches on until it is told to stop.
 pub async fn search_on(
-    desk: &Desk,
+    client: &Client,
     documents: &[String],
-    vector: &[f32],
     sightings: &Sightings,
     seed: u64,
     stop: &CancellationToken,
@@ -113,7 +78,7 @@ pub async fn search_on(
     while !stop.is_cancelled() {
         tokio::time::sleep(Duration::from_millis(rng.random_range(PAUSE_MS))).await;
         let document = documents.choose(&mut rng).context("no documents")?;
-        let answer = desk.client().get(document, 0).await?;
+        let answer = client.get(document).await?;
         let told = memory.entry(document.clone()).or_default();
         if let Some(answer) = answer {
             told.live = told.live.max(answer.live_revision);
@@ -121,11 +86,11 @@ pub async fn search_on(
                 told.deleted = told.deleted.max(answer.revision);
             }
         }
-        let Some(hits) = hits(desk, vector, document).await? else {
+        let Some(hits) = client.hits(document).await? else {
             sightings.seen().unanswered += 1;
             continue;
         };
-        let deleted_after = desk.may_be_deleted_after(document, told.live);
+        let deleted_after = client.may_be_deleted_after(document, told.live);
         let revisions: Vec<i64> = hits.iter().map(|hit| hit.revision).collect();
         let wrong = judge(*told, deleted_after, &revisions);
         let mut all = sightings.seen();

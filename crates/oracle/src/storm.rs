@@ -13,12 +13,13 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio_util::sync::CancellationToken;
 
-use crate::evidence;
+use crate::client::{self, Client};
+use crate::evidence::{self, Evidence};
 use crate::faults::{Faults, SERVICES, SESSION};
 use crate::journal::{Act, Entry, Journal, now_ms};
 use crate::report::Report;
 use crate::searchers::{self, Sightings};
-use crate::verdict::{Evidence, judge};
+use crate::verdict::judge;
 use crate::watch::{Watched, watch};
 use crate::{canaries, writers};
 
@@ -95,9 +96,8 @@ pub async fn run(
 
 async fn on(stack: &Stack, links: &[Proxy], options: &Options, tell: &dyn Fn(String)) -> Result<Report> {
     let journal = Journal::create(&stack.dir().join("journal.jsonl"))?;
-    let desk = writers::Desk::new(&stack.addresses, journal)?;
+    let client = Client::connect(&stack.addresses, journal).await?;
     let documents = writers::documents(options.documents);
-    let vector = searchers::vector(&stack.addresses).await?;
     let (faults, sightings) = (Faults::default(), Sightings::default());
     let (began, began_ms) = (Instant::now(), now_ms());
     let watched = storm(
@@ -105,9 +105,8 @@ async fn on(stack: &Stack, links: &[Proxy], options: &Options, tell: &dyn Fn(Str
         links,
         options,
         &Actors {
-            desk: &desk,
+            client: &client,
             documents: &documents,
-            vector: &vector,
             faults: &faults,
             sightings: &sightings,
         },
@@ -121,18 +120,18 @@ async fn on(stack: &Stack, links: &[Proxy], options: &Options, tell: &dyn Fn(Str
     for part in ["kafka", "registry", "ingest", "embedder", "indexer"] {
         stack.serving(part).await?;
     }
-    let fresh = desk.ask("fresh.md", Act::Upsert { sections: 1 }, 0).await?;
-    desk.client().indexed(&fresh).await.context("a fresh document")?;
+    let fresh = client.ask("fresh.md", Act::Upsert { sections: 1 }, 0).await?;
+    client.indexed(&fresh).await.context("a fresh document")?;
     let mut evidence = finished(stack).await?;
     let calm_seconds = ended.elapsed().as_secs();
 
     tell("verdict: reading the index".into());
-    evidence.index = evidence::index(&desk, &vector, &documents).await?;
-    evidence.journal = desk.journal().entries();
+    evidence.index = evidence::index(&client, &documents).await?;
+    evidence.journal = client.journal().entries();
     evidence.wrong = sightings.wrong();
     let whole = sightings.whole().into_iter();
     evidence.whole = whole
-        .map(|(id, revision, chunks, hits)| (writers::key(&id), revision, chunks, hits))
+        .map(|(id, revision, chunks, hits)| (client::key(&id), revision, chunks, hits))
         .collect();
     evidence.outages = faults.outages();
     evidence.storm = storm_ms;
@@ -163,9 +162,8 @@ async fn on(stack: &Stack, links: &[Proxy], options: &Options, tell: &dyn Fn(Str
 }
 
 struct Actors<'r> {
-    desk: &'r writers::Desk,
+    client: &'r Client,
     documents: &'r [String],
-    vector: &'r [f32],
     faults: &'r Faults,
     sightings: &'r Sightings,
 }
@@ -179,9 +177,8 @@ async fn storm(
     tell: &dyn Fn(String),
 ) -> Result<Watched> {
     let Actors {
-        desk,
+        client,
         documents,
-        vector,
         faults,
         sightings,
     } = *actors;
@@ -217,10 +214,9 @@ async fn storm(
     let share = documents.len().div_ceil(WRITERS).max(1);
     let writing = documents
         .chunks(share)
-        .map(|own| writers::write_on(desk, own, seeds.random(), &quiet));
+        .map(|own| writers::write_on(client, own, seeds.random(), &quiet));
     let writing: Vec<_> = writing.collect();
-    let searching =
-        (0..SEARCHERS).map(|_| searchers::search_on(desk, documents, vector, sightings, seeds.random(), &quiet));
+    let searching = (0..SEARCHERS).map(|_| searchers::search_on(client, documents, sightings, seeds.random(), &quiet));
     let searching: Vec<_> = searching.collect();
     let names = canaries::documents()?;
     let singing = names

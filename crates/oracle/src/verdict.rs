@@ -2,7 +2,7 @@
 //!
 //! | finding | when |
 //! |---|---|
-//! | `lost` | a receipt without its command in the log; an INDEXED revision without one of its parts; a DUPLICATE_OF that names nothing that has the effect |
+//! | `lost` | a receipt without its command in the log; an INDEXED revision without one of its parts; a duplicate of nothing |
 //! | `duplicated` | a part twice in a topic, an event twice, two effects of one request |
 //! | `reordered` | a key's revisions or parts go back in a topic |
 //! | `stale_seen`, `deleted_seen`, `mixed_seen`, `none_seen`, `partial_seen` | a search saw what it must not: [`crate::searchers`] |
@@ -18,99 +18,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use millrace_events::{Kind, State};
 use serde::Serialize;
 
+use crate::evidence::{Command, Evidence, Part, Sight};
 use crate::journal::{Act, Entry};
 
 /// Longest time that a canary may stand still, milliseconds.
 pub const CANARY_GAP_MS: i64 = 30_000;
 /// Examples of a finding that are kept.
 const EXAMPLES: usize = 5;
-
-/// What a search must not see.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sight {
-    /// A revision older than one that was live before.
-    Stale,
-    /// A revision that was deleted before.
-    Deleted,
-    /// Chunks of two revisions.
-    Mixed,
-    /// Nothing, of a document that was live.
-    None,
-}
-
-/// A record of `documents.submitted`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Command {
-    /// `tenant/document_id`.
-    pub key: String,
-    /// By its offset.
-    pub revision: i64,
-    /// What it asks for, with its request id; none if it cannot be read.
-    pub asks: Option<(Kind, String)>,
-}
-
-/// A record of `documents.parsed` or `chunks.embedded`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Part {
-    /// `tenant/document_id`.
-    pub key: String,
-    /// Of the document.
-    pub revision: i64,
-    /// From 0.
-    pub part: i32,
-    /// How many parts the revision has.
-    pub parts: i32,
-    /// Chunks of the whole revision.
-    pub chunk_count: i32,
-}
-
-/// A record of `documents.status`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Status {
-    /// `tenant/document_id`.
-    pub key: String,
-    /// Of the document.
-    pub revision: i64,
-    /// What it has come to.
-    pub state: State,
-    /// Milliseconds since 1970 UTC.
-    pub at_ms: i64,
-    /// With DUPLICATE_OF: the revision that has the effect.
-    pub duplicate_of: i64,
-}
-
-/// What is judged. Records in the order of their partitions.
-#[derive(Debug, Default)]
-pub struct Evidence {
-    /// The journal.
-    pub journal: Vec<Entry>,
-    /// `documents.submitted`.
-    pub commands: Vec<Command>,
-    /// `documents.parsed`.
-    pub parsed: Vec<Part>,
-    /// `chunks.embedded`.
-    pub embedded: Vec<Part>,
-    /// `vectors.indexed`: key, revision.
-    pub events: Vec<(String, i64)>,
-    /// `documents.status`.
-    pub statuses: Vec<Status>,
-    /// `documents.failed`: key, revision, reason.
-    pub letters: Vec<(String, i64, String)>,
-    /// What searches must not have seen.
-    pub wrong: Vec<(Sight, String)>,
-    /// Document, revision, how many different chunks of it a search saw, and in how many hits.
-    pub whole: Vec<(String, i64, usize, usize)>,
-    /// What a search finds of each document at the end: revision and ordinal of each chunk.
-    pub index: BTreeMap<String, Vec<(i64, i32)>>,
-    /// From when to when the storm lasted, milliseconds since 1970 UTC.
-    pub storm: (i64, i64),
-    /// When the broker was away, milliseconds since 1970 UTC.
-    pub outages: Vec<(i64, i64)>,
-    /// `tenant/document_id` of the canaries.
-    pub canaries: Vec<String>,
-    /// Ends of services that no fault explains.
-    pub deaths: Vec<String>,
-}
 
 /// How often something was found that must not be, and examples.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]

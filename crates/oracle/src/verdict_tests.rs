@@ -1,4 +1,5 @@
 use super::*;
+use crate::evidence::Status;
 
 const DOCUMENT: &str = "chaos/d";
 

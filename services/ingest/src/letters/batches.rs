@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::LetterError;
-use super::job::{Action, Progress};
 use super::log::{LetterWriter, LogError};
+use super::progress::Progress;
 use super::skip::Skip;
 
 /// Letters in one transaction.
@@ -104,12 +104,8 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Of an order.
-    pub fn new(action: Action) -> Self {
-        let per_second = match action {
-            Action::Redrive { max_per_second, .. } => max_per_second,
-            Action::Discard => None,
-        };
+    /// None is no bound.
+    pub fn new(per_second: Option<NonZeroU32>) -> Self {
         Self {
             per_second,
             next: Instant::now(),
@@ -139,16 +135,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn no_more_leave_in_a_second_than_asked_for() {
-        let mut pace = Pace::new(Action::Redrive {
-            max_per_second: NonZeroU32::new(50),
-            max_redrives: 3,
-        });
+        let mut pace = Pace::new(NonZeroU32::new(50));
         assert_eq!(pace.batch(), 50);
         let begun = Instant::now();
         for _ in 0..4 {
             pace.wait(50).await;
         }
         assert_eq!(begun.elapsed().as_secs(), 3);
-        assert_eq!(Pace::new(Action::Discard).batch(), BATCH);
+        assert_eq!(Pace::new(None).batch(), BATCH);
     }
 }

@@ -17,7 +17,6 @@
 //! Rejected: a table of jobs (a second truth beside the topic, and somebody would have to own it), finding letters by
 //! their offsets (nothing says where in `documents.dlq` a letter stands), many redrivers at once (docs/adr/0012).
 
-use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -36,6 +35,7 @@ use super::batches::{Batches, Change, Pace};
 use super::filter::Filter;
 use super::log::LetterLog;
 use super::original::{origin, redriven, redrives};
+use super::progress::Progress;
 use super::skip::{Skip, from_discard, from_redrive};
 use super::store::{Letter, Plan};
 use super::{LetterError, Replica};
@@ -67,27 +67,6 @@ pub enum Action {
     },
     /// Let them go.
     Discard,
-}
-
-/// How far a job is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Letters that the filter selects.
-    pub matched: u64,
-    /// Letters redriven or discarded; in a dry run, those that would be.
-    pub done: u64,
-    /// Letters passed over, by why.
-    pub skipped: BTreeMap<Skip, u64>,
-    /// All of `matched` are either done or skipped.
-    pub finished: bool,
-}
-
-impl Progress {
-    pub(super) fn skip(&mut self, skip: Skip, letters: u64) {
-        if letters > 0 {
-            *self.skipped.entry(skip).or_default() += letters;
-        }
-    }
 }
 
 /// One job, not begun.
@@ -138,7 +117,7 @@ impl<L: LetterLog, C: RecordCodec> Job<L, C> {
             true => None,
             false => Some(self.log.take_over().await?),
         };
-        let mut batches = Batches::new(writer, Pace::new(self.order.action));
+        let mut batches = Batches::new(writer, Pace::new(self.max_per_second()));
         for (partition, end) in self.log.ends().await? {
             self.replica.reached(partition, end).await;
         }
@@ -152,6 +131,13 @@ impl<L: LetterLog, C: RecordCodec> Job<L, C> {
             Action::Discard => self.discard(plan, &mut batches).await?,
         }
         batches.write(&self.progress).await
+    }
+
+    fn max_per_second(&self) -> Option<NonZeroU32> {
+        match self.order.action {
+            Action::Redrive { max_per_second, .. } => max_per_second,
+            Action::Discard => None,
+        }
     }
 
     async fn plan(&self) -> Result<Plan, LetterError> {

@@ -2,8 +2,8 @@
 //!
 //! The state of each letter is the newest record of its key in `documents.failed`, kept as a replica ([`store`]); its
 //! original stands in `documents.dlq` ([`original`]). A redrive or a discard is one call, with nothing kept of it but what it
-//! writes ([`job`], [`batches`]); which letters it passes over, and why, is in [`skip`]; [`filter`] selects them, [`log`] is
-//! the seam to Kafka.
+//! writes ([`job`], [`batches`], [`progress`]); which letters it passes over, and why, is in [`skip`]; [`filter`] selects
+//! them, [`log`] is the seam to Kafka.
 //!
 //! Promises:
 //! - A letter's new state and the original that re-enters the log are written in one transaction: both or neither.
@@ -16,6 +16,7 @@ pub mod filter;
 pub mod job;
 pub mod log;
 pub mod original;
+pub mod progress;
 pub mod skip;
 pub mod store;
 
@@ -30,8 +31,9 @@ use tokio_util::sync::CancellationToken;
 use crate::codec::RecordCodec;
 use crate::replica::{self, StoreError};
 use filter::Filter;
-use job::{Job, Order, Progress};
+use job::{Job, Order};
 use log::{LetterLog, LogError};
+use progress::Progress;
 use store::{Count, Letter, Letters, Mark, Page};
 
 /// `documents.failed` on disk.

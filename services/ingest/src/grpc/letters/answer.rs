@@ -12,9 +12,9 @@ use tonic::{Code, Status};
 
 use super::request::token;
 use crate::letters::LetterError;
-use crate::letters::job::Progress;
 use crate::letters::log::LogError;
 use crate::letters::original;
+use crate::letters::progress::Progress;
 use crate::letters::skip::Skip;
 use crate::letters::store::{Count, Letter, Page};
 

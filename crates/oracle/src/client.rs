@@ -1,0 +1,214 @@
+//! The client of a run: what it asks for is in the journal first, and asked for again until there is an answer.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use millrace_api::embedder::v1::EmbedRequest;
+use millrace_api::embedder::v1::embedder_service_client::EmbedderServiceClient;
+use millrace_api::indexer::v1::search_request::Query;
+use millrace_api::indexer::v1::{Hit, SearchRequest, Vector};
+use millrace_api::ingest::v1::{Document, DocumentState, Receipt};
+use millrace_events::{Epoch, Revision, topics};
+use millrace_flow::{Headers, Output};
+use millrace_kafka::{KafkaConfig, Producer};
+use millrace_testkit::client::is_for_now;
+use millrace_testkit::stack::Addresses;
+use tokio_util::sync::CancellationToken;
+
+use crate::journal::{Act, Entry, Journal, now_ms};
+
+/// Tenant of all documents of a run.
+pub const TENANT: &str = "chaos";
+/// Until what was not answered is asked for again.
+const AGAIN: Duration = Duration::from_millis(250);
+/// Far longer than any outage of a run.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(300);
+/// More than any document has chunks.
+const K: i32 = 200;
+/// States that end a revision.
+const FINAL: [DocumentState; 5] = [
+    DocumentState::Indexed,
+    DocumentState::Deleted,
+    DocumentState::Failed,
+    DocumentState::Superseded,
+    DocumentState::DuplicateOf,
+];
+
+/// `tenant/document_id`, as records are keyed.
+pub fn key(document: &str) -> String {
+    format!("{TENANT}/{document}")
+}
+
+/// Asks and searches, and writes down what it asks for.
+#[derive(Debug)]
+pub struct Client {
+    inner: millrace_testkit::Client,
+    producer: Producer,
+    journal: Journal,
+    deletes: Mutex<BTreeMap<String, Vec<Option<i64>>>>,
+    /// To search with: any would do, every chunk of a document is wanted.
+    vector: Vec<f32>,
+}
+
+impl Client {
+    /// Of a stack that serves.
+    pub async fn connect(addresses: &Addresses, journal: Journal) -> Result<Self> {
+        let kafka = KafkaConfig {
+            bootstrap_servers: addresses.kafka.clone(),
+            ..KafkaConfig::default()
+        };
+        let mut embedder = EmbedderServiceClient::new(millrace_rpc::client::channel(&addresses.embedder)?);
+        let texts = vec!["note".to_owned()];
+        let answer = embedder.embed(EmbedRequest { texts }).await?.into_inner();
+        let embedding = answer.embeddings.into_iter().next().context("no embedding")?;
+        Ok(Self {
+            inner: millrace_testkit::Client::new(addresses, TENANT)?,
+            producer: Producer::new(&kafka, "chaos")?,
+            journal,
+            deletes: Mutex::default(),
+            vector: embedding.values,
+        })
+    }
+
+    /// The journal.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// What is known of a document; none while nothing is, or nobody answers.
+    pub async fn get(&self, document: &str) -> Result<Option<Document>> {
+        self.inner.get(document, 0).await
+    }
+
+    /// Waits until a revision is INDEXED.
+    pub async fn indexed(&self, receipt: &Receipt) -> Result<Document> {
+        self.inner.indexed(receipt).await
+    }
+
+    /// Every chunk of a document that a search finds; none if it was not answered, or in part.
+    pub async fn hits(&self, document: &str) -> Result<Option<Vec<Hit>>> {
+        let request = SearchRequest {
+            tenant: TENANT.to_owned(),
+            query: Some(Query::Vector(Vector {
+                values: self.vector.clone(),
+            })),
+            k: K,
+            min_score: None,
+            document_ids: vec![document.to_owned()],
+        };
+        match self.inner.answer(request).await {
+            Ok(answer) => Ok((!answer.partial).then_some(answer.hits)),
+            Err(status) if is_for_now(&status) => Ok(None),
+            Err(status) => Err(status).with_context(|| format!("search in {document}")),
+        }
+    }
+
+    /// Whether a deletion was asked for that may have become effective after this revision.
+    pub fn may_be_deleted_after(&self, document: &str, revision: i64) -> bool {
+        let deletes = self.deletes.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = deletes.get(document).into_iter().flatten();
+        asked
+            .into_iter()
+            .any(|delete| delete.is_none_or(|delete| delete > revision))
+    }
+
+    /// Asks until there is a receipt.
+    pub async fn ask(&self, document: &str, act: Act, number: usize) -> Result<Receipt> {
+        let id = uuid::Uuid::new_v4().to_string();
+        self.asked(&id, document, act)?;
+        let body = match act {
+            Act::Upsert { sections } => Some(body(document, number, sections)),
+            _ => None,
+        };
+        if act == Act::Delete {
+            self.with_deletes(document, |deletes| deletes.push(None));
+        }
+        let began = Instant::now();
+        let receipt = loop {
+            ensure!(
+                began.elapsed() < ANSWERED_WITHIN,
+                "{act:?} of {document} was never answered"
+            );
+            let answer = match &body {
+                Some(body) => {
+                    let mut request = self.inner.request(document, body.clone());
+                    request.request_id = id.clone();
+                    self.inner.send(request).await
+                }
+                None => self.inner.send_delete(document, &id).await,
+            };
+            match answer {
+                Ok(receipt) => break receipt,
+                Err(status) if is_for_now(&status) => tokio::time::sleep(AGAIN).await,
+                Err(status) => return Err(status).with_context(|| format!("{act:?} of {document}")),
+            }
+        };
+        self.answered(id, receipt.revision)?;
+        if act == Act::Delete {
+            self.with_deletes(document, |deletes| {
+                if let Some(delete) = deletes.iter_mut().find(|delete| delete.is_none()) {
+                    *delete = Some(receipt.revision);
+                }
+            });
+        }
+        Ok(receipt)
+    }
+
+    /// Puts what nobody can read into the log, as a client of another team might. Whether it stands there may stay
+    /// unknown.
+    pub async fn poison(&self, document: &str) -> Result<()> {
+        let id = uuid::Uuid::new_v4().to_string();
+        self.asked(&id, document, Act::Poison)?;
+        let record = Output {
+            topic: topics::SUBMITTED.in_epoch(Epoch::FIRST),
+            partition: None,
+            key: Bytes::from(key(document)),
+            value: Some(Bytes::from(format!("no record: {id}"))),
+            headers: Headers::default(),
+        };
+        if let Ok(sent) = self.producer.send(record).await {
+            self.answered(id, Revision::new(Epoch::FIRST, sent.offset)?.get())?;
+        }
+        Ok(())
+    }
+
+    fn asked(&self, id: &str, document: &str, act: Act) -> Result<()> {
+        self.journal.write(Entry::Asked {
+            id: id.to_owned(),
+            document: key(document),
+            act,
+            at_ms: now_ms(),
+        })
+    }
+
+    fn answered(&self, id: String, revision: i64) -> Result<()> {
+        let at_ms = now_ms();
+        self.journal.write(Entry::Receipt { id, revision, at_ms })
+    }
+
+    fn with_deletes(&self, document: &str, change: impl FnOnce(&mut Vec<Option<i64>>)) {
+        let mut deletes = self.deletes.lock().unwrap_or_else(PoisonError::into_inner);
+        change(deletes.entry(document.to_owned()).or_default());
+    }
+
+    /// Waits until a revision has a final state, or nobody wants to know any more.
+    pub async fn settled(&self, receipt: &Receipt, stop: &CancellationToken) -> Result<()> {
+        while !stop.is_cancelled() {
+            let document = self.inner.get(&receipt.document_id, receipt.revision).await?;
+            if document.is_some_and(|document| FINAL.contains(&document.state())) {
+                return Ok(());
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+        Ok(())
+    }
+}
+
+/// Each section is a chunk of its own, and short: what is proved does not need a model that computes for long.
+fn body(document: &str, number: usize, sections: usize) -> String {
+    let section = |n| format!("# Note {n}\n\nNote {n} of write {number} to {document}.\n\n");
+    (0..sections).map(section).collect()
+}
