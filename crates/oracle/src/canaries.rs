@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use millrace_events::topics::PARTITIONS;
-use millrace_kafka::partitioner::partition_for;
 use millrace_testkit::Client;
-use millrace_testkit::client::is_for_now;
+use millrace_testkit::client::{is_for_now, name_on};
 use millrace_testkit::stack::Addresses;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -17,10 +16,7 @@ pub const TENANT: &str = "canaries";
 
 /// A document's name for each partition.
 pub fn documents() -> Result<Vec<String>> {
-    let of = |partition| {
-        let mut names = (0..).map(|n| format!("{partition}/{n}"));
-        names.find(|name| partition_for(key(name).as_bytes(), PARTITIONS) == partition)
-    };
+    let of = |partition| name_on(partition, TENANT, |n| format!("{partition}/{n}"));
     (0..PARTITIONS)
         .map(|partition| of(partition).context("no name"))
         .collect()
@@ -48,6 +44,8 @@ pub async fn sing(addresses: &Addresses, document: &str, every: Duration, stop: 
 
 #[cfg(test)]
 mod tests {
+    use millrace_kafka::partitioner::partition_for;
+
     use super::*;
 
     #[test]

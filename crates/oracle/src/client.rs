@@ -14,11 +14,12 @@ use millrace_api::ingest::v1::{Document, DocumentState, Receipt};
 use millrace_events::{Epoch, Revision, topics};
 use millrace_flow::{Headers, Output};
 use millrace_kafka::{KafkaConfig, Producer};
+use millrace_runtime::clock::now_ms;
 use millrace_testkit::client::is_for_now;
 use millrace_testkit::stack::Addresses;
 use tokio_util::sync::CancellationToken;
 
-use crate::journal::{Act, Entry, Journal, now_ms};
+use crate::journal::{Act, Entry, Journal};
 
 /// Tenant of all documents of a run.
 pub const TENANT: &str = "chaos";

@@ -9,9 +9,7 @@ use millrace_events::{
     State, VectorsIndexed,
 };
 use millrace_flow::{Delivery, Failure};
-use millrace_runtime::codec::Codec;
-use millrace_schema::Registry;
-use millrace_testkit::log;
+use millrace_testkit::log::{self, key_of};
 use millrace_testkit::stack::Addresses;
 
 use crate::client::{self, Client};
@@ -106,22 +104,13 @@ pub struct Evidence {
 
 /// All records of a topic, with what each says; none for those that nobody can read.
 async fn read<R: Record>(addresses: &Addresses) -> Result<Vec<(Delivery, Option<R>)>> {
-    let codec = Codec::connect(Registry::new(&addresses.registry)?, &[], &[R::TOPIC]).await?;
-    let mut records = Vec::new();
-    for delivery in log::records(&addresses.kafka, R::TOPIC.name).await? {
-        let Some(value) = delivery.value.clone() else { continue };
-        let record = match codec.decode::<R>(&value).await {
-            Ok(record) => Some(record),
-            Err(Failure::Invalid { .. }) => None,
-            Err(failure) => return Err(failure).with_context(|| format!("read {}", R::TOPIC.name)),
-        };
-        records.push((delivery, record));
-    }
-    Ok(records)
-}
-
-fn key(delivery: &Delivery) -> String {
-    String::from_utf8_lossy(delivery.key.as_deref().unwrap_or_default()).into_owned()
+    let decoded = log::decode::<R>(addresses).await?.into_iter();
+    let readable = decoded.map(|(delivery, record)| match record {
+        Ok(record) => Ok((delivery, Some(record))),
+        Err(Failure::Invalid { .. }) => Ok((delivery, None)),
+        Err(failure) => Err(failure).with_context(|| format!("read {}", R::TOPIC.name)),
+    });
+    readable.collect()
 }
 
 /// All that the topics say.
@@ -129,7 +118,7 @@ pub async fn topics(addresses: &Addresses) -> Result<Evidence> {
     let mut commands = Vec::new();
     for (delivery, record) in read::<DocumentSubmitted>(addresses).await? {
         commands.push(Command {
-            key: key(&delivery),
+            key: key_of(&delivery),
             revision: Revision::new(Epoch::FIRST, delivery.origin.offset)?.get(),
             asks: record.map(|record| (record.kind, record.request_id)),
         });
@@ -146,7 +135,9 @@ pub async fn topics(addresses: &Addresses) -> Result<Evidence> {
         commands,
         parsed: parsed.collect(),
         embedded: embedded.collect(),
-        events: events.filter_map(|(at, r)| r.map(|r| (key(&at), r.revision))).collect(),
+        events: events
+            .filter_map(|(at, r)| r.map(|r| (key_of(&at), r.revision)))
+            .collect(),
         statuses: statuses
             .filter_map(|(_, r)| r)
             .map(|r| Status {
@@ -167,7 +158,7 @@ pub async fn topics(addresses: &Addresses) -> Result<Evidence> {
 
 fn part(at: &Delivery, revision: i64, (part, parts): (i32, i32), chunk_count: i32) -> Part {
     Part {
-        key: key(at),
+        key: key_of(at),
         revision,
         part,
         parts,

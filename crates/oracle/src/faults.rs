@@ -19,6 +19,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
+use millrace_runtime::clock::now_ms;
 use millrace_testkit::still::{Still, undecided};
 use millrace_testkit::wire::Broker;
 use millrace_testkit::{Proxy, Stack};
@@ -26,8 +27,6 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rustix::process::Signal;
 use tokio_util::sync::CancellationToken;
-
-use crate::journal::now_ms;
 
 /// The services, with the transactional id of each.
 pub const SERVICES: [(&str, &str); 3] = [

@@ -1,12 +1,12 @@
 //! A run, from the start of its stack to its verdict.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Display, Formatter};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use futures::future::{try_join_all, try_join4};
+use millrace_runtime::clock::now_ms;
 use millrace_testkit::stack::Addresses;
 use millrace_testkit::{Proxy, Stack, poll};
 use rand::rngs::StdRng;
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::client::{self, Client};
 use crate::evidence::{self, Evidence};
 use crate::faults::{Faults, SERVICES, SESSION};
-use crate::journal::{Act, Entry, Journal, now_ms};
+use crate::journal::{Act, Entry, Journal};
 use crate::report::Report;
 use crate::searchers::{self, Sightings};
 use crate::verdict::judge;
@@ -37,16 +37,9 @@ pub struct Options {
 }
 
 /// The error of a run that was interrupted.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted: no verdict")]
 pub struct Interrupted;
-
-impl Display for Interrupted {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str("interrupted: no verdict")
-    }
-}
-
-impl std::error::Error for Interrupted {}
 
 const WRITERS: usize = 3;
 const SEARCHERS: usize = 2;

@@ -26,12 +26,19 @@ pub struct Watched {
 /// Looks until it is told to stop.
 pub async fn watch(stack: &Stack, stop: &CancellationToken) -> Result<Watched> {
     let addresses = &stack.addresses;
-    let addresses = [&addresses.ingest, &addresses.embedder, &addresses.indexer];
+    let mut services = Vec::new();
+    for ((service, _), address) in SERVICES
+        .iter()
+        .zip([&addresses.ingest, &addresses.embedder, &addresses.indexer])
+    {
+        let channel = millrace_rpc::client::channel(address)?;
+        services.push((*service, PipelineServiceClient::new(channel)));
+    }
     let mut watched = Watched::default();
     let mut alone: BTreeMap<(&str, i32), bool> = BTreeMap::new();
     let mut ticks = tokio::time::interval(EVERY);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        for ((service, _), address) in SERVICES.iter().zip(addresses) {
+        for (service, client) in &mut services {
             // One that is dead, or frozen, shows nothing.
             if let Some(peak) = stack
                 .pid(service)
@@ -41,7 +48,6 @@ pub async fn watch(stack: &Stack, stop: &CancellationToken) -> Result<Watched> {
                 let known = watched.peak_kib.entry(service).or_default();
                 *known = peak.max(*known);
             }
-            let mut client = PipelineServiceClient::new(millrace_rpc::client::channel(address)?);
             let Ok(Ok(answer)) = tokio::time::timeout(EVERY, client.get_pipeline(GetPipelineRequest {})).await else {
                 continue;
             };

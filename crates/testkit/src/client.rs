@@ -10,6 +10,8 @@ use millrace_api::ingest::v1::ingest_service_client::IngestServiceClient;
 use millrace_api::ingest::v1::{
     DeleteDocumentRequest, Document, DocumentState, GetDocumentRequest, Receipt, SubmitDocumentRequest,
 };
+use millrace_events::topics::PARTITIONS;
+use millrace_kafka::partitioner::partition_for;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
@@ -30,6 +32,12 @@ pub fn is_for_now(status: &Status) -> bool {
         Internal => std::error::Error::source(status).is_some(),
         _ => false,
     }
+}
+
+/// The first of these names whose document lives on a partition.
+pub fn name_on(partition: i32, tenant: &str, name: impl Fn(u32) -> String) -> Option<String> {
+    let lives = |name: &String| partition_for(format!("{tenant}/{name}").as_bytes(), PARTITIONS) == partition;
+    (0..).map(name).find(lives)
 }
 
 /// A client of one tenant.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use millrace_events::{
     ChunksEmbedded, DocumentParsed, DocumentStatus, IndexEvent, Record, State, VectorsIndexed, headers,
 };
-use millrace_flow::Delivery;
+use millrace_flow::{Delivery, Failure};
 use millrace_kafka::{Admin, KafkaConfig, TailConfig, TailEvent};
 use millrace_runtime::codec::Codec;
 use millrace_schema::Registry;
@@ -45,13 +45,19 @@ pub async fn records(kafka: &str, topic: &str) -> Result<Vec<Delivery>> {
     Ok(records)
 }
 
-/// All committed records of a record type's topic, in order within each partition.
+/// All committed records of a record type's topic, in order within each partition; one that cannot be read is an error.
 pub async fn read<R: Record>(addresses: &Addresses) -> Result<Vec<(Delivery, R)>> {
+    let decoded = decode::<R>(addresses).await?.into_iter();
+    decoded.map(|(delivery, record)| Ok((delivery, record?))).collect()
+}
+
+/// All committed records of a record type's topic, in order within each partition, with what each says.
+pub async fn decode<R: Record>(addresses: &Addresses) -> Result<Vec<(Delivery, Result<R, Failure>)>> {
     let codec = Codec::connect(Registry::new(&addresses.registry)?, &[], &[R::TOPIC]).await?;
     let mut decoded = Vec::new();
     for delivery in records(&addresses.kafka, R::TOPIC.name).await? {
         let Some(value) = delivery.value.clone() else { continue };
-        decoded.push((delivery, codec.decode::<R>(&value).await?));
+        decoded.push((delivery, codec.decode::<R>(&value).await));
     }
     Ok(decoded)
 }
@@ -171,7 +177,8 @@ impl Topics {
     }
 }
 
-fn key_of(delivery: &Delivery) -> String {
+/// A record's key, as text.
+pub fn key_of(delivery: &Delivery) -> String {
     String::from_utf8_lossy(delivery.key.as_deref().unwrap_or_default()).into_owned()
 }
 

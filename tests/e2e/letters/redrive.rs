@@ -24,7 +24,7 @@ use millrace_runtime::clock::now_ms;
 use millrace_runtime::codec::Codec;
 use millrace_runtime::dead_letters::DocumentLetters;
 use millrace_schema::Registry;
-use millrace_testkit::client::INDEXED_WITHIN;
+use millrace_testkit::client::{INDEXED_WITHIN, name_on};
 use millrace_testkit::stack::Addresses;
 use millrace_testkit::wire::Broker;
 use millrace_testkit::{Client, Stack, log, poll};
@@ -52,11 +52,7 @@ const REDRIVEN_WITHIN: Duration = Duration::from_secs(180);
 
 /// What is live, and was accepted behind `OLD` others in each partition.
 async fn live(client: &Client) -> Result<Vec<Receipt>> {
-    let id_of = |partition: i32| {
-        let ids = (0..).map(|n| format!("earlier-{n}"));
-        let lives = |id: &String| partition_for(format!("{TENANT}/{id}").as_bytes(), PARTITIONS) == partition;
-        ids.into_iter().find(lives).unwrap_or_default()
-    };
+    let id_of = |partition| name_on(partition, TENANT, |n| format!("earlier-{n}")).unwrap_or_default();
     let earlier = (0..PARTITIONS).flat_map(|partition| vec![id_of(partition); OLD as usize]);
     let deleting = futures::stream::iter(earlier).map(|id| async move { client.delete(&id).await });
     deleting.buffer_unordered(64).try_collect::<Vec<_>>().await?;

@@ -305,17 +305,13 @@ impl Core {
     }
 
     /// The partition whose suspect runs, or will, as the only record of the stage: of those that want to, the one with
-    /// the fewest deaths, once nothing runs and the process has lived a while.
+    /// the fewest deaths, once nothing runs and the session has worked a while.
     fn solo(&mut self, now: Instant) -> Option<u32> {
         if self.partitions.is_empty() {
             return None;
         }
         let settled = *self.settled.get_or_insert(now + SETTLED);
-        if let Some((&slot, _)) = self
-            .partitions
-            .iter()
-            .find(|(_, partition)| partition.quarantine.is_solo())
-        {
+        if let Some(slot) = self.has_solo() {
             return Some(slot);
         }
         let slot = self.wants_solo().filter(|_| settled <= now)?;
@@ -327,8 +323,10 @@ impl Core {
         Some(slot)
     }
 
-    fn has_solo(&self) -> bool {
-        self.partitions.values().any(|partition| partition.quarantine.is_solo())
+    /// The partition whose suspect was let run alone, until that run has ended.
+    fn has_solo(&self) -> Option<u32> {
+        let mut partitions = self.partitions.iter();
+        partitions.find(|(_, p)| p.quarantine.is_solo()).map(|(slot, _)| *slot)
     }
 
     /// The partition with the suspect of the fewest deaths.
@@ -359,7 +357,7 @@ impl Core {
         let room = self.partitions.values().filter_map(Partition::waits_for_room).min();
         let suspect = self
             .settled
-            .filter(|_| self.running == 0 && !self.has_solo() && self.wants_solo().is_some());
+            .filter(|_| self.running == 0 && self.has_solo().is_none() && self.wants_solo().is_some());
         [retry, gate, room, suspect, self.next_cut()]
             .into_iter()
             .flatten()

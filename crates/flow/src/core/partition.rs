@@ -52,10 +52,8 @@ pub(super) struct Partition {
     waiting: Option<Instant>,
     pub(super) stopped: Option<String>,
     pub(super) end: Option<LogEnd>,
-    /// Where the log ended for readers at the assignment: nothing beyond can have run before.
+    /// Where the log ended for readers at the assignment, behind whoever is blamed: nothing beyond can have run before.
     first_end: Option<i64>,
-    /// Blamed for the last death.
-    blamed: Option<i64>,
     committed: i64,
     lanes: Lanes<Bytes, i64>,
     records: BTreeMap<i64, Held>,
@@ -79,7 +77,6 @@ impl Partition {
             stopped: None,
             end: None,
             first_end: None,
-            blamed: position.mark.alone,
             committed: position.offset,
             lanes: Lanes::default(),
             records: BTreeMap::new(),
@@ -127,7 +124,8 @@ impl Partition {
 
     /// The log's end. What was caught up and has nothing to run has nobody to blame, and may move past the markers.
     pub(super) fn log_end(&mut self, last_stable: i64, caught_up: Option<i64>) {
-        self.first_end.get_or_insert(last_stable);
+        let behind_blamed = self.quarantine.mark().alone.map_or(0, |blamed| blamed + 1);
+        self.first_end.get_or_insert(last_stable.max(behind_blamed));
         let caught_up = caught_up.filter(|_| self.held_back.is_empty());
         if let Some(end) = caught_up {
             self.window.pass(end);
@@ -167,8 +165,7 @@ impl Partition {
     pub(super) fn committed(&mut self, offset: i64, mark: Mark) {
         self.committed = offset;
         self.quarantine.committed(mark);
-        let behind = |end: i64| offset >= end && self.blamed.is_none_or(|blamed| offset > blamed);
-        if self.quarantine.is_alone() && self.first_end.is_some_and(behind) {
+        if self.quarantine.is_alone() && self.first_end.is_some_and(|end| offset >= end) {
             self.quarantine.clear();
         }
     }
