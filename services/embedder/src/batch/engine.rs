@@ -62,6 +62,7 @@ impl Engine {
     /// Works until nobody gives jobs or takes results any more.
     pub(super) fn run<T>(mut self, mut jobs: mpsc::Receiver<Job<T>>, done: mpsc::Sender<Done<T>>) {
         if !self.proven {
+            // What it showed stands in the health.
             let _ = self.canary();
         }
         while let Some(job) = jobs.blocking_recv() {
@@ -86,11 +87,13 @@ impl Engine {
             Err(InputError::Outage(outage)) => Some(outage.clone()),
             _ => None,
         });
-        if let Some(outage) = outage {
-            self.see(Err(&outage));
-        } else if results.iter().all(Result::is_ok) {
-            self.see(Ok(()));
-        } else if let Err(outage) = self.canary() {
+        let verdict = match outage {
+            Some(outage) => self.see(Err(outage)),
+            None if results.iter().all(Result::is_ok) => self.see(Ok(())),
+            None => self.canary(),
+        };
+        // A model that does not work judges no input.
+        if let Err(outage) = verdict {
             for result in results.iter_mut().filter(|result| result.is_err()) {
                 *result = Err(InputError::Outage(outage.clone()));
             }
@@ -145,24 +148,24 @@ impl Engine {
 
     fn canary(&mut self) -> Result<(), Outage> {
         let sung = canary::sing(&self.tokenizer, self.backend.as_mut(), self.gate);
-        self.see(sung.as_ref().copied());
-        sung
+        self.see(sung)
     }
 
-    /// What an answer of the model says of its health.
+    /// What an answer of the model says of its health; gives the answer back.
     ///
     /// | the last answer | health |
     /// |---|---|
     /// | vectors | good |
     /// | an outage | broken |
     /// | a request for patience | as it was: whoever asks for patience is there; broken gets this as its reason |
-    fn see(&self, answer: Result<(), &Outage>) {
+    fn see(&self, answer: Result<(), Outage>) -> Result<(), Outage> {
         let was_good = *self.health.borrow() == Health::Good;
-        match answer {
+        match &answer {
             Ok(()) => self.say(Health::Good),
             Err(Outage::RateLimited { .. }) if was_good => {}
             Err(outage) => self.say(Health::Broken(outage.to_string())),
         }
+        answer
     }
 
     fn say(&self, health: Health) {

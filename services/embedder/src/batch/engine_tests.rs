@@ -74,6 +74,21 @@ fn an_outage_while_a_batch_is_halved_ends_the_halving() {
 }
 
 #[test]
+fn a_model_that_goes_away_judges_no_text() {
+    for fault in [BackendError::Refused("400".into()), BackendError::Failed("NaN".into())] {
+        let script = [
+            Err(fault.clone()),
+            Err(fault),
+            Err(Outage::Broken("away".into()).into()),
+            Err(end()),
+        ];
+        let (results, _) = run(2, script);
+        let away = Err(InputError::Outage(Outage::Broken("away".into())));
+        assert_eq!(results, [away.clone(), away]);
+    }
+}
+
+#[test]
 fn a_batch_too_large_is_nobodys_fault() {
     let script = [
         Err(BackendError::Refused("413".into())),

@@ -38,7 +38,7 @@ pub enum Outage {
     #[error("{0}")]
     Broken(String),
     /// It asks for patience.
-    #[error("it asks for {} ms of patience", retry_after.as_millis())]
+    #[error("it asks for patience")]
     RateLimited {
         /// For so long.
         retry_after: Duration,
