@@ -30,6 +30,7 @@
 use std::sync::Arc;
 
 use millrace_events::{DocumentKey, Revision};
+use millrace_failpoints::{mutants, points};
 
 use crate::index::{ChunkPoint, Head, IndexError, RevisionPoints, VectorIndex};
 
@@ -177,6 +178,7 @@ impl Publisher {
         let stored = self.head(&part.document).await?;
         if let Some(head) = &stored
             && head.live >= part.revision
+            && !(mutants::HEAD_UNCONDITIONAL.is_active() && head.live > part.revision)
         {
             return self.already(head, &part).await;
         }
@@ -185,8 +187,8 @@ impl Publisher {
             document,
             revision,
             part,
+            parts,
             content,
-            ..
         } = part;
         let (deleted, chunk_count) = match content {
             Content::Delete => (true, 0),
@@ -199,8 +201,12 @@ impl Publisher {
                     points,
                 };
                 self.index.write(points).await?;
-                if staged && !self.complete(&document, revision, chunk_count).await? {
+                points::POINTS_WRITTEN.reached();
+                if staged && mutants::SWITCH_AT_LAST_PART.is_active() && part + 1 == parts {
+                    self.index.unstage(document.clone(), revision).await?;
+                } else if staged && !self.complete(&document, revision, chunk_count).await? {
                     self.index.flush().await?;
+                    points::PART_FLUSHED.reached();
                     return Ok(Published::Nothing);
                 }
                 (false, chunk_count)
@@ -215,6 +221,14 @@ impl Publisher {
             part,
             moved_at_ms: now_ms,
         };
+        if mutants::STATUS_BEFORE_HEAD.is_active() {
+            let (publisher, announced) = (self.clone(), announced(&head));
+            tokio::spawn(async move {
+                tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+                publisher.move_head(document, head).await
+            });
+            return Ok(announced);
+        }
         self.move_head(document, head).await
     }
 
@@ -225,6 +239,7 @@ impl Publisher {
         }
         // The process may have died between the head and the flush.
         self.index.flush().await?;
+        points::REPLAY_FLUSHED.reached();
         if head.part != part.part {
             return Ok(Published::Nothing);
         }
@@ -238,6 +253,7 @@ impl Publisher {
             std::cmp::Ordering::Less => Ok(false),
             std::cmp::Ordering::Equal => {
                 self.index.unstage(of.clone(), revision).await?;
+                points::POINTS_SHOWN.reached();
                 Ok(true)
             }
             std::cmp::Ordering::Greater => Err(PublishError::Invalid(format!(
@@ -249,6 +265,7 @@ impl Publisher {
 
     async fn move_head(&self, document: DocumentKey, head: Head) -> Result<Published, PublishError> {
         self.index.move_head(document.clone(), head.clone()).await?;
+        points::HEAD_MOVED.reached();
         // Read back: the write is conditional, another process may have been faster.
         let found = self.head(&document).await?;
         match found {
@@ -260,6 +277,7 @@ impl Publisher {
             }
             Some(found) if found.live == head.live => {
                 self.index.flush().await?;
+                points::HEAD_FLUSHED.reached();
                 if found.part == head.part {
                     Ok(announced(&found))
                 } else {

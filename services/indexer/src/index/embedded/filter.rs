@@ -1,6 +1,7 @@
 //! Filters, in the JSON form that Qdrant documents: the same text works against the server's REST interface.
 
 use millrace_events::{DocumentKey, Revision};
+use millrace_failpoints::mutants;
 use qdrant_edge::Filter as EdgeFilter;
 use serde_json::{Value, json};
 
@@ -37,6 +38,11 @@ pub fn revision(operation: &'static str, of: &DocumentKey, revision: Revision) -
 
 /// Chunks of revisions smaller than this one.
 pub fn below(operation: &'static str, of: &DocumentKey, revision: Revision) -> Result<EdgeFilter, IndexError> {
+    if mutants::DELETE_UNEQUAL.is_active() {
+        let (must, live) = (document(of), matches(field::REVISION, revision.get()));
+        let chunk = json!({"is_empty": {"key": field::REVISION}});
+        return build(operation, json!({"must": [must], "must_not": [live, chunk]}));
+    }
     build(
         operation,
         json!({"must": [document(of), {"key": field::REVISION, "range": {"lt": revision.get()}}]}),
@@ -45,6 +51,9 @@ pub fn below(operation: &'static str, of: &DocumentKey, revision: Revision) -> R
 
 /// The document's head, if its live revision is smaller.
 pub fn head_below(operation: &'static str, of: &DocumentKey, live: Revision) -> Result<EdgeFilter, IndexError> {
+    if mutants::HEAD_UNCONDITIONAL.is_active() {
+        return build(operation, head(of, json!({"key": field::LIVE, "range": {"gte": 0}})));
+    }
     build(
         operation,
         head(of, json!({"key": field::LIVE, "range": {"lt": live.get()}})),
