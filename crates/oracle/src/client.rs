@@ -1,6 +1,6 @@
 //! The client of a run: what it asks for is in the journal first, and asked for again until there is an answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,10 @@ pub const TENANT: &str = "chaos";
 const AGAIN: Duration = Duration::from_millis(250);
 /// Far longer than any outage of a run.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(300);
+/// A word in a chunk that the model refuses, while it is told to.
+pub const REFUSED: &str = "unembeddable";
+/// Documents that searchers look at above all: their heads are about to move.
+const RECENT: usize = 6;
 /// More than any document has chunks.
 const K: i32 = 200;
 /// States that end a revision.
@@ -50,6 +54,8 @@ pub struct Client {
     producer: Producer,
     journal: Journal,
     deletes: Mutex<BTreeMap<String, Vec<Option<i64>>>>,
+    /// Documents that were asked for last.
+    recent: Mutex<VecDeque<String>>,
     /// To search with: any would do, every chunk of a document is wanted.
     vector: Vec<f32>,
 }
@@ -70,6 +76,7 @@ impl Client {
             producer: Producer::new(&kafka, "chaos")?,
             journal,
             deletes: Mutex::default(),
+            recent: Mutex::default(),
             vector: embedding.values,
         })
     }
@@ -107,6 +114,12 @@ impl Client {
         }
     }
 
+    /// The documents that were asked for last.
+    pub fn recent(&self) -> Vec<String> {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.iter().cloned().collect()
+    }
+
     /// Whether a deletion was asked for that may have become effective after this revision.
     pub fn may_be_deleted_after(&self, document: &str, revision: i64) -> bool {
         let deletes = self.deletes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -121,8 +134,9 @@ impl Client {
         let id = uuid::Uuid::new_v4().to_string();
         self.asked(&id, document, act)?;
         let body = match act {
-            Act::Upsert { sections } => Some(body(document, number, sections)),
-            _ => None,
+            Act::Upsert { sections } => Some(body(document, number, sections, None)),
+            Act::Refused { sections } => Some(body(document, number, sections, Some(sections / 2))),
+            Act::Delete | Act::Poison => None,
         };
         if act == Act::Delete {
             self.with_deletes(document, |deletes| deletes.push(None));
@@ -148,6 +162,10 @@ impl Client {
             }
         };
         self.answered(id, receipt.revision)?;
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.push_front(document.to_owned());
+        recent.truncate(RECENT);
+        drop(recent);
         if act == Act::Delete {
             self.with_deletes(document, |deletes| {
                 if let Some(delete) = deletes.iter_mut().find(|delete| delete.is_none()) {
@@ -208,8 +226,12 @@ impl Client {
     }
 }
 
-/// Each section is a chunk of its own, and short: what is proved does not need a model that computes for long.
-fn body(document: &str, number: usize, sections: usize) -> String {
-    let section = |n| format!("# Note {n}\n\nNote {n} of write {number} to {document}.\n\n");
+/// Each section is a chunk of its own, and short: what is proved does not need a model that computes for long. `refused`
+/// is the number of the one that the model refuses.
+fn body(document: &str, number: usize, sections: usize, refused: Option<usize>) -> String {
+    let section = |n| {
+        let mark = if refused == Some(n) { REFUSED } else { "" };
+        format!("# Note {n}\n\nNote {n} of write {number} to {document}. {mark}\n\n")
+    };
     (0..sections).map(section).collect()
 }

@@ -272,6 +272,7 @@ fn requests(journal: &[Entry]) -> BTreeMap<&'static str, usize> {
             Entry::Asked { act, .. } => match act {
                 Act::Upsert { sections: 1 } => "revisions of one part",
                 Act::Upsert { .. } => "revisions of several parts",
+                Act::Refused { .. } => "revisions with a chunk that the model refuses",
                 Act::Delete => "deletions",
                 Act::Poison => "poison records",
             },
