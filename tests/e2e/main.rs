@@ -5,6 +5,7 @@
 
 mod api;
 mod chaos;
+mod crash;
 mod documents;
 mod faults;
 mod letters;
@@ -129,6 +130,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
             })
             .with_ignored_flag(OPEN.contains(&name))
         })
+        .chain(crash::trials(&runtime))
         .collect();
     if !arguments.list {
         let stack = runtime.block_on(Stack::up(Path::new(env!("CARGO_BIN_EXE_millrace"))))?;

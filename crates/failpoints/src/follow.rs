@@ -13,17 +13,22 @@ const EVERY: Duration = Duration::from_millis(10);
 
 pub(crate) fn begin(service: &'static str, folder: PathBuf) {
     // Before anything else runs: what is armed is armed from the first moment on.
-    let mut on = BTreeSet::new();
-    look(service, &folder, &mut on);
+    let mut on = turn(service, &folder, &BTreeSet::new());
+    say(&folder.join("on").join(service), &on);
     std::thread::spawn(move || {
         loop {
             std::thread::sleep(EVERY);
-            look(service, &folder, &mut on);
+            let now = turn(service, &folder, &on);
+            if now != on {
+                say(&folder.join("on").join(service), &now);
+                on = now;
+            }
         }
     });
 }
 
-fn look(service: &'static str, folder: &Path, on: &mut BTreeSet<String>) {
+/// Turns on and off what the folder says, and gives back what is on.
+fn turn(service: &'static str, folder: &Path, on: &BTreeSet<String>) -> BTreeSet<String> {
     // No file: nothing is on.
     let text = fs::read_to_string(folder.join(service)).unwrap_or_default();
     let now: BTreeSet<String> = text.lines().map(str::to_owned).collect();
@@ -33,7 +38,15 @@ fn look(service: &'static str, folder: &Path, on: &mut BTreeSet<String>) {
     for name in now.difference(on) {
         turn_on(service, folder, name);
     }
-    *on = now;
+    now
+}
+
+fn say(file: &Path, on: &BTreeSet<String>) {
+    let text: String = on.iter().map(|name| format!("{name}\n")).collect();
+    let folder = file.parent().map_or(Ok(()), fs::create_dir_all);
+    if let Err(error) = folder.and_then(|()| fs::write(file, text)) {
+        eprintln!("failpoints: cannot write {}: {error}", file.display());
+    }
 }
 
 fn turn_on(service: &'static str, folder: &Path, name: &str) {
@@ -77,14 +90,13 @@ mod tests {
     #[test]
     fn a_mutant_is_active_while_its_name_stands_there() {
         let folder = tempfile::tempdir().unwrap();
-        let mut on = BTreeSet::new();
-        look("ingest", folder.path(), &mut on);
+        let on = turn("ingest", folder.path(), &BTreeSet::new());
         assert!(!mutants::DROP_ORDER.is_active());
         fs::write(folder.path().join("ingest"), "drop-order\n").unwrap();
-        look("ingest", folder.path(), &mut on);
+        let on = turn("ingest", folder.path(), &on);
         assert!(mutants::DROP_ORDER.is_active() && !mutants::COMMIT_EARLY.is_active());
         fs::write(folder.path().join("ingest"), "").unwrap();
-        look("ingest", folder.path(), &mut on);
+        assert!(turn("ingest", folder.path(), &on).is_empty());
         assert!(!mutants::DROP_ORDER.is_active());
     }
 
@@ -94,8 +106,15 @@ mod tests {
         fs::create_dir(folder.path().join("hit")).unwrap();
         fs::write(folder.path().join("hit/ingest.transaction.begun"), "").unwrap();
         fs::write(folder.path().join("ingest"), "transaction.begun\n").unwrap();
-        look("ingest", folder.path(), &mut BTreeSet::new());
+        turn("ingest", folder.path(), &BTreeSet::new());
         points::TRANSACTION_BEGUN.reached();
+    }
+
+    #[test]
+    fn a_service_says_what_is_on_from_its_start() {
+        let folder = tempfile::tempdir().unwrap();
+        begin("embedder", folder.path().to_owned());
+        assert_eq!(fs::read_to_string(folder.path().join("on/embedder")).unwrap(), "");
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //!
 //! ```text
 //! <folder>/<service>     names of crash points that are armed, and of mutants that are active, one a line
+//! <folder>/on/<service>  the same, written by the service once it has done so
 //! <folder>/hit/<service>.<point>     empty, left by the process that died there
 //! ```
 //!

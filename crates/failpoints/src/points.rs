@@ -30,7 +30,7 @@ macro_rules! points {
 }
 
 points! {
-    START_COMMITTED "start.committed" "the start is counted in the position, no record has run";
+    START_COMMITTED "start.committed" "positions are committed without outputs: a start is counted, or markers are passed";
     DRAINED "drain.committed" "the last transaction is committed, the member has not left its group";
     TRANSACTION_BEGUN "transaction.begun" "a transaction is begun, nothing is sent";
     OUTPUTS_SENT "transaction.sent" "outputs are sent, positions are not";

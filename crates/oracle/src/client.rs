@@ -10,14 +10,20 @@ use millrace_api::embedder::v1::EmbedRequest;
 use millrace_api::embedder::v1::embedder_service_client::EmbedderServiceClient;
 use millrace_api::indexer::v1::search_request::Query;
 use millrace_api::indexer::v1::{Hit, SearchRequest, Vector};
-use millrace_api::ingest::v1::{Document, DocumentState, Receipt};
+use millrace_api::ingest::v1::dead_letter_service_client::DeadLetterServiceClient;
+use millrace_api::ingest::v1::{
+    DeadLetterFilter, DeadLetterState, Document, DocumentState, Receipt, RedriveDeadLettersRequest,
+};
 use millrace_events::{Epoch, Revision, topics};
 use millrace_flow::{Headers, Output};
 use millrace_kafka::{KafkaConfig, Producer};
 use millrace_runtime::clock::now_ms;
 use millrace_testkit::client::is_for_now;
+use millrace_testkit::poll;
 use millrace_testkit::stack::Addresses;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::transport::Channel;
 
 use crate::journal::{Act, Entry, Journal};
 
@@ -29,6 +35,8 @@ const AGAIN: Duration = Duration::from_millis(250);
 const ANSWERED_WITHIN: Duration = Duration::from_secs(300);
 /// A word in a chunk that the model refuses, while it is told to.
 pub const REFUSED: &str = "unembeddable";
+/// More than any letter of a run is redriven.
+const MAX_REDRIVES: i32 = 1000;
 /// Documents that searchers look at above all: their heads are about to move.
 const RECENT: usize = 6;
 /// More than any document has chunks.
@@ -51,6 +59,7 @@ pub fn key(document: &str) -> String {
 #[derive(Debug)]
 pub struct Client {
     inner: millrace_testkit::Client,
+    letters: DeadLetterServiceClient<Channel>,
     producer: Producer,
     journal: Journal,
     deletes: Mutex<BTreeMap<String, Vec<Option<i64>>>>,
@@ -73,6 +82,7 @@ impl Client {
         let embedding = answer.embeddings.into_iter().next().context("no embedding")?;
         Ok(Self {
             inner: millrace_testkit::Client::new(addresses, TENANT)?,
+            letters: DeadLetterServiceClient::new(millrace_rpc::client::channel(&addresses.ingest)?),
             producer: Producer::new(&kafka, "chaos")?,
             journal,
             deletes: Mutex::default(),
@@ -176,9 +186,9 @@ impl Client {
         Ok(receipt)
     }
 
-    /// Puts what nobody can read into the log, as a client of another team might. Whether it stands there may stay
-    /// unknown.
-    pub async fn poison(&self, document: &str) -> Result<()> {
+    /// Puts what nobody can read into the log, as a client of another team might. Its revision; none if it is not known
+    /// whether it stands there.
+    pub async fn poison(&self, document: &str) -> Result<Option<i64>> {
         let id = uuid::Uuid::new_v4().to_string();
         self.asked(&id, document, Act::Poison)?;
         let record = Output {
@@ -188,10 +198,43 @@ impl Client {
             value: Some(Bytes::from(format!("no record: {id}"))),
             headers: Headers::default(),
         };
-        if let Ok(sent) = self.producer.send(record).await {
-            self.answered(id, Revision::new(Epoch::FIRST, sent.offset)?.get())?;
+        let Ok(sent) = self.producer.send(record).await else {
+            return Ok(None);
+        };
+        let revision = Revision::new(Epoch::FIRST, sent.offset)?.get();
+        self.answered(id, revision)?;
+        Ok(Some(revision))
+    }
+
+    /// Has every open letter of the run redriven, and asks again until that is done. How many the last call redrove.
+    pub async fn redrive(&self) -> Result<i64> {
+        poll::until("letters to be redriven", ANSWERED_WITHIN, async || {
+            match self.try_redrive().await {
+                Ok(redriven) => Ok(Ok(redriven)),
+                Err(status) if is_for_now(&status) => Ok(Err(status)),
+                Err(status) => Err(status).context("redrive"),
+            }
+        })
+        .await
+    }
+
+    async fn try_redrive(&self) -> Result<i64, Status> {
+        let request = RedriveDeadLettersRequest {
+            filter: Some(DeadLetterFilter {
+                tenant: TENANT.into(),
+                states: vec![DeadLetterState::Open.into()],
+                ..DeadLetterFilter::default()
+            }),
+            max_redrives: MAX_REDRIVES,
+            ..RedriveDeadLettersRequest::default()
+        };
+        let mut progress = self.letters.clone().redrive_dead_letters(request).await?.into_inner();
+        while let Some(now) = progress.message().await? {
+            if now.done {
+                return Ok(now.redriven);
+            }
         }
-        Ok(())
+        Err(Status::unavailable("the redrive ended early"))
     }
 
     fn asked(&self, id: &str, document: &str, act: Act) -> Result<()> {
@@ -214,9 +257,9 @@ impl Client {
     }
 
     /// Waits until a revision has a final state, or nobody wants to know any more.
-    pub async fn settled(&self, receipt: &Receipt, stop: &CancellationToken) -> Result<()> {
+    pub async fn settled(&self, document: &str, revision: i64, stop: &CancellationToken) -> Result<()> {
         while !stop.is_cancelled() {
-            let document = self.inner.get(&receipt.document_id, receipt.revision).await?;
+            let document = self.inner.get(document, revision).await?;
             if document.is_some_and(|document| FINAL.contains(&document.state())) {
                 return Ok(());
             }

@@ -153,6 +153,10 @@ async fn read<R: Record>(addresses: &Addresses) -> Result<Vec<(Delivery, Option<
 pub async fn topics(addresses: &Addresses) -> Result<Evidence> {
     let mut commands = Vec::new();
     for (delivery, record) in read::<DocumentSubmitted>(addresses).await? {
+        // What is redriven is no command of its own.
+        if redrive(&delivery) > 0 {
+            continue;
+        }
         commands.push(Command {
             key: key_of(&delivery),
             revision: Revision::new(Epoch::FIRST, delivery.origin.offset)?.get(),

@@ -22,6 +22,7 @@
 
 pub mod canaries;
 pub mod client;
+pub mod crash;
 pub mod evidence;
 pub mod faults;
 pub mod journal;

@@ -20,8 +20,8 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use tokio_util::sync::CancellationToken;
 
-use crate::client::Client;
-use crate::evidence::Sight;
+use crate::client::{self, Client};
+use crate::evidence::{Evidence, Sight};
 
 /// Between two searches of a searcher.
 const PAUSE_MS: std::ops::Range<u64> = 0..40;
@@ -54,14 +54,14 @@ impl Sightings {
         self.seen().unanswered
     }
 
-    /// What must not have been seen.
-    pub fn wrong(&self) -> Vec<(Sight, String)> {
-        self.seen().wrong.clone()
-    }
-
-    /// How many different chunks of each revision were seen at once, in how many hits.
-    pub fn whole(&self) -> Vec<(String, i64, usize, usize)> {
-        self.seen().whole.iter().cloned().collect()
+    /// All that was seen, for the verdict.
+    pub fn into_evidence(&self, evidence: &mut Evidence) {
+        let seen = self.seen();
+        evidence.wrong = seen.wrong.clone();
+        let whole = seen.whole.iter();
+        evidence.whole = whole
+            .map(|(id, revision, chunks, hits)| (client::key(id), *revision, *chunks, *hits))
+            .collect();
     }
 }
 

@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{self, Client};
+use crate::client::Client;
 use crate::evidence::{self, Evidence};
 use crate::faults::{Faults, SERVICES, SESSION};
 use crate::journal::{Act, Entry, Journal};
@@ -73,17 +73,21 @@ pub async fn run(
         () = interrupt.cancelled() => Err(Interrupted.into()),
     };
     let told = stack.told();
-    let stopped = stack.down().await;
     let clean = outcome.as_ref().is_ok_and(|report| report.clean);
-    match stopped {
-        Ok(dir) if !clean => tell(format!("journal and logs are kept in {}", dir.keep().display())),
-        Ok(_) => {}
-        // A verdict, or why there is none, is worth more.
-        Err(error) => tell(format!("the stack did not stop cleanly: {error:#}")),
-    }
+    keep_or_remove(stack, clean, tell).await;
     match outcome {
         Err(error) if !error.is::<Interrupted>() => Err(error.context(format!("the stack told:\n{told}"))),
         outcome => outcome,
+    }
+}
+
+/// Stops a stack. What it leaves is kept, unless it ended well.
+pub(crate) async fn keep_or_remove(stack: Stack, well: bool, tell: &dyn Fn(String)) {
+    match stack.down().await {
+        Ok(dir) if !well => tell(format!("journal and logs are kept in {}", dir.keep().display())),
+        Ok(_) => {}
+        // A verdict, or why there is none, is worth more.
+        Err(error) => tell(format!("the stack did not stop cleanly: {error:#}")),
     }
 }
 
@@ -121,11 +125,7 @@ async fn on(stack: &Stack, links: &[Proxy], options: &Options, tell: &dyn Fn(Str
     tell("verdict: reading the index".into());
     evidence.index = evidence::index(&client, &documents).await?;
     evidence.journal = client.journal().entries();
-    evidence.wrong = sightings.wrong();
-    let whole = sightings.whole().into_iter();
-    evidence.whole = whole
-        .map(|(id, revision, chunks, hits)| (client::key(&id), revision, chunks, hits))
-        .collect();
+    sightings.into_evidence(&mut evidence);
     evidence.outages = faults.outages();
     evidence.storm = storm_ms;
     evidence.canaries = canaries::documents()?.iter().map(|name| canaries::key(name)).collect();
@@ -253,7 +253,7 @@ async fn finished(stack: &Stack) -> Result<Evidence> {
 }
 
 /// Ends of services that `up` told of and no fault causes: those are by SIGKILL, or clean.
-fn deaths(stack: &Stack) -> Result<Vec<String>> {
+pub(crate) fn deaths(stack: &Stack) -> Result<Vec<String>> {
     let told = std::fs::read_to_string(stack.dir().join("up.log"))?;
     let of_service = |line: &&str| {
         SERVICES

@@ -68,6 +68,12 @@ impl Verdict {
         self.0.values().all(|finding| finding.count == 0)
     }
 
+    /// How often each kind was found that was.
+    pub fn counts(&self) -> BTreeMap<&'static str, usize> {
+        let found = self.0.iter().filter(|(_, finding)| finding.count > 0);
+        found.map(|(kind, finding)| (*kind, finding.count)).collect()
+    }
+
     fn add(&mut self, kind: &'static str, example: String) {
         let finding = self.0.entry(kind).or_default();
         finding.count += 1;

@@ -49,7 +49,7 @@ pub async fn write_on(client: &Client, documents: &[String], seed: u64, stop: &C
         }
         while open.len() > AHEAD {
             if let Some(oldest) = open.pop_front() {
-                client.settled(&oldest, stop).await?;
+                client.settled(&oldest.document_id, oldest.revision, stop).await?;
             }
         }
     }
