@@ -1,8 +1,11 @@
 //! Sections that the configuration of every service has.
 
+use std::fmt;
+
 use millrace_flow::layers::Calls;
 use millrace_flow::runner::Limits;
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::config::ConfigError;
 
@@ -19,6 +22,48 @@ impl Default for RegistryConfig {
         Self {
             url: "http://127.0.0.1:8081".into(),
         }
+    }
+}
+
+/// A text that nobody may see: neither what is printed nor a configuration that is written out shows it. Empty is none.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// A secret.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+    /// The text, for whom it is meant for.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+    fn shown(&self) -> &'static str {
+        if self.is_empty() { "" } else { "<secret>" }
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.shown())
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.shown())
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // The usual error quotes what it found.
+        let text = String::deserialize(deserializer).map_err(|_| D::Error::custom("must be a text in quotes"))?;
+        Ok(Self(text))
     }
 }
 
@@ -61,6 +106,20 @@ pub fn check_stage(stage: &Limits, calls: &Calls) -> Result<(), ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_is_not_shown() {
+        let secret = Secret::new("hunter2");
+        let written = serde_json::to_string(&secret).unwrap();
+        assert_eq!(
+            (format!("{secret:?}").as_str(), written.as_str()),
+            ("<secret>", "\"<secret>\"")
+        );
+        assert_eq!(serde_json::from_str::<Secret>("\"hunter2\"").unwrap(), secret);
+        assert_eq!(serde_json::to_string(&Secret::default()).unwrap(), "\"\"");
+        let error = serde_json::from_str::<Secret>("424242").unwrap_err().to_string();
+        assert!(!error.contains("424242"), "{error}");
+    }
 
     #[test]
     fn a_stage_that_can_do_nothing_is_refused_by_its_key() {

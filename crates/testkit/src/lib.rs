@@ -3,12 +3,14 @@
 //! [`stack`] starts `millrace up` in a temporary directory and kills parts of it on request; [`client`] submits and
 //! searches as another team's client would; [`log`] reads topics `read_committed` and holds them against the promises;
 //! [`group`] reads a consumer group's generations; [`wire`] does to the broker what operators and rivals do; [`proxy`]
-//! loses a broker's answers and cuts links; [`still`] holds processes still; [`poll`] waits on a level with a limit and
-//! prints the last state. No service depends on this crate.
+//! loses a broker's answers and cuts links; [`model`] is a fast model behind an endpoint that misbehaves on request;
+//! [`still`] holds processes still; [`poll`] waits on a level with a limit and prints the last state. No service depends on
+//! this crate but for its tests.
 
 pub mod client;
 pub mod group;
 pub mod log;
+pub mod model;
 pub mod poll;
 pub mod proxy;
 pub mod stack;
@@ -16,5 +18,6 @@ pub mod still;
 pub mod wire;
 
 pub use client::Client;
+pub use model::ModelEndpoint;
 pub use proxy::Proxy;
 pub use stack::Stack;

@@ -13,6 +13,7 @@ use millrace_runtime::stage::StageParts;
 use millrace_runtime::tasks::Tasks;
 use millrace_runtime::telemetry::Telemetry;
 use millrace_schema::Registry;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tonic::service::Routes;
 use tower::ServiceBuilder;
@@ -74,13 +75,16 @@ impl Process for EmbedderProcess {
             epoch: EPOCH,
             writes: &[topics::EMBEDDED],
             reads: &[topics::PARSED],
-            waits_for: "waiting for the schema registry",
+            waits_for: "waiting for the schema registry and the model",
             schemas,
             running,
         };
         // The batcher ends with the last handle: one goes with the stage, the other with the server.
         let (documents, calls) = (embedder.clone(), config.calls);
         let progress = stage.spawn(&mut tasks, async move |codec, gate| {
+            // An endpoint that is away at the start is waited for before records are taken. If the batcher ends, so does
+            // the process.
+            let _ = documents.health().wait_for(|health| *health == Health::Good).await;
             ServiceBuilder::new()
                 .layer(TraceLayer::new(embed::NAME))
                 .layer(GateLayer::new(gate))
@@ -109,9 +113,13 @@ impl Process for EmbedderProcess {
 
 async fn load(config: &Config) -> Result<Loaded, ProcessError> {
     const WHAT: &str = "use the model";
-    let source = config.model_source();
+    let (source, endpoint) = (config.model_source(), config.model.endpoint.clone());
+    let runtime = Handle::current();
     // A panic while loading is a bug; its message stands in the log.
-    let loading = tokio::task::spawn_blocking(move || Loaded::load(&source));
+    let loading = tokio::task::spawn_blocking(move || match endpoint.is_set() {
+        true => Loaded::at_endpoint(&source.dir, endpoint.options(runtime)),
+        false => Loaded::load(&source),
+    });
     let loaded = loading.await.map_err(ProcessError::start(WHAT))?;
     loaded.map_err(ProcessError::start(WHAT))
 }

@@ -1,17 +1,20 @@
 //! Configuration of the embedder: file, environment `MILLRACE_EMBEDDER_…`, flags.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use millrace_flow::layers::Calls;
 use millrace_flow::runner::Limits;
 use millrace_kafka::KafkaConfig;
 use millrace_runtime::config::ConfigError;
-use millrace_runtime::settings::{RegistryConfig, check_stage, default_instance};
+use millrace_runtime::settings::{RegistryConfig, Secret, check_stage, default_instance};
 use millrace_runtime::telemetry::Telemetry;
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
 
 use crate::batch::BatchLimits;
 use crate::model::ModelSource;
+use crate::model::endpoint::{EndpointOptions, Key};
 
 /// What an embedder needs to know.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -21,7 +24,7 @@ pub struct Config {
     pub instance: String,
     /// Address of the gRPC server; port 0 takes a free one.
     pub listen: String,
-    /// The ONNX runtime's shared library.
+    /// The ONNX runtime's shared library. Not needed where the model runs at an endpoint.
     pub onnxruntime: PathBuf,
     /// The model.
     pub model: ModelConfig,
@@ -43,10 +46,102 @@ pub struct Config {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelConfig {
-    /// Folder with model.onnx, tokenizer.json and model.toml.
+    /// Folder with model.onnx, tokenizer.json and model.toml. At an endpoint, model.onnx is not needed, and the sha256 of
+    /// model.toml says which weights the endpoint is meant to have: it is stamped on every vector as the model's revision.
     pub dir: PathBuf,
     /// Threads to compute with; without it as many as the machine offers.
     pub threads: Option<usize>,
+    /// Where the model runs, if not in this process.
+    pub endpoint: EndpointConfig,
+}
+
+/// `[model.endpoint]`: an endpoint that speaks the OpenAI embeddings API.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EndpointConfig {
+    /// Address before `/embeddings`, for example `http://127.0.0.1:11434/v1`. Without it the model runs in this process.
+    pub url: String,
+    /// The model's name there.
+    pub model: String,
+    /// The key that it is shown as a bearer token, if it asks for one.
+    pub api_key: Secret,
+    /// A file with the key, in its place.
+    pub api_key_file: PathBuf,
+    /// Longest time for an answer.
+    pub timeout_ms: u64,
+}
+
+impl Default for EndpointConfig {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            model: String::new(),
+            api_key: Secret::default(),
+            api_key_file: PathBuf::new(),
+            // A process that stops waits for the call under way: below the time that it is given for that.
+            timeout_ms: 20_000,
+        }
+    }
+}
+
+impl EndpointConfig {
+    /// Whether the model runs there.
+    pub fn is_set(&self) -> bool {
+        !self.url.is_empty()
+    }
+
+    /// Refuses what cannot work. A call takes no longer than the work on the record that waits for it.
+    fn check(&self, longest_ms: u64) -> Result<(), ConfigError> {
+        let keys = [!self.api_key.is_empty(), !self.api_key_file.as_os_str().is_empty()];
+        let timeout = format!("must be 1 to calls.timeout_ms ({longest_ms})");
+        let rows = [
+            (
+                "url",
+                self.url.starts_with("http://"),
+                "must begin with http:// (this build has no TLS: put a proxy that has beside the embedder)",
+            ),
+            (
+                "url",
+                !self.url.contains('@'),
+                "must hold no user or password: api_key is for those",
+            ),
+            (
+                "model",
+                !self.model.is_empty(),
+                "must be the model's name at the endpoint",
+            ),
+            (
+                "api_key_file",
+                keys != [true, true],
+                "must be left out where api_key is given",
+            ),
+            (
+                "timeout_ms",
+                (1..=longest_ms).contains(&self.timeout_ms),
+                timeout.as_str(),
+            ),
+        ];
+        match rows.into_iter().find(|(_, usable, _)| !usable) {
+            None => Ok(()),
+            Some((key, _, why)) => Err(ConfigError::refused(&format!("model.endpoint.{key}"), why)),
+        }
+    }
+
+    /// How to reach it; its calls are driven by this runtime.
+    pub fn options(&self, runtime: Handle) -> EndpointOptions {
+        let key = match &self.api_key {
+            given if !given.is_empty() => Key::Given(given.clone()),
+            _ if self.api_key_file.as_os_str().is_empty() => Key::None,
+            _ => Key::File(self.api_key_file.clone()),
+        };
+        EndpointOptions {
+            url: self.url.clone(),
+            model: self.model.clone(),
+            key,
+            timeout: Duration::from_millis(self.timeout_ms),
+            runtime,
+        }
+    }
 }
 
 impl Default for Config {
@@ -86,7 +181,8 @@ impl Config {
                 "must be the folder of model.onnx, tokenizer.json and model.toml",
             );
         }
-        if self.onnxruntime.as_os_str().is_empty() {
+        let endpoint = self.model.endpoint.is_set();
+        if !endpoint && self.onnxruntime.as_os_str().is_empty() {
             return refused("onnxruntime", "must be the path of libonnxruntime");
         }
         if self.model.threads == Some(0) {
@@ -96,12 +192,15 @@ impl Config {
             );
         }
         check_stage(&self.stage, &self.calls)?;
+        if endpoint {
+            self.model.endpoint.check(self.calls.timeout_ms)?;
+        }
         self.batch
             .check()
             .map_err(|message| ConfigError::refused("batch", message))
     }
 
-    /// What to load.
+    /// What to load where the model runs in this process.
     pub fn model_source(&self) -> ModelSource {
         ModelSource {
             dir: self.model.dir.clone(),
@@ -130,6 +229,66 @@ mod tests {
         let config: Config = toml::from_str(WRITTEN).unwrap();
         config.check().unwrap();
         assert_eq!((config.stage.max_in_flight, config.model_source().threads), (64, None));
+    }
+
+    /// Added to what `millrace up` writes, by the environment or a file.
+    const REMOTE: &str = r#"
+        [model.endpoint]
+        url = "http://127.0.0.1:11434/v1"
+        model = "all-minilm"
+        api_key = "hunter2"
+    "#;
+
+    fn remote() -> String {
+        format!("{}{REMOTE}", WRITTEN.replace("onnxruntime", "# onnxruntime"))
+    }
+
+    #[test]
+    fn an_endpoint_needs_no_runtime_and_shows_no_key() {
+        let config: Config = toml::from_str(&remote()).unwrap();
+        config.check().unwrap();
+        let shown = format!("{config:?}{}", toml::to_string(&config).unwrap());
+        assert!(shown.contains("11434") && !shown.contains("hunter2"), "{shown}");
+        let local: Config = toml::from_str(WRITTEN).unwrap();
+        assert!(!local.model.endpoint.is_set());
+    }
+
+    /// What the environment says is taken as it stands: a key of digits stays a text.
+    #[test]
+    fn an_endpoint_is_configured_by_the_environment() {
+        let variables = [
+            ("URL", "http://127.0.0.1:1/v1"),
+            ("MODEL", "7"),
+            ("API_KEY", "007"),
+            ("TIMEOUT_MS", "900"),
+        ];
+        let variables =
+            variables.map(|(key, value)| (format!("MILLRACE_EMBEDDER_MODEL__ENDPOINT__{key}"), value.to_owned()));
+        let config: Config = millrace_runtime::config::load_from("embedder", None, variables, ()).unwrap();
+        let endpoint = config.model.endpoint;
+        assert!(endpoint.is_set());
+        assert_eq!((endpoint.model.as_str(), endpoint.timeout_ms), ("7", 900));
+        assert_eq!(endpoint.api_key.reveal(), "007");
+    }
+
+    #[test]
+    fn an_endpoint_that_cannot_work_is_named() {
+        for (from, to, key) in [
+            ("http://", "https://", "model.endpoint.url"),
+            ("http://", "http://me:pass@", "model.endpoint.url"),
+            ("all-minilm", "", "model.endpoint.model"),
+            (
+                "api_key",
+                "api_key_file = \"/key\"\napi_key",
+                "model.endpoint.api_key_file",
+            ),
+            ("api_key", "timeout_ms = 0\napi_key", "model.endpoint.timeout_ms"),
+            ("api_key", "timeout_ms = 300001\napi_key", "model.endpoint.timeout_ms"),
+        ] {
+            let config: Config = toml::from_str(&format!("{WRITTEN}{}", REMOTE.replacen(from, to, 1))).unwrap();
+            let error = config.check().unwrap_err().to_string();
+            assert!(error.contains(key), "{key}: {error}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use tokio::sync::{mpsc, watch};
 
-use crate::model::{Backend, Gate, Loaded, Tokenizer, Tokens, canary};
+use crate::model::{Backend, BackendError, Gate, Loaded, Outage, Tokenizer, Tokens, canary};
 
 /// Whether the model computes, as the last batch or canary showed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,12 +14,17 @@ pub enum Health {
 }
 
 /// Why one input of a batch has no vector.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum InputError {
-    /// The model works, but not on this input.
-    Input(String),
-    /// The model does not work.
-    Model(String),
+    /// The model works, but fails on this input.
+    #[error("{0}")]
+    Failed(String),
+    /// The model works, and refuses this input.
+    #[error("{0}")]
+    Refused(String),
+    /// The model does not work now.
+    #[error(transparent)]
+    Outage(Outage),
 }
 
 type Computed = Result<crate::model::Vector, InputError>;
@@ -40,12 +45,14 @@ pub(super) struct Engine {
     backend: Box<dyn Backend>,
     gate: Gate,
     health: watch::Sender<Health>,
+    proven: bool,
 }
 
 impl Engine {
     pub(super) fn new(model: Loaded, health: watch::Sender<Health>) -> Self {
         Self {
             gate: model.gate(),
+            proven: model.proven,
             tokenizer: model.tokenizer,
             backend: model.backend,
             health,
@@ -54,11 +61,15 @@ impl Engine {
 
     /// Works until nobody gives jobs or takes results any more.
     pub(super) fn run<T>(mut self, mut jobs: mpsc::Receiver<Job<T>>, done: mpsc::Sender<Done<T>>) {
+        if !self.proven {
+            let _ = self.canary();
+        }
         while let Some(job) = jobs.blocking_recv() {
             let results = match job {
                 Job::Batch(batch) => self.batch(batch),
                 Job::Canary => {
-                    self.canary();
+                    // What it showed stands in the health.
+                    let _ = self.canary();
                     Vec::new()
                 }
             };
@@ -71,44 +82,87 @@ impl Engine {
     fn batch<T>(&mut self, batch: Vec<(T, Tokens)>) -> Done<T> {
         let (tags, tokens): (Vec<T>, Vec<Tokens>) = batch.into_iter().unzip();
         let mut results = self.compute(&tokens.iter().collect::<Vec<_>>());
-        if results.iter().all(Result::is_ok) {
-            self.say(Health::Good);
-        } else if let Health::Broken(why) = self.canary() {
+        let outage = results.iter().find_map(|result| match result {
+            Err(InputError::Outage(outage)) => Some(outage.clone()),
+            _ => None,
+        });
+        if let Some(outage) = outage {
+            self.see(Err(&outage));
+        } else if results.iter().all(Result::is_ok) {
+            self.see(Ok(()));
+        } else if let Err(outage) = self.canary() {
             for result in results.iter_mut().filter(|result| result.is_err()) {
-                *result = Err(InputError::Model(why.clone()));
+                *result = Err(InputError::Outage(outage.clone()));
             }
         }
         tags.into_iter().zip(results).collect()
     }
 
-    /// One result per input. A batch that fails is halved until the failing inputs stand alone, so that one bad input,
-    /// or too large a batch, costs nobody else their vector.
+    /// One result per input.
+    ///
+    /// | the backend | of one input | of several |
+    /// |---|---|---|
+    /// | gives a vector each | through the gate | through the gate |
+    /// | fails, or gives another number of vectors | failed | each half again |
+    /// | refuses | refused | each half again |
+    /// | has an outage | the outage | the outage for all, those not yet asked for too |
+    ///
+    /// So one bad input, or too large a batch, costs nobody else their vector, and a backend in trouble is left alone.
     fn compute(&mut self, inputs: &[&Tokens]) -> Vec<Computed> {
-        let why = match self.backend.embed(inputs) {
+        let error = match self.backend.embed(inputs) {
             Ok(vectors) if vectors.len() == inputs.len() => {
-                let judge = |vector| self.gate.pass(vector).map_err(|bad| InputError::Input(bad.to_string()));
+                let judge = |vector| {
+                    self.gate
+                        .pass(vector)
+                        .map_err(|bad| InputError::Failed(bad.to_string()))
+                };
                 return vectors.into_iter().map(judge).collect();
             }
-            Ok(vectors) => format!("the model gave {} vectors for {} texts", vectors.len(), inputs.len()),
-            Err(error) => error.to_string(),
+            Ok(vectors) => InputError::Failed(format!(
+                "the model gave {} vectors for {} texts",
+                vectors.len(),
+                inputs.len()
+            )),
+            Err(BackendError::Failed(why)) => InputError::Failed(why),
+            Err(BackendError::Refused(why)) => InputError::Refused(why),
+            Err(BackendError::Outage(outage)) => InputError::Outage(outage),
         };
-        if inputs.len() == 1 {
-            return vec![Err(InputError::Input(why))];
+        if inputs.len() == 1 || matches!(error, InputError::Outage(_)) {
+            return vec![Err(error); inputs.len()];
         }
-        tracing::warn!(texts = inputs.len(), error = %why, "a batch failed, trying it in halves");
+        tracing::warn!(texts = inputs.len(), %error, "a batch failed, trying it in halves");
         let (first, second) = inputs.split_at(inputs.len() / 2);
         let mut results = self.compute(first);
-        results.extend(self.compute(second));
+        match results.last() {
+            Some(Err(InputError::Outage(outage))) => {
+                let not_asked = Err(InputError::Outage(outage.clone()));
+                results.resize(inputs.len(), not_asked);
+            }
+            _ => results.extend(self.compute(second)),
+        }
         results
     }
 
-    fn canary(&mut self) -> Health {
-        let health = match canary::sing(&self.tokenizer, self.backend.as_mut(), self.gate) {
-            Ok(()) => Health::Good,
-            Err(why) => Health::Broken(why),
-        };
-        self.say(health.clone());
-        health
+    fn canary(&mut self) -> Result<(), Outage> {
+        let sung = canary::sing(&self.tokenizer, self.backend.as_mut(), self.gate);
+        self.see(sung.as_ref().copied());
+        sung
+    }
+
+    /// What an answer of the model says of its health.
+    ///
+    /// | the last answer | health |
+    /// |---|---|
+    /// | vectors | good |
+    /// | an outage | broken |
+    /// | a request for patience | as it was: whoever asks for patience is there; broken gets this as its reason |
+    fn see(&self, answer: Result<(), &Outage>) {
+        let was_good = *self.health.borrow() == Health::Good;
+        match answer {
+            Ok(()) => self.say(Health::Good),
+            Err(Outage::RateLimited { .. }) if was_good => {}
+            Err(outage) => self.say(Health::Broken(outage.to_string())),
+        }
     }
 
     fn say(&self, health: Health) {
@@ -116,7 +170,7 @@ impl Engine {
             let changed = *known != health;
             if changed {
                 match &health {
-                    Health::Good => tracing::info!("the model computes again"),
+                    Health::Good => tracing::info!("the model computes"),
                     Health::Broken(why) => tracing::error!(error = %why, "the model does not compute"),
                 }
                 *known = health;
@@ -125,3 +179,7 @@ impl Engine {
         });
     }
 }
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;

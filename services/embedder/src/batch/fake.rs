@@ -1,23 +1,27 @@
 //! A backend for tests: counts `a`s and `b`s, fails when told to.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::{BatchLimits, Batcher, Embedder};
 use crate::model::manifest::Pooling;
 use crate::model::{Backend, BackendError, Description, Loaded, Manifest, Tokens, tokenizer};
 
-/// Gives `[a, b]`, how often each is in a text. Fails on three `b`s, panics on four, and fails on everything while it
-/// is broken. Takes 16 tokens.
+/// Gives `[a, b]`, how often each is in a text. Fails on three `b`s, panics on four, refuses five, and fails on
+/// everything while it is broken. Takes 16 tokens.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Fake {
-    broken: Arc<AtomicBool>,
+    broken: Arc<Mutex<Option<BackendError>>>,
     calls: Arc<AtomicUsize>,
 }
 
 impl Fake {
     pub(crate) fn break_down(&self, broken: bool) {
-        self.broken.store(broken, Ordering::Relaxed);
+        self.answer(broken.then(|| BackendError::Failed("the device is gone".into())));
+    }
+    /// Answers everything with this.
+    pub(crate) fn answer(&self, error: Option<BackendError>) {
+        *self.broken.lock().unwrap() = error;
     }
     pub(crate) fn calls(&self) -> usize {
         self.calls.load(Ordering::Relaxed)
@@ -27,8 +31,8 @@ impl Fake {
 impl Backend for Fake {
     fn embed(&mut self, inputs: &[&Tokens]) -> Result<Vec<Vec<f32>>, BackendError> {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        if self.broken.load(Ordering::Relaxed) {
-            return Err(BackendError("the device is gone".into()));
+        if let Some(error) = &*self.broken.lock().unwrap() {
+            return Err(error.clone());
         }
         let count = |input: &Tokens, id| input.ids.iter().filter(|found| **found == id).count();
         // The canary's sentences have neither.
@@ -36,8 +40,9 @@ impl Backend for Fake {
             return Ok(vec![vec![1.0, 0.0], vec![1.0, 0.1], vec![0.0, 1.0]]);
         }
         match inputs.iter().map(|input| count(input, 2)).max() {
-            Some(3) => Err(BackendError("three".into())),
+            Some(3) => Err(BackendError::Failed("three".into())),
             Some(4) => panic!("four"),
+            Some(5) => Err(BackendError::Refused("five".into())),
             _ => Ok(inputs
                 .iter()
                 .map(|input| vec![count(input, 1) as f32, count(input, 2) as f32])
@@ -70,6 +75,7 @@ pub(crate) fn batcher() -> (Embedder, Batcher, Fake) {
         },
         tokenizer: tokenizer::tests::trapped(16),
         backend: Box::new(fake.clone()),
+        proven: true,
     };
     let limits = BatchLimits {
         max_batch_tokens: 100,

@@ -30,7 +30,7 @@ pub use engine::Health;
 pub use limits::BatchLimits;
 pub use waiting::Class;
 
-use crate::model::{Description, Loaded, TextError, Tokenizer, Vector};
+use crate::model::{Description, Loaded, Outage, TextError, Tokenizer, Vector};
 use engine::Engine;
 use owner::{Channels, Owner, Request};
 
@@ -45,9 +45,17 @@ pub enum EmbedError {
         /// Why.
         source: TextError,
     },
+    /// The model works, and refuses this text. Asking again changes nothing.
+    #[error("the model refuses text {index}: {why}")]
+    Refused {
+        /// Its place in the request, from 0.
+        index: usize,
+        /// What it said.
+        why: String,
+    },
     /// The model works, but it fails on this text.
     #[error("the model fails on text {index}: {why}")]
-    Rejected {
+    Failed {
         /// Its place in the request, from 0.
         index: usize,
         /// What happened.
@@ -56,9 +64,9 @@ pub enum EmbedError {
     /// The queue of queries is full.
     #[error("the queue is full")]
     Busy,
-    /// The model does not compute at all; it is tried again every few seconds.
+    /// The model does not compute at all now; it is asked again every few seconds.
     #[error("the model does not compute: {0}")]
-    ModelBroken(String),
+    Outage(Outage),
     /// The process is shutting down.
     #[error("the embedder is stopping")]
     Stopped,
@@ -109,7 +117,10 @@ pub struct Batcher {
 pub fn batcher(model: Loaded, limits: BatchLimits) -> (Embedder, Batcher) {
     let (ask_query, queries) = mpsc::channel(limits.queue_requests);
     let (ask_document, documents) = mpsc::channel(limits.queue_requests);
-    let (engine_health, health) = watch::channel(Health::Good);
+    let (engine_health, health) = watch::channel(match model.proven {
+        true => Health::Good,
+        false => Health::Broken("it has not been asked yet".into()),
+    });
     let embedder = Embedder {
         tokenizer: model.tokenizer.clone(),
         info: Arc::new(ModelInfo {

@@ -181,11 +181,15 @@ impl Owner {
                     }
                     Ok(std::mem::take(&mut open.vectors).into_iter().flatten().collect())
                 }
-                Err(InputError::Input(why)) => Err(EmbedError::Rejected {
+                Err(InputError::Failed(why)) => Err(EmbedError::Failed {
                     index: place.index,
                     why,
                 }),
-                Err(InputError::Model(why)) => Err(EmbedError::ModelBroken(why)),
+                Err(InputError::Refused(why)) => Err(EmbedError::Refused {
+                    index: place.index,
+                    why,
+                }),
+                Err(InputError::Outage(outage)) => Err(EmbedError::Outage(outage)),
             };
             if let Some(open) = self.open.remove(&place.request) {
                 // The caller may have left meanwhile.

@@ -3,12 +3,13 @@
 use super::engine::{Done, InputError, Job};
 use super::owner::Place;
 use super::*;
-use crate::model::{Gate, Tokens};
+use crate::model::{Gate, Outage, Tokens};
 
 fn tokens(len: usize) -> Tokens {
     Tokens {
         ids: vec![1; len].into(),
         types: vec![0; len].into(),
+        text: None,
     }
 }
 
@@ -127,11 +128,11 @@ async fn documents_that_come_while_the_model_runs_share_the_next_batch() {
             panic!("no batch");
         };
         let answers = [rig.ask(Class::Document, &[8, 9]), rig.ask(Class::Document, &[7])];
-        let failed = InputError::Input("it says no".into());
+        let failed = InputError::Failed("it says no".into());
         let result = running.into_iter().map(|(place, _)| (place, Err(failed.clone())));
         rig.done.send(result.collect()).await.unwrap();
         let why = "it says no".into();
-        assert_eq!(first.await.unwrap(), Err(EmbedError::Rejected { index: 0, why }));
+        assert_eq!(first.await.unwrap(), Err(EmbedError::Failed { index: 0, why }));
         assert_eq!(rig.work().await, [8, 9, 7]);
         let [two, one] = answers;
         assert_eq!(firsts(&two.await.unwrap().unwrap()), [8.0, 9.0]);
@@ -251,7 +252,7 @@ async fn one_bad_text_costs_nobody_else_their_vector() {
         assert_eq!(firsts(&also_good.unwrap()), [1.0]);
         assert_eq!(firsts(&zero.unwrap()), [1.0, 1.0, 1.0]);
         let why = "three".into();
-        assert_eq!(bad, Err(EmbedError::Rejected { index: 0, why }));
+        assert_eq!(bad, Err(EmbedError::Failed { index: 0, why }));
         assert_eq!(*embedder.health().borrow(), Health::Good);
     };
     let (ended, ()) = tokio::join!(batcher.run(), test);
@@ -264,7 +265,10 @@ async fn a_broken_model_is_not_the_texts_fault_and_comes_back() {
     let test = async move {
         fake.break_down(true);
         let result = embedder.embed(texts(&["a"]), Class::Query).await;
-        assert_eq!(result, Err(EmbedError::ModelBroken("the device is gone".into())));
+        assert_eq!(
+            result,
+            Err(EmbedError::Outage(Outage::Broken("the device is gone".into())))
+        );
         let mut health = embedder.health();
         assert!(matches!(&*health.borrow_and_update(), Health::Broken(_)));
         // No caller comes; the canary finds out.
@@ -291,4 +295,46 @@ async fn a_dead_thread_ends_the_batcher_and_its_callers() {
         embedder.embed(texts(&["a"]), Class::Query).await,
         Err(EmbedError::Stopped)
     );
+}
+
+fn outages() -> [Outage; 3] {
+    let retry_after = std::time::Duration::from_secs(7);
+    [
+        Outage::Broken("it is away".into()),
+        Outage::Config("it knows no such key".into()),
+        Outage::RateLimited { retry_after },
+    ]
+}
+
+#[tokio::test]
+async fn an_outage_is_everybodys_and_nothing_is_halved() {
+    for outage in outages() {
+        let (embedder, batcher, fake) = fake::batcher();
+        let test = async move {
+            fake.answer(Some(outage.clone().into()));
+            let asked = embedder.embed(texts(&["a", "b", "a b", "b a"]), Class::Document);
+            assert_eq!(asked.await, Err(EmbedError::Outage(outage.clone())));
+            assert_eq!(fake.calls(), 1);
+            let patient = matches!(outage, Outage::RateLimited { .. });
+            assert_eq!(*embedder.health().borrow() == Health::Good, patient, "{outage}");
+        };
+        let (ended, ()) = tokio::join!(batcher.run(), test);
+        ended.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_text_that_the_model_refuses_is_told_from_one_that_it_fails_on() {
+    let (embedder, batcher, _) = fake::batcher();
+    let test = async move {
+        let ask = |text: &str| embedder.embed(texts(&["a", text]), Class::Document);
+        let (good, failed, refused) = tokio::join!(ask("b"), ask("b b b"), ask("b b b b b"));
+        assert_eq!(good.unwrap().len(), 2);
+        let (index, why) = (1, "three".into());
+        assert_eq!(failed, Err(EmbedError::Failed { index, why }));
+        let why = "five".into();
+        assert_eq!(refused, Err(EmbedError::Refused { index, why }));
+    };
+    let (ended, ()) = tokio::join!(batcher.run(), test);
+    ended.unwrap();
 }

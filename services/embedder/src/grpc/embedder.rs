@@ -9,7 +9,7 @@ use millrace_runtime::server::MAX_MESSAGE_BYTES;
 use tonic::{Request, Response, Status};
 
 use crate::batch::{Class, EmbedError, Embedder};
-use crate::model::TextError;
+use crate::model::{Outage, TextError};
 
 /// Texts of one call.
 const MAX_TEXTS: usize = 64;
@@ -85,11 +85,18 @@ impl EmbedderService for EmbedderGrpc {
 fn rejection(refused: EmbedError) -> Rejection {
     match refused {
         EmbedError::Text { index, source } => text_rejection(index, &source),
-        EmbedError::Rejected { .. } => error::internal("MODEL_FAILED", refused),
+        EmbedError::Refused { index, why } => {
+            let message = format!("the model refuses it: {why}");
+            error::invalid_field(format!("texts[{index}]"), "TEXT_REFUSED", message)
+        }
+        EmbedError::Failed { .. } => error::internal("MODEL_FAILED", refused),
         EmbedError::Busy => {
             error::resource_exhausted("EMBEDDER_BUSY", "too many queries wait for the model", RETRY_WHEN_BUSY)
         }
-        EmbedError::ModelBroken(_) => {
+        EmbedError::Outage(Outage::RateLimited { retry_after }) => {
+            error::resource_exhausted("MODEL_RATE_LIMITED", "the model asks for patience", retry_after)
+        }
+        EmbedError::Outage(Outage::Broken(_) | Outage::Config(_)) => {
             error::unavailable("MODEL_UNAVAILABLE", "the model does not compute", RETRY_WHEN_BROKEN)
         }
         EmbedError::Stopped => {
@@ -176,6 +183,47 @@ mod tests {
             assert_eq!(status.code(), Code::Unavailable);
             assert!(status.get_error_details().retry_info().is_some());
             assert!(!status.message().contains("device"), "{}", status.message());
+        })
+        .await;
+    }
+
+    /// A row for each answer of the model that is about no text.
+    #[tokio::test]
+    async fn a_model_that_asks_for_patience_is_told_with_the_time_and_one_that_refuses_us_is_unavailable() {
+        let retry_after = Duration::from_secs(7);
+        for (outage, code, reason, retry) in [
+            (
+                Outage::RateLimited { retry_after },
+                Code::ResourceExhausted,
+                "MODEL_RATE_LIMITED",
+                retry_after,
+            ),
+            (
+                Outage::Config("the key is wrong".into()),
+                Code::Unavailable,
+                "MODEL_UNAVAILABLE",
+                RETRY_WHEN_BROKEN,
+            ),
+        ] {
+            with_service(|service, fake| async move {
+                fake.answer(Some(outage.into()));
+                let status = embed(&service, &["a"]).await.unwrap_err();
+                assert_eq!((status.code(), status.message().contains("key")), (code, false));
+                let details = status.get_error_details();
+                assert_eq!(details.error_info().unwrap().reason, reason);
+                assert_eq!(details.retry_info().unwrap().retry_delay, Some(retry));
+            })
+            .await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_text_that_the_model_refuses_is_named() {
+        with_service(|service, _| async move {
+            let status = embed(&service, &["a", "b b b b b"]).await.unwrap_err();
+            assert_eq!(status.code(), Code::InvalidArgument);
+            let details = status.get_error_details();
+            assert_eq!(details.bad_request().unwrap().field_violations[0].field, "texts[1]");
         })
         .await;
     }

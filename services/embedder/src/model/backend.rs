@@ -1,5 +1,7 @@
 //! What computes: the seam between the batcher and whatever runs the model.
 
+use std::time::Duration;
+
 use super::tokenizer::Tokens;
 
 /// What a backend says of itself.
@@ -7,18 +9,44 @@ use super::tokenizer::Tokens;
 pub struct Description {
     /// For example `onnxruntime`.
     pub name: &'static str,
-    /// Its version, as it says itself.
+    /// Its version, as it says itself; of an endpoint, the model that it is asked for.
     pub version: String,
-    /// For example `cpu`.
+    /// For example `cpu`; `remote` for an endpoint.
     pub device: &'static str,
-    /// Threads it computes with.
+    /// Threads of this process that it computes with.
     pub threads: usize,
 }
 
-/// The backend did not compute a batch. It may be one input's fault or the backend's: who has the batch finds out.
+/// Why a backend did not compute a batch. None of these texts quotes an input.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct BackendError(pub String);
+pub enum BackendError {
+    /// It failed: one input's fault or its own. Who has the batch finds out.
+    #[error("{0}")]
+    Failed(String),
+    /// It refuses the batch for what one of the inputs is.
+    #[error("{0}")]
+    Refused(String),
+    /// It computes nothing now: nothing is said about the inputs.
+    #[error(transparent)]
+    Outage(#[from] Outage),
+}
+
+/// Why a backend computes nothing, whatever it is given.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Outage {
+    /// It is away, or what it gives is of no use.
+    #[error("{0}")]
+    Broken(String),
+    /// It asks for patience.
+    #[error("it asks for {} ms of patience", retry_after.as_millis())]
+    RateLimited {
+        /// For so long.
+        retry_after: Duration,
+    },
+    /// It refuses us, or does not know what it is asked for: somebody has to correct a configuration.
+    #[error("{0}")]
+    Config(String),
+}
 
 /// Runs a model. Called from one thread of its own and allowed to block it.
 pub trait Backend: Send + 'static {

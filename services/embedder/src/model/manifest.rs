@@ -34,7 +34,8 @@ pub struct Manifest {
     pub normalized: bool,
     /// Longest input in tokens, the special ones included.
     pub max_tokens: usize,
-    /// sha256 of `model.onnx`, hexadecimal.
+    /// sha256 of `model.onnx`, hexadecimal: the model's revision on every vector. At an endpoint nobody can check it: it
+    /// says which weights are meant, and whoever has the endpoint serve others gives it another value.
     pub sha256: String,
 }
 

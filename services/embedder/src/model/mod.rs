@@ -1,10 +1,12 @@
 //! The model: its directory, its tokenizer, what runs it, and the judge of what comes out.
 //!
 //! A model directory holds `model.onnx`, `tokenizer.json` and `model.toml` ([`Manifest`]). Loading verifies the
-//! checksum of the very bytes that then run, checks the graph's inputs and outputs, and embeds a canary.
+//! checksum of the very bytes that then run, checks the graph's inputs and outputs, and embeds a canary. Where the model
+//! runs at an [`endpoint`] the directory says what it is, and its tokenizer counts; `model.onnx` is not read.
 
 pub mod backend;
 pub mod canary;
+pub mod endpoint;
 pub mod manifest;
 pub mod onnx;
 pub mod pooling;
@@ -14,11 +16,12 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-pub use backend::{Backend, BackendError, Description};
+pub use backend::{Backend, BackendError, Description, Outage};
 pub use manifest::Manifest;
 pub use pooling::{BadVector, Gate, Vector};
 pub use tokenizer::{TextError, Tokenizer, Tokens};
 
+use endpoint::{Endpoint, EndpointError, EndpointOptions};
 use onnx::{OnnxBackend, OnnxOptions};
 
 /// The model file's name in a model directory.
@@ -80,7 +83,10 @@ pub enum ModelError {
     },
     /// The model runs and gives nonsense.
     #[error("the model does not pass its canary: {0}")]
-    Canary(String),
+    Canary(Outage),
+    /// The endpoint cannot be asked as it is configured.
+    #[error("the model's endpoint cannot be asked: {0}")]
+    Endpoint(#[from] EndpointError),
 }
 
 /// Where a model is and how to run it.
@@ -94,7 +100,7 @@ pub struct ModelSource {
     pub threads: Option<usize>,
 }
 
-/// A model that has been verified and has embedded its canary.
+/// A model that can be asked.
 pub struct Loaded {
     /// What its directory says.
     pub manifest: Manifest,
@@ -102,10 +108,12 @@ pub struct Loaded {
     pub tokenizer: Tokenizer,
     /// What runs it.
     pub backend: Box<dyn Backend>,
+    /// Whether it has embedded its canary.
+    pub proven: bool,
 }
 
 impl Loaded {
-    /// Loads a model. Blocking work of a second or so.
+    /// Loads a model into this process: verified, and its canary embedded. Blocking work of a second or so.
     pub fn load(source: &ModelSource) -> Result<Self, ModelError> {
         let manifest = Manifest::read(&source.dir)?;
         let tokenizer = Tokenizer::read(&source.dir, manifest.max_tokens)?;
@@ -123,10 +131,26 @@ impl Loaded {
             manifest,
             tokenizer,
             backend: Box::new(backend),
+            proven: false,
         };
         let gate = loaded.gate();
         canary::sing(&loaded.tokenizer, loaded.backend.as_mut(), gate).map_err(ModelError::Canary)?;
+        loaded.proven = true;
         Ok(loaded)
+    }
+
+    /// A model that runs at an endpoint, which is not asked yet: it may be away. Of the directory `model.onnx` is not
+    /// read, and the manifest's sha256 is taken at its word. Blocking, for as long as it takes to read the tokenizer.
+    pub fn at_endpoint(dir: &Path, options: EndpointOptions) -> Result<Self, ModelError> {
+        let manifest = Manifest::read(dir)?;
+        let tokenizer = Tokenizer::read(dir, manifest.max_tokens)?.keeping_text();
+        let backend = Box::new(Endpoint::new(options, manifest.dimensions)?);
+        Ok(Self {
+            manifest,
+            tokenizer,
+            backend,
+            proven: false,
+        })
     }
 
     /// The judge of its vectors.

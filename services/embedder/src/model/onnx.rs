@@ -105,7 +105,7 @@ impl OnnxBackend {
 
 impl Backend for OnnxBackend {
     fn embed(&mut self, inputs: &[&Tokens]) -> Result<Vec<Vec<f32>>, BackendError> {
-        self.run(inputs).map_err(|e| BackendError(e.to_string()))
+        self.run(inputs).map_err(|e| BackendError::Failed(e.to_string()))
     }
 
     fn describe(&self) -> Description {

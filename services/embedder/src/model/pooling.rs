@@ -112,6 +112,7 @@ mod tests {
         Tokens {
             ids: vec![7; len].into(),
             types: vec![0; len].into(),
+            text: None,
         }
     }
 

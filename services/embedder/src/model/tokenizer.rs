@@ -15,6 +15,8 @@ pub struct Tokens {
     pub ids: Box<[u32]>,
     /// Segment of each token; all 0 for a single text.
     pub types: Box<[u32]>,
+    /// The text itself, for a backend that has a tokenizer of its own: [`Tokenizer::keeping_text`].
+    pub text: Option<Box<str>>,
 }
 
 impl Tokens {
@@ -61,6 +63,7 @@ pub struct Tokenizer {
     inner: Arc<tokenizers::Tokenizer>,
     max_tokens: usize,
     pad_id: u32,
+    keeps_text: bool,
 }
 
 /// Bytes a token may have on average before a text is refused uncounted. Prose has 4 to 5; this bounds what a hostile
@@ -85,7 +88,17 @@ impl Tokenizer {
             inner: Arc::new(inner),
             max_tokens,
             pad_id,
+            keeps_text: false,
         })
+    }
+
+    /// The same, with the text beside its tokens.
+    #[must_use]
+    pub fn keeping_text(self) -> Self {
+        Self {
+            keeps_text: true,
+            ..self
+        }
     }
 
     /// The token that fills rows of a batch; masked out, so that its value does not matter to the result.
@@ -123,6 +136,7 @@ impl Tokenizer {
             _ => Ok(Tokens {
                 ids: encoding.get_ids().into(),
                 types: encoding.get_type_ids().into(),
+                text: self.keeps_text.then(|| text.into()),
             }),
         }
     }
@@ -155,6 +169,13 @@ pub(crate) mod tests {
         assert_eq!(tokenizer.tokenize("a").unwrap().ids.as_ref(), [1]);
         assert_eq!(tokenizer.tokenize("a b a b a b").unwrap().len(), 6);
         assert_eq!(tokenizer.pad_id(), 3);
+    }
+
+    #[test]
+    fn the_text_travels_where_it_is_needed_alone() {
+        assert_eq!(trapped(8).tokenize("a b").unwrap().text, None);
+        let tokens = trapped(8).keeping_text().tokenize("a b").unwrap();
+        assert_eq!((tokens.text.as_deref(), tokens.len()), (Some("a b"), 2));
     }
 
     #[test]

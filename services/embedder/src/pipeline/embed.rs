@@ -8,6 +8,8 @@
 //! | with a chunk that the model does not take | Invalid `CHUNK_EMPTY`, `CHUNK_TOO_LONG` or `CHUNK_REFUSED` |
 //! | with a chunk that the model fails on while it works for others | Failed `MODEL_FAILED` |
 //! | any, while the model does not compute at all | Transient `MODEL_UNAVAILABLE` |
+//! | any, while the model's endpoint asks for patience | RateLimited `MODEL_RATE_LIMITED` |
+//! | any, while the model's endpoint refuses us | Config `MODEL_REFUSED` |
 
 use std::task::{Context, Poll};
 
@@ -21,7 +23,7 @@ use millrace_runtime::codec::{Codec, trace_headers};
 use tower::Service;
 
 use crate::batch::{Class, EmbedError, Embedder};
-use crate::model::{TextError, Vector};
+use crate::model::{Outage, TextError, Vector};
 
 /// For people and metrics.
 pub const NAME: &str = "embed";
@@ -158,12 +160,25 @@ fn failure(error: EmbedError, chunks: &[TextChunk]) -> Failure {
             };
             invalid(reason, format!("chunk {}: {source}", ordinal(index)))
         }
-        EmbedError::Rejected { index, why } => Failure::Failed {
+        EmbedError::Refused { index, why } => invalid(
+            "CHUNK_REFUSED",
+            format!("the model refuses chunk {}: {why}", ordinal(index)),
+        ),
+        EmbedError::Failed { index, why } => Failure::Failed {
             reason: "MODEL_FAILED",
             message: format!("the model fails on chunk {}: {why}", ordinal(index)),
         },
+        EmbedError::Outage(Outage::RateLimited { retry_after }) => Failure::RateLimited {
+            reason: "MODEL_RATE_LIMITED",
+            message: error.to_string(),
+            retry_after,
+        },
+        EmbedError::Outage(Outage::Config(_)) => Failure::Config {
+            reason: "MODEL_REFUSED",
+            message: error.to_string(),
+        },
         // Documents wait for room and are not refused for want of it; should that change, it is no fault of theirs.
-        EmbedError::Busy | EmbedError::ModelBroken(_) | EmbedError::Stopped => Failure::Transient {
+        EmbedError::Busy | EmbedError::Outage(Outage::Broken(_)) | EmbedError::Stopped => Failure::Transient {
             reason: "MODEL_UNAVAILABLE",
             message: error.to_string(),
         },
@@ -172,6 +187,8 @@ fn failure(error: EmbedError, chunks: &[TextChunk]) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use millrace_events::{OffsetsIn, vector_from_bytes};
 
     use super::*;
@@ -255,10 +272,9 @@ mod tests {
         let chunks = part(&["a", "SECRET"]).chunks;
         let text = |source| EmbedError::Text { index: 1, source };
         let (tokens, max_tokens, bytes, max_bytes) = (9, 8, 513, 512);
-        let rejected = EmbedError::Rejected {
-            index: 1,
-            why: "NaN".into(),
-        };
+        let (index, retry_after) = (1, Duration::from_secs(7));
+        let failed = |why: &str| EmbedError::Failed { index, why: why.into() };
+        let refused = |why: &str| EmbedError::Refused { index, why: why.into() };
         let rows = [
             (text(TextError::Empty), "INVALID", "CHUNK_EMPTY"),
             (
@@ -272,10 +288,21 @@ mod tests {
                 "CHUNK_TOO_LONG",
             ),
             (text(TextError::Refused("SECRET".into())), "INVALID", "CHUNK_REFUSED"),
-            (rejected, "FAILED", "MODEL_FAILED"),
+            (refused("HTTP 400"), "INVALID", "CHUNK_REFUSED"),
+            (failed("NaN"), "FAILED", "MODEL_FAILED"),
+            (
+                EmbedError::Outage(Outage::RateLimited { retry_after }),
+                "RATE_LIMITED",
+                "MODEL_RATE_LIMITED",
+            ),
+            (
+                EmbedError::Outage(Outage::Config("HTTP 401".into())),
+                "CONFIG",
+                "MODEL_REFUSED",
+            ),
             (EmbedError::Busy, "TRANSIENT", "MODEL_UNAVAILABLE"),
             (
-                EmbedError::ModelBroken("out of memory".into()),
+                EmbedError::Outage(Outage::Broken("out of memory".into())),
                 "TRANSIENT",
                 "MODEL_UNAVAILABLE",
             ),
@@ -285,6 +312,9 @@ mod tests {
             let failure = failure(error.clone(), &chunks);
             assert_eq!((failure.class(), failure.reason()), (class, reason), "{error}");
             assert!(!failure.message().contains("SECRET"), "{failure}");
+            if let Failure::RateLimited { retry_after: told, .. } = failure {
+                assert_eq!(told, retry_after);
+            }
         }
     }
 

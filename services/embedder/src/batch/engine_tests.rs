@@ -1,0 +1,99 @@
+//! The engine before a backend that follows a script.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::*;
+use crate::batch::fake;
+use crate::model::Description;
+
+type Answer = Result<Vec<Vec<f32>>, BackendError>;
+
+/// Answers in this order.
+struct Script(VecDeque<Answer>);
+
+impl Backend for Script {
+    fn embed(&mut self, _: &[&Tokens]) -> Answer {
+        self.0.pop_front().expect("a call that the script does not know")
+    }
+    fn describe(&self) -> Description {
+        Description {
+            name: "script",
+            version: "1".into(),
+            device: "test",
+            threads: 1,
+        }
+    }
+}
+
+/// What becomes of a batch of so many texts, and of the health, which was good. The script must be used up.
+fn run(texts: usize, script: impl IntoIterator<Item = Answer>) -> (Vec<Computed>, Health) {
+    let (_, batcher, _) = fake::batcher();
+    let model = Loaded {
+        backend: Box::new(Script(script.into_iter().collect())),
+        ..batcher.model
+    };
+    let (health, seen) = watch::channel(Health::Good);
+    let mut engine = Engine::new(model, health);
+    let tokens = engine.tokenizer.tokenize("a").unwrap();
+    let done = engine.batch((0..texts).map(|at| (at, tokens.clone())).collect());
+    let left = engine.backend.embed(&[]);
+    assert!(left.is_err_and(|e| e == end()), "calls are left");
+    let health = seen.borrow().clone();
+    (done.into_iter().map(|(_, result)| result).collect(), health)
+}
+
+fn end() -> BackendError {
+    BackendError::Failed("the end".into())
+}
+
+fn patience() -> Outage {
+    let retry_after = Duration::from_secs(7);
+    Outage::RateLimited { retry_after }
+}
+
+fn vectors(count: usize) -> Answer {
+    Ok(vec![vec![1.0, 1.0]; count])
+}
+
+#[test]
+fn an_outage_while_a_batch_is_halved_ends_the_halving() {
+    let away = Outage::Broken("away".into());
+    let script = [
+        Err(BackendError::Failed("one of four".into())),
+        vectors(2),
+        Err(BackendError::Failed("one of two".into())),
+        Err(away.clone().into()),
+        Err(end()),
+    ];
+    let (results, health) = run(4, script);
+    assert!(results[..2].iter().all(Result::is_ok));
+    let outage = Err(InputError::Outage(away));
+    assert_eq!(results[2..], [outage.clone(), outage]);
+    assert_eq!(health, Health::Broken("away".into()));
+}
+
+#[test]
+fn a_batch_too_large_is_nobodys_fault() {
+    let script = [
+        Err(BackendError::Refused("413".into())),
+        vectors(1),
+        vectors(1),
+        Err(end()),
+    ];
+    let (results, health) = run(2, script);
+    assert!(results.iter().all(Result::is_ok));
+    assert_eq!(health, Health::Good);
+}
+
+#[test]
+fn whose_fault_it_is_stays_open_while_the_canary_has_to_be_patient() {
+    let script = [
+        Err(BackendError::Refused("400".into())),
+        Err(patience().into()),
+        Err(end()),
+    ];
+    let (results, health) = run(1, script);
+    assert_eq!(results, [Err(InputError::Outage(patience()))]);
+    assert_eq!(health, Health::Good);
+}
