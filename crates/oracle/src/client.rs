@@ -19,8 +19,8 @@ use millrace_flow::{Headers, Output};
 use millrace_kafka::{KafkaConfig, Producer};
 use millrace_runtime::clock::now_ms;
 use millrace_testkit::client::is_for_now;
-use millrace_testkit::poll;
 use millrace_testkit::stack::Addresses;
+use millrace_testkit::{model, poll};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::transport::Channel;
@@ -33,8 +33,6 @@ pub const TENANT: &str = "chaos";
 const AGAIN: Duration = Duration::from_millis(250);
 /// Far longer than any outage of a run.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(300);
-/// A word in a chunk that the model refuses, while it is told to.
-pub const REFUSED: &str = "unembeddable";
 /// More than any letter of a run is redriven.
 const MAX_REDRIVES: i32 = 1000;
 /// Documents that searchers look at above all: their heads are about to move.
@@ -273,7 +271,7 @@ impl Client {
 /// is the number of the one that the model refuses.
 fn body(document: &str, number: usize, sections: usize, refused: Option<usize>) -> String {
     let section = |n| {
-        let mark = if refused == Some(n) { REFUSED } else { "" };
+        let mark = if refused == Some(n) { model::REFUSED } else { "" };
         format!("# Note {n}\n\nNote {n} of write {number} to {document}. {mark}\n\n")
     };
     (0..sections).map(section).collect()

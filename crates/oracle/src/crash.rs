@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use millrace_failpoints::points::{self, CrashPoint};
-use millrace_testkit::{Stack, poll};
+use millrace_testkit::{ModelEndpoint, Stack, poll};
 use rustix::process::Signal;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -25,10 +25,11 @@ use crate::client::Client;
 use crate::evidence;
 use crate::faults::SESSION;
 use crate::journal::{Act, Journal};
+use crate::model::DIMENSIONS;
 use crate::searchers::{self, Sightings};
 use crate::storm::{deaths, keep_or_remove};
 use crate::verdict::{Verdict, judge};
-use crate::writers;
+use crate::writers::{self, TWO_PARTS};
 
 /// What makes a process come to its point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,6 +154,9 @@ impl Played {
 const HIT_WITHIN: Duration = Duration::from_secs(60);
 /// For everything to be finished.
 const FINISHED_WITHIN: Duration = Duration::from_secs(120);
+/// Between two works of a round.
+const BETWEEN: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(20);
 const DOCUMENTS: usize = 6;
 
 /// Plays all scenes on a stack of its own, which is stopped in every case. `tell` is told how it goes.
@@ -171,7 +175,8 @@ pub async fn play(millrace: &Path, tell: &(dyn Fn(String) + Sync)) -> Result<Vec
         ("MILLRACE_INDEXER_SWEEP__GRACE_MS", "2000".to_owned()),
     ];
     let own = own.map(|(name, value)| (name.to_owned(), value));
-    let environment = kafka.into_iter().chain(own).collect();
+    let model = ModelEndpoint::start(DIMENSIONS, None).await?;
+    let environment = kafka.into_iter().chain(own).chain(model.environment()).collect();
     tell("starting a stack".into());
     let stack = Stack::up_with(millrace, environment, |_| ()).await?;
     let journal = Journal::create(&stack.dir().join("journal.jsonl"))?;
@@ -266,10 +271,16 @@ impl Stage<'_> {
             self.stack.kill(scene.service, Signal::TERM).await?;
         }
         let (began, mut number) = (Instant::now(), 0);
-        while began.elapsed() < HIT_WITHIN && !scenes.iter().all(|scene| self.is_hit(scene)) {
+        let all_hit = || scenes.iter().all(|scene| self.is_hit(scene));
+        while began.elapsed() < HIT_WITHIN && !all_hit() {
             match scenes[0].drive {
                 Drive::Redrive => _ = self.client.redrive().await?,
                 _ => receipts.extend(self.work(&mut number).await?),
+            }
+            // One after another: what piles up is only to be waited for.
+            let patience = Instant::now();
+            while patience.elapsed() < BETWEEN && !all_hit() {
+                tokio::time::sleep(LOOK).await;
             }
         }
         for scene in scenes {
@@ -310,7 +321,7 @@ impl Stage<'_> {
         let mut receipts = Vec::new();
         for act in [
             Act::Upsert { sections: 1 },
-            Act::Upsert { sections: 40 },
+            Act::Upsert { sections: TWO_PARTS },
             Act::Upsert { sections: 1 },
             Act::Delete,
         ] {

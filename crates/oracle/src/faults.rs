@@ -67,7 +67,7 @@ impl Faults {
         self.outages.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn count(&self, fault: &str, of: &str) {
+    pub(crate) fn count(&self, fault: &str, of: &str) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         *counts.entry(format!("{fault} {of}")).or_default() += 1;
     }
@@ -158,7 +158,7 @@ impl Faults {
     }
 }
 
-async fn pause(rng: &mut StdRng, seconds: Range<u64>, stop: &CancellationToken) -> bool {
+pub(crate) async fn pause(rng: &mut StdRng, seconds: Range<u64>, stop: &CancellationToken) -> bool {
     let pause = Duration::from_secs(rng.random_range(seconds));
     stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some()
 }

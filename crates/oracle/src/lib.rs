@@ -26,6 +26,7 @@ pub mod crash;
 pub mod evidence;
 pub mod faults;
 pub mod journal;
+pub mod model;
 pub mod report;
 pub mod searchers;
 mod storm;

@@ -15,7 +15,7 @@ use crate::journal::Act;
 const AHEAD: usize = 4;
 
 /// Sections, each of them a chunk, that make so many parts.
-const TWO_PARTS: usize = 40;
+pub(crate) const TWO_PARTS: usize = 40;
 const THREE_PARTS: usize = 70;
 
 /// The documents' names.
