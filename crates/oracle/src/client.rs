@@ -33,8 +33,6 @@ pub const TENANT: &str = "chaos";
 const AGAIN: Duration = Duration::from_millis(250);
 /// Far longer than any outage of a run.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(300);
-/// More than any letter of a run is redriven.
-const MAX_REDRIVES: i32 = 1000;
 /// Documents that searchers look at above all: their heads are about to move.
 const RECENT: usize = 6;
 /// More than any document has chunks.
@@ -204,10 +202,11 @@ impl Client {
         Ok(Some(revision))
     }
 
-    /// Has every open letter of the run redriven, and asks again until that is done. How many the last call redrove.
-    pub async fn redrive(&self) -> Result<i64> {
+    /// Has every open letter of the run redriven that was not as often already, and asks again until that is done. How many
+    /// the last call redrove.
+    pub async fn redrive(&self, most: i32) -> Result<i64> {
         poll::until("letters to be redriven", ANSWERED_WITHIN, async || {
-            match self.try_redrive().await {
+            match self.try_redrive(most).await {
                 Ok(redriven) => Ok(Ok(redriven)),
                 Err(status) if is_for_now(&status) => Ok(Err(status)),
                 Err(status) => Err(status).context("redrive"),
@@ -216,14 +215,14 @@ impl Client {
         .await
     }
 
-    async fn try_redrive(&self) -> Result<i64, Status> {
+    async fn try_redrive(&self, most: i32) -> Result<i64, Status> {
         let request = RedriveDeadLettersRequest {
             filter: Some(DeadLetterFilter {
                 tenant: TENANT.into(),
                 states: vec![DeadLetterState::Open.into()],
                 ..DeadLetterFilter::default()
             }),
-            max_redrives: MAX_REDRIVES,
+            max_redrives: most,
             ..RedriveDeadLettersRequest::default()
         };
         let mut progress = self.letters.clone().redrive_dead_letters(request).await?.into_inner();

@@ -154,6 +154,8 @@ impl Played {
 const HIT_WITHIN: Duration = Duration::from_secs(60);
 /// For everything to be finished.
 const FINISHED_WITHIN: Duration = Duration::from_secs(120);
+/// More than a letter of a run is redriven.
+const REDRIVES: i32 = 100;
 /// Between two works of a round.
 const BETWEEN: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(20);
@@ -260,6 +262,11 @@ impl Stage<'_> {
                 .await?;
         }
         for scene in scenes {
+            if let Some(after) = scene.after {
+                let hit = Scene::of(scene.service, after, scene.drive);
+                // It has been a scene of its own.
+                fs::remove_file(self.hit(&hit)).context("played before its turn")?;
+            }
             let points = scene
                 .after
                 .iter()
@@ -274,7 +281,7 @@ impl Stage<'_> {
         let all_hit = || scenes.iter().all(|scene| self.is_hit(scene));
         while began.elapsed() < HIT_WITHIN && !all_hit() {
             match scenes[0].drive {
-                Drive::Redrive => _ = self.client.redrive().await?,
+                Drive::Redrive => _ = self.client.redrive(REDRIVES).await?,
                 _ => receipts.extend(self.work(&mut number).await?),
             }
             // One after another: what piles up is only to be waited for.
@@ -301,7 +308,12 @@ impl Stage<'_> {
     }
 
     fn is_hit(&self, scene: &Scene) -> bool {
-        self.folder.join("hit").join(scene.name().replace("::", ".")).exists()
+        self.hit(scene).exists()
+    }
+
+    /// The mark of a process that has died at its point.
+    fn hit(&self, scene: &Scene) -> PathBuf {
+        self.folder.join("hit").join(scene.name().replace("::", "."))
     }
 
     /// Arms points of a service, and waits until it knows.

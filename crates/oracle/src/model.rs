@@ -28,6 +28,8 @@ pub const DIMENSIONS: usize = 384;
 const BETWEEN_SECONDS: Range<u64> = 8..24;
 const LASTS_SECONDS: Range<u64> = 1..5;
 const BETWEEN_REDRIVES_SECONDS: Range<u64> = 10..20;
+/// How often a letter is redriven in the storm: those that nobody can read come back each time.
+const REDRIVES: i32 = 2;
 /// How long the endpoint then answers everything.
 const LENIENT: Duration = Duration::from_secs(5);
 
@@ -58,7 +60,7 @@ pub async fn redrives(model: &ModelEndpoint, client: &Client, seed: u64, stop: &
     let mut redriven = 0;
     while pause(&mut rng, BETWEEN_REDRIVES_SECONDS, stop).await {
         model.be_lenient(true);
-        redriven += client.redrive().await?;
+        redriven += client.redrive(REDRIVES).await?;
         stop.run_until_cancelled(tokio::time::sleep(LENIENT)).await;
         model.be_lenient(false);
     }
