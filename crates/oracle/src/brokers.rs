@@ -27,9 +27,9 @@ use rand::{Rng, SeedableRng};
 use rustix::process::Signal;
 use tokio_util::sync::CancellationToken;
 
-use crate::faults::{Faults, pause};
+use crate::faults::{Faults, RECOVERY, pause};
 
-const BETWEEN_SECONDS: Range<u64> = 6..16;
+const BETWEEN_SECONDS: Range<u64> = 2..10;
 /// A broker's session lasts nine seconds.
 const FREEZE_SECONDS: Range<u64> = 3..14;
 /// For a partition to be led, or a transactional id coordinated, by somebody.
@@ -128,6 +128,9 @@ impl Faults {
                 _ => Victim::any(stack.size.brokers, &mut rng),
             };
             let long = self.one_that_lasts().await;
+            if stop.is_cancelled() {
+                break;
+            }
             let part = victim.part(&cluster).await?;
             match kind {
                 0..=3 => {
@@ -143,6 +146,8 @@ impl Faults {
                     tokio::time::sleep(freeze).await;
                     drop(still);
                     self.count("freeze", &victim.to_string());
+                    // One that nobody missed leaves nothing to wait for below.
+                    stop.run_until_cancelled(tokio::time::sleep(RECOVERY)).await;
                 }
             }
             stack.serving(&part).await?;

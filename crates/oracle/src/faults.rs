@@ -37,7 +37,7 @@ const BETWEEN_SECONDS: Range<u64> = 4..14;
 const BETWEEN_OUTAGES_SECONDS: Range<u64> = 25..50;
 const FREEZE: Duration = SESSION.saturating_add(Duration::from_secs(3));
 /// For what a fault that lasts leaves behind: members that were expelled, sessions that begin anew.
-const RECOVERY: Duration = Duration::from_secs(10);
+pub(crate) const RECOVERY: Duration = Duration::from_secs(10);
 const CUT_SECONDS: Range<u64> = 2..13;
 const BROKER_FREEZE_SECONDS: Range<u64> = 2..8;
 
