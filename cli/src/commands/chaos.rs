@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use millrace_oracle::Options;
+use millrace_oracle::{Options, Size};
 
-use super::up::on_signal;
+use super::up::{brokers, on_signal};
 use crate::exit::Shown;
 use crate::output::{self, Progress};
+use crate::stack::size::MOST_REPLICAS;
 
 /// Break the whole pipeline on purpose, and say whether it kept its promises
 ///
@@ -19,6 +20,8 @@ use crate::output::{self, Progress};
 #[command(after_help = "Examples:
   millrace chaos                                some faults in two minutes
   millrace chaos --minutes 15 --seed 7          the same documents, acts and faults each time
+  millrace chaos --minutes 15 --brokers 3       leaders are killed, and nothing waits for them
+  millrace chaos --minutes 15 --replicas 2      two instances each of ingest and embedder
   millrace chaos --minutes 15 --json            one object on stdout: faults, requests, memory, verdict
 
 Exit code 0 when nothing was found, 1 when something was or when the run could not be finished.")]
@@ -32,6 +35,12 @@ pub struct Chaos {
     /// How many documents there are
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..))]
     documents: u16,
+    /// Instances of ingest and of the embedder; the embedded index has one indexer
+    #[arg(long, default_value_t = 1, value_name = "R", value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST_REPLICAS)))]
+    replicas: u16,
+    /// Brokers: 1, or 3 that hold each record three times
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = brokers)]
+    brokers: u16,
     /// Between two canaries of a partition, in seconds
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
     canary_seconds: u8,
@@ -58,6 +67,10 @@ pub async fn run(chaos: Chaos) -> Result<()> {
         seed: chaos.seed.unwrap_or_else(rand::random),
         documents: usize::from(chaos.documents),
         canary_every: Duration::from_secs(u64::from(chaos.canary_seconds)),
+        size: Size {
+            brokers: chaos.brokers,
+            replicas: chaos.replicas,
+        },
     };
     let millrace = std::env::current_exe().context("cannot find this program's own file")?;
     progress.line(format!("seed {}", options.seed));

@@ -1,7 +1,7 @@
 //! The client of a run: what it asks for is in the journal first, and asked for again until there is an answer.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -51,10 +51,16 @@ pub fn key(document: &str) -> String {
     format!("{TENANT}/{document}")
 }
 
-/// Asks and searches, and writes down what it asks for.
-#[derive(Debug)]
+/// Asks and searches, and writes down what it asks for. Cheap to clone: a run has one journal.
+#[derive(Debug, Clone)]
 pub struct Client {
+    /// The instance of ingest that it speaks to.
     inner: millrace_testkit::Client,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
     letters: DeadLetterServiceClient<Channel>,
     producer: Producer,
     journal: Journal,
@@ -76,20 +82,32 @@ impl Client {
         let texts = vec!["note".to_owned()];
         let answer = embedder.embed(EmbedRequest { texts }).await?.into_inner();
         let embedding = answer.embeddings.into_iter().next().context("no embedding")?;
-        Ok(Self {
-            inner: millrace_testkit::Client::new(addresses, TENANT)?,
+        let shared = Shared {
             letters: DeadLetterServiceClient::new(millrace_rpc::client::channel(&addresses.ingest)?),
             producer: Producer::new(&kafka, "chaos")?,
             journal,
             deletes: Mutex::default(),
             recent: Mutex::default(),
             vector: embedding.values,
+        };
+        Ok(Self {
+            inner: millrace_testkit::Client::new(addresses, TENANT)?,
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// The same through another instance of ingest: what it is told may be behind what others are told, and nobody is told
+    /// what did not happen.
+    pub fn through(&self, ingest: &str, addresses: &Addresses) -> Result<Self> {
+        Ok(Self {
+            inner: millrace_testkit::Client::through(ingest, addresses, TENANT)?,
+            shared: self.shared.clone(),
         })
     }
 
     /// The journal.
     pub fn journal(&self) -> &Journal {
-        &self.journal
+        &self.shared.journal
     }
 
     /// What is known of a document; none while nothing is, or nobody answers.
@@ -107,7 +125,7 @@ impl Client {
         let request = SearchRequest {
             tenant: TENANT.to_owned(),
             query: Some(Query::Vector(Vector {
-                values: self.vector.clone(),
+                values: self.shared.vector.clone(),
             })),
             k: K,
             min_score: None,
@@ -122,13 +140,13 @@ impl Client {
 
     /// The documents that were asked for last.
     pub fn recent(&self) -> Vec<String> {
-        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = self.shared.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.iter().cloned().collect()
     }
 
     /// Whether a deletion was asked for that may have become effective after this revision.
     pub fn may_be_deleted_after(&self, document: &str, revision: i64) -> bool {
-        let deletes = self.deletes.lock().unwrap_or_else(PoisonError::into_inner);
+        let deletes = self.shared.deletes.lock().unwrap_or_else(PoisonError::into_inner);
         let asked = deletes.get(document).into_iter().flatten();
         asked
             .into_iter()
@@ -168,7 +186,7 @@ impl Client {
             }
         };
         self.answered(id, receipt.revision)?;
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recent = self.shared.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.push_front(document.to_owned());
         recent.truncate(RECENT);
         drop(recent);
@@ -194,7 +212,7 @@ impl Client {
             value: Some(Bytes::from(format!("no record: {id}"))),
             headers: Headers::default(),
         };
-        let Ok(sent) = self.producer.send(record).await else {
+        let Ok(sent) = self.shared.producer.send(record).await else {
             return Ok(None);
         };
         let revision = Revision::new(Epoch::FIRST, sent.offset)?.get();
@@ -225,7 +243,13 @@ impl Client {
             max_redrives: most,
             ..RedriveDeadLettersRequest::default()
         };
-        let mut progress = self.letters.clone().redrive_dead_letters(request).await?.into_inner();
+        let mut progress = self
+            .shared
+            .letters
+            .clone()
+            .redrive_dead_letters(request)
+            .await?
+            .into_inner();
         while let Some(now) = progress.message().await? {
             if now.done {
                 return Ok(now.redriven);
@@ -235,7 +259,7 @@ impl Client {
     }
 
     fn asked(&self, id: &str, document: &str, act: Act) -> Result<()> {
-        self.journal.write(Entry::Asked {
+        self.shared.journal.write(Entry::Asked {
             id: id.to_owned(),
             document: key(document),
             act,
@@ -245,11 +269,11 @@ impl Client {
 
     fn answered(&self, id: String, revision: i64) -> Result<()> {
         let at_ms = now_ms();
-        self.journal.write(Entry::Receipt { id, revision, at_ms })
+        self.shared.journal.write(Entry::Receipt { id, revision, at_ms })
     }
 
     fn with_deletes(&self, document: &str, change: impl FnOnce(&mut Vec<Option<i64>>)) {
-        let mut deletes = self.deletes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut deletes = self.shared.deletes.lock().unwrap_or_else(PoisonError::into_inner);
         change(deletes.entry(document.to_owned()).or_default());
     }
 

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use millrace_failpoints::points::{self, CrashPoint};
-use millrace_testkit::{ModelEndpoint, Stack, poll};
+use millrace_testkit::{ModelEndpoint, Size, Stack, poll};
 use rustix::process::Signal;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -180,7 +180,7 @@ pub async fn play(millrace: &Path, tell: &(dyn Fn(String) + Sync)) -> Result<Vec
     let model = ModelEndpoint::start(DIMENSIONS, None).await?;
     let environment = kafka.into_iter().chain(own).chain(model.environment()).collect();
     tell("starting a stack".into());
-    let stack = Stack::up_with(millrace, environment, |_| ()).await?;
+    let stack = Stack::up_with(millrace, Size::default(), environment, |_| ()).await?;
     let journal = Journal::create(&stack.dir().join("journal.jsonl"))?;
     let outcome = async {
         let stage = Stage {

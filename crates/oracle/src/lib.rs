@@ -7,8 +7,8 @@
 //! ```
 //!
 //! [`journal`] is the list of debts: what was asked for is on disk before it is sent, a receipt before it is used.
-//! [`client`] asks and searches; [`writers`], [`searchers`] and [`canaries`] are what clients do, [`faults`] what happens to
-//! the processes, [`watch`] what the processes show meanwhile. [`evidence`] is read when it is over; [`verdict`] judges it,
+//! [`client`] asks and searches; [`writers`], [`searchers`] and [`canaries`] are what clients do, [`faults`] and [`brokers`]
+//! what happens to the processes, [`watch`] what the processes show meanwhile. [`evidence`] is read when it is over; [`verdict`] judges it,
 //! as a pure function; [`report`] is what people and programs see of it.
 //!
 //! Promises:
@@ -20,6 +20,7 @@
 //! Not part of any service. Rejected: faults injected by code inside the services (what is tested would not be what
 //! runs), a model of Kafka (it would promise what Kafka does not).
 
+pub mod brokers;
 pub mod canaries;
 pub mod client;
 pub mod crash;
@@ -34,5 +35,6 @@ pub mod verdict;
 pub mod watch;
 pub mod writers;
 
+pub use millrace_testkit::Size;
 pub use report::Report;
 pub use storm::{Interrupted, Options, run};

@@ -12,6 +12,10 @@ use crate::verdict::Verdict;
 pub struct Report {
     /// The seed.
     pub seed: u64,
+    /// Brokers of the stack.
+    pub brokers: u16,
+    /// Instances of ingest and of the embedder.
+    pub replicas: u16,
     /// How long the storm lasted, seconds.
     pub storm_seconds: u64,
     /// From the end of the storm until nothing was left to do, seconds.
@@ -46,8 +50,8 @@ impl Display for Report {
         let (storm, calm) = (self.storm_seconds, self.calm_seconds);
         writeln!(
             f,
-            "seed {}: a storm of {storm} s, then {calm} s until nothing was left to do",
-            self.seed
+            "seed {}, brokers {}, replicas {}: a storm of {storm} s, then {calm} s until nothing was left to do",
+            self.seed, self.brokers, self.replicas
         )?;
         let faults = list(&mut self.faults.iter().map(|(fault, count)| format!("{count} {fault}")));
         writeln!(f, "{} faults: {faults}", self.fault_count)?;

@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use futures::future::{try_join_all, try_join4};
 use millrace_runtime::clock::now_ms;
-use millrace_testkit::stack::Addresses;
-use millrace_testkit::{Proxy, Stack, poll};
+use millrace_testkit::size::Instance;
+use millrace_testkit::{Proxy, Size, Stack, poll};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
 use crate::evidence::{self, Evidence};
-use crate::faults::{Faults, SERVICES, SESSION};
+use crate::faults::{Faults, SESSION};
 use crate::journal::{Act, Entry, Journal};
 use crate::report::Report;
 use crate::searchers::{self, Sightings};
@@ -34,6 +34,8 @@ pub struct Options {
     pub documents: usize,
     /// Between two canaries of a partition.
     pub canary_every: Duration,
+    /// Brokers, and instances of the services.
+    pub size: Size,
 }
 
 /// The error of a run that was interrupted.
@@ -56,23 +58,32 @@ pub async fn run(
 ) -> Result<Report> {
     let mut links = Vec::new();
     let mut environment = Vec::new();
-    for (service, _) in SERVICES {
-        let link = Proxy::alone().await?;
-        let variable = |field: &str| format!("MILLRACE_{}_{field}", service.to_uppercase());
-        environment.push((variable("KAFKA__BOOTSTRAP_SERVERS"), link.address.clone()));
+    for instance in options.size.instances() {
+        let link = Proxy::alone(usize::from(options.size.brokers)).await?;
+        let servers = instance.variable("KAFKA__BOOTSTRAP_SERVERS");
+        environment.push((servers, link.address.clone()));
         // In quotes: a property is a text.
         let session = format!("\"{}\"", SESSION.as_millis());
-        environment.push((variable("KAFKA__PROPERTIES__session.timeout.ms"), session));
-        links.push(link);
+        environment.push((instance.variable("KAFKA__PROPERTIES__session.timeout.ms"), session));
+        links.push((instance, link));
     }
     tell("starting a stack".into());
-    let stand = |addresses: &Addresses| links.iter().for_each(|link| link.stand_before(&addresses.kafka));
-    let stack = Stack::up_with(millrace, environment, stand).await?;
+    let mut stood = Ok(());
+    let stack = Stack::up_with(millrace, options.size, environment, |addresses| {
+        stood = links
+            .iter()
+            .try_for_each(|(_, link)| link.stand_before(&addresses.kafka));
+    });
+    let stack = stack.await?;
+    stood?;
     let outcome = tokio::select! {
         outcome = on(&stack, &links, options, tell) => outcome,
         () = interrupt.cancelled() => Err(Interrupted.into()),
     };
     let told = stack.told();
+    for line in stack.forgotten() {
+        tell(format!("Kafka has forgotten markers: {line}"));
+    }
     let clean = outcome.as_ref().is_ok_and(|report| report.clean);
     keep_or_remove(stack, clean, tell).await;
     match outcome {
@@ -91,7 +102,10 @@ pub(crate) async fn keep_or_remove(stack: Stack, well: bool, tell: &dyn Fn(Strin
     }
 }
 
-async fn on(stack: &Stack, links: &[Proxy], options: &Options, tell: &dyn Fn(String)) -> Result<Report> {
+/// Each instance with its link to the brokers.
+type Links = [(Instance, Proxy)];
+
+async fn on(stack: &Stack, links: &Links, options: &Options, tell: &dyn Fn(String)) -> Result<Report> {
     let journal = Journal::create(&stack.dir().join("journal.jsonl"))?;
     let client = Client::connect(&stack.addresses, journal).await?;
     let documents = writers::documents(options.documents);
@@ -114,8 +128,8 @@ async fn on(stack: &Stack, links: &[Proxy], options: &Options, tell: &dyn Fn(Str
 
     tell("calm: waiting until everything is finished".into());
     let ended = Instant::now();
-    for part in ["kafka", "registry", "ingest", "embedder", "indexer"] {
-        stack.serving(part).await?;
+    for part in stack.size.parts() {
+        stack.serving(&part).await?;
     }
     let fresh = client.ask("fresh.md", Act::Upsert { sections: 1 }, 0).await?;
     client.indexed(&fresh).await.context("a fresh document")?;
@@ -134,6 +148,8 @@ async fn on(stack: &Stack, links: &[Proxy], options: &Options, tell: &dyn Fn(Str
     let counts = faults.counts();
     Ok(Report {
         seed: options.seed,
+        brokers: options.size.brokers,
+        replicas: options.size.replicas,
         storm_seconds,
         calm_seconds,
         fault_count: counts.values().sum(),
@@ -164,7 +180,7 @@ struct Actors<'r> {
 /// Everything at once, until the time is over; the clients end when the last fault has.
 async fn storm(
     stack: &Stack,
-    links: &[Proxy],
+    links: &Links,
     options: &Options,
     actors: &Actors<'_>,
     tell: &dyn Fn(String),
@@ -178,17 +194,12 @@ async fn storm(
     // Of each actor, from the run's: more of one do not change another's.
     let mut seeds = StdRng::seed_from_u64(options.seed);
     let (over, quiet) = (CancellationToken::new(), CancellationToken::new());
-    let lanes = SERVICES
+    let parts: Vec<_> = links.iter().map(|(instance, link)| (instance.part(), link)).collect();
+    let lanes = parts
         .iter()
-        .zip(links)
-        .map(|((service, _), link)| faults.of_service(stack, service, link, seeds.random(), &over));
+        .map(|(part, link)| faults.of_instance(stack, part, link, seeds.random(), &over));
     let lanes: Vec<_> = lanes.collect();
     let rest = faults.of_the_rest(stack, seeds.random(), &over);
-    let faults_end = async {
-        let _quiet = quiet.clone().drop_guard();
-        tokio::try_join!(try_join_all(lanes), rest)?;
-        anyhow::Ok(())
-    };
     let clock = async {
         let _over = over.clone().drop_guard();
         let mut left = options.storm;
@@ -204,26 +215,48 @@ async fn storm(
         }
         anyhow::Ok(())
     };
+    let instances = stack.size.instances().into_iter();
+    let ingests = instances.filter(|instance| instance.service == "ingest");
+    let ingests: Vec<_> = ingests.map(|instance| instance.part()).collect();
+    let clients = ingests.iter().map(|ingest| client.through(ingest, &stack.addresses));
+    let clients: Vec<_> = clients.collect::<Result<_>>()?;
     let share = documents.len().div_ceil(WRITERS).max(1);
     let writing = documents
         .chunks(share)
-        .map(|own| writers::write_on(client, own, seeds.random(), &quiet));
+        .zip(clients.iter().cycle())
+        .map(|(own, client)| writers::write_on(client, own, seeds.random(), &quiet));
     let writing: Vec<_> = writing.collect();
-    let searching = (0..SEARCHERS).map(|_| searchers::search_on(client, documents, sightings, seeds.random(), &quiet));
+    let searching = clients.iter().cycle().take(SEARCHERS);
+    let searching = searching.map(|client| searchers::search_on(client, documents, sightings, seeds.random(), &quiet));
     let searching: Vec<_> = searching.collect();
     let names = canaries::documents()?;
-    let singing = names
-        .iter()
-        .map(|name| canaries::sing(&stack.addresses, name, options.canary_every, &quiet));
-    let clients = try_join4(
+    let mut singing = Vec::new();
+    for (name, ingest) in names.iter().zip(ingests.iter().cycle()) {
+        let client = millrace_testkit::Client::through(ingest, &stack.addresses, canaries::TENANT)?;
+        singing.push(canaries::sing(client, name, options.canary_every, &quiet));
+    }
+    // Drawn last: with one broker the others have the seeds that they always had.
+    let seed = seeds.random();
+    let brokers = async {
+        match stack.size.brokers {
+            1 => Ok(()),
+            _ => faults.of_brokers(stack, seed, &over).await,
+        }
+    };
+    let faults_end = async {
+        let _quiet = quiet.clone().drop_guard();
+        tokio::try_join!(try_join_all(lanes), rest, brokers)?;
+        anyhow::Ok(())
+    };
+    let acting = try_join4(
         try_join_all(writing),
         try_join_all(searching),
         try_join_all(singing),
         watch(stack, &quiet),
     );
-    let (clients, (), ()) = tokio::try_join!(clients, faults_end, clock)?;
+    let (acted, (), ()) = tokio::try_join!(acting, faults_end, clock)?;
     ensure!(sightings.searches() > 0, "no search was answered: nothing was seen");
-    Ok(clients.3)
+    Ok(acted.3)
 }
 
 /// The topics, once every command has a final status and the last markers are written; or as they are when patience ends:
@@ -255,10 +288,11 @@ async fn finished(stack: &Stack) -> Result<Evidence> {
 /// Ends of services that `up` told of and no fault causes: those are by SIGKILL, or clean.
 pub(crate) fn deaths(stack: &Stack) -> Result<Vec<String>> {
     let told = std::fs::read_to_string(stack.dir().join("up.log"))?;
+    let instances = stack.size.instances();
     let of_service = |line: &&str| {
-        SERVICES
+        instances
             .iter()
-            .any(|(service, _)| line.starts_with(&format!("{service} died")))
+            .any(|instance| line.starts_with(&format!("{} died", instance.part())))
     };
     let by_fault = |line: &&str| line.contains("(killed by signal 9)") || line.contains("(exit code 0)");
     let deaths = told.lines().filter(of_service).filter(|line| !by_fault(line));
