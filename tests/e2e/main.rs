@@ -9,6 +9,7 @@ mod crash;
 mod documents;
 mod faults;
 mod letters;
+mod model;
 mod revisions;
 mod runtime;
 
@@ -84,6 +85,7 @@ const CASES: &[(&str, Case)] = cases![
     runtime::transactions::a_broker_away_for_longer_than_a_session_fences_nobody,
     runtime::transactions::a_broker_away_is_waited_for,
     letters::redrive::ten_thousand_are_redriven_once_each_through_two_kills,
+    model::an_endpoint_that_misbehaves_costs_no_document,
     faults::a_broker_restart_loses_nothing,
     faults::ten_kills_lose_and_repeat_nothing,
     faults::a_kill_of_ingest_loses_nothing_accepted,

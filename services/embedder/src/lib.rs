@@ -5,9 +5,9 @@
 //! - The same text gives the same vector to 1e-5, whatever else is in its batch.
 //! - No vector leaves that is NaN, infinite, zero or of the wrong size.
 //! - A query waits for at most one running batch; documents and queries wait in bounded queues.
-//! - The model file that runs is the one that the manifest's sha256 means.
+//! - The model file that runs is the one that the manifest's sha256 means. (At an endpoint nobody can tell.)
 //!
-//! Parts: [`model`] (directory, tokenizer, ONNX runtime, pooling, gate), [`batch`] (who shares the model, and when),
+//! Parts: [`model`] (directory, tokenizer, ONNX runtime or endpoint, gate), [`batch`] (who shares the model, and when),
 //! [`pipeline`] (the embed stage), [`grpc`] (queries), [`app`] (puts all together), [`mod@bench`] (what the model alone
 //! reaches).
 
