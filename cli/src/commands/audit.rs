@@ -13,6 +13,9 @@ use crate::exit::Shown;
 use crate::output::{self, Progress, Step};
 use crate::retry::Retry;
 
+/// How often an audit that had begun is begun again.
+const RESUMES: u32 = 10;
+
 /// Hold the index against the log, and repair it
 ///
 /// Compares what documents.status tells of every document with what the index holds of it, on a running pipeline: what is on
@@ -72,16 +75,18 @@ pub async fn run(command: Audit, target: &Target) -> Result<()> {
     };
     let progress = Progress::stderr();
     let step = progress.step("audit");
-    let mut retry = Retry::new();
+    let (mut retry, mut resumes) = (Retry::new(), RESUMES);
     let told = loop {
         let mut client = client.clone();
-        let (mut findings, mut begun) = (Vec::new(), false);
+        let (mut findings, mut worked) = (Vec::new(), false);
         let audited = async {
             let mut events = client.audit_index(request.clone()).await?.into_inner();
             while let Some(told) = events.message().await? {
-                begun = true;
                 match told.event {
-                    Some(Event::Progress(told)) => follow(&step, &told),
+                    Some(Event::Progress(told)) => {
+                        worked |= told.points > 0;
+                        follow(&step, &told);
+                    }
                     Some(Event::Finding(finding)) => findings.push(finding),
                     Some(Event::Summary(summary)) => return Ok(summary),
                     None => {}
@@ -92,8 +97,9 @@ pub async fn run(command: Audit, target: &Target) -> Result<()> {
         match audited.await {
             Ok(summary) => break Told { findings, summary },
             Err(status) => {
-                if begun {
-                    retry = Retry::new();
+                // An audit that was cut off is no outage that lasts.
+                if worked && resumes > 0 {
+                    (retry, resumes) = (Retry::new(), resumes - 1);
                 }
                 step.tick(status.message());
                 retry.after(status, &progress).await?;

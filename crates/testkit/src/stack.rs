@@ -226,8 +226,14 @@ impl Stack {
 
     /// Stops everything and starts it again on the same directory.
     pub async fn restart(self) -> Result<Self> {
+        self.restart_after(async |_| Ok(())).await
+    }
+
+    /// As [`Stack::restart`]; between the two the directory is nobody's.
+    pub async fn restart_after(self, between: impl AsyncFnOnce(&Path) -> Result<()>) -> Result<Self> {
         let (millrace, environment) = (self.millrace.clone(), self.environment.clone());
         let dir = self.down().await?;
+        between(dir.path()).await?;
         Self::start(&millrace, dir, environment, |_| ()).await
     }
 }

@@ -192,11 +192,11 @@ fn row_9_a_head_that_is_ahead_of_what_was_read_is_on_its_way() {
 fn row_10_points_above_all_that_the_log_knows_are_orphaned() {
     let log = known(live(5, 3), 5);
     let stray = (9, 0..2, true);
-    let orphaned = (Kind::Orphaned, vec![Step::Delete(r(9), 0)]);
+    let orphaned = || (Kind::Orphaned, vec![Step::Delete(r(9), 0)]);
     let index = seen(AT_5, &[(5, 0..3, false), stray.clone()]);
-    assert_eq!(found(log, &index), [orphaned.clone()]);
+    assert_eq!(found(log, &index), [orphaned()]);
     let again = (Kind::Missing, vec![Step::SendAgain(live(5, 3))]);
-    assert_eq!(found(log, &seen(None, &[stray])), [again, orphaned]);
+    assert_eq!(found(log, &seen(None, &[stray])), [again, orphaned()]);
 }
 
 #[test]

@@ -58,7 +58,7 @@ async fn a_lost_or_older_head_moves_once_all_parts_came() {
         }
         let all = parts(&d, revision(2), &[2, 2]);
         bench.restore_all(&all[..1]).await;
-        assert_eq!(bench.seen(&d).await.contains_key(&2), false, "a half is not seen");
+        assert!(!bench.seen(&d).await.contains_key(&2), "a half is not seen");
         bench.restore_all(&all[1..]).await;
         assert_eq!(bench.seen(&d).await, whole(2, 4));
         let superseded = Published::Superseded { by: revision(2) };
