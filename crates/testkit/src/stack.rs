@@ -260,8 +260,14 @@ impl Stack {
 
     /// Stops everything and starts it again on the same directory.
     pub async fn restart(self) -> Result<Self> {
+        self.restart_after(async |_| Ok(())).await
+    }
+
+    /// As [`Stack::restart`]; between the two the directory is nobody's.
+    pub async fn restart_after(self, between: impl AsyncFnOnce(&Path) -> Result<()>) -> Result<Self> {
         let (millrace, size, environment) = (self.millrace.clone(), self.size, self.environment.clone());
         let dir = self.down().await?;
+        between(dir.path()).await?;
         Self::start(&millrace, dir, size, environment, |_| ()).await
     }
 }

@@ -25,6 +25,15 @@
 //! **Why rows 1 to 3 write nothing.** A replayed part would mark points of a live revision `staged` again and take
 //! them away from searches.
 //!
+//! **What an audit sends again** ([`Publisher::restore`]) is a part of a revision that the log already tells as live: it was
+//! announced, so nothing is announced again.
+//!
+//! | # | stored head | a part sent again | the index afterwards |
+//! |---|---|---|---|
+//! | 10 | `live` > revision, or `live` = revision and deleted | any | unchanged: what came since counts |
+//! | 11 | `live` = revision | any | its points shown, durable |
+//! | 12 | none or `live` < revision | any | as rows 4 to 9 |
+//!
 //! Older points are left to [`crate::sweep`]: searches that began before the head moved still want them.
 
 use std::sync::Arc;
@@ -176,12 +185,39 @@ impl Publisher {
     /// Brings a checked part into the index. What it answers with may be announced: it is durable.
     pub async fn publish(&self, part: Part, now_ms: i64) -> Result<Published, PublishError> {
         let stored = self.head(&part.document).await?;
-        if let Some(head) = &stored
-            && head.live >= part.revision
-            && !(mutants::HEAD_UNCONDITIONAL.is_active() && head.live > part.revision)
-        {
-            return self.already(head, &part).await;
+        match &stored {
+            Some(head) if head.live >= part.revision && !moves_back(head, &part) => self.already(head, &part).await,
+            _ => self.bring(part, stored, now_ms).await,
         }
+    }
+
+    /// Brings a checked part of a revision that was announced before into the index again: rows 10 to 12.
+    pub async fn restore(&self, part: Part, now_ms: i64) -> Result<(), PublishError> {
+        let stored = self.head(&part.document).await?;
+        match &stored {
+            Some(head) if head.live > part.revision || (head.live == part.revision && head.deleted) => Ok(()),
+            Some(head) if head.live == part.revision => self.show(part).await,
+            _ => self.bring(part, stored, now_ms).await.map(|_| ()),
+        }
+    }
+
+    /// Row 11.
+    async fn show(&self, part: Part) -> Result<(), PublishError> {
+        if let Content::Chunks { points, .. } = part.content {
+            let points = RevisionPoints {
+                document: part.document,
+                revision: part.revision,
+                staged: false,
+                points,
+            };
+            self.index.write(points).await?;
+            self.index.flush().await?;
+        }
+        Ok(())
+    }
+
+    /// Rows 4 to 9.
+    async fn bring(&self, part: Part, stored: Option<Head>, now_ms: i64) -> Result<Published, PublishError> {
         let staged = part.staged();
         let Part {
             document,
@@ -296,6 +332,10 @@ impl Publisher {
         let mut heads = self.index.heads(vec![document.clone()]).await?;
         Ok(heads.remove(document))
     }
+}
+
+fn moves_back(head: &Head, part: &Part) -> bool {
+    mutants::HEAD_UNCONDITIONAL.is_active() && head.live > part.revision
 }
 
 fn announced(head: &Head) -> Published {

@@ -6,7 +6,7 @@ use qdrant_edge::Filter as EdgeFilter;
 use serde_json::{Value, json};
 
 use super::payload::field;
-use crate::index::{Filter, IndexError};
+use crate::index::{Filter, IndexError, Scope};
 
 fn matches(key: &str, value: impl Into<Value>) -> Value {
     json!({"key": key, "match": {"value": value.into()}})
@@ -47,6 +47,36 @@ pub fn below(operation: &'static str, of: &DocumentKey, revision: Revision) -> R
         operation,
         json!({"must": [document(of), {"key": field::REVISION, "range": {"lt": revision.get()}}]}),
     )
+}
+
+/// Chunks of one revision, from an ordinal on.
+pub fn from_ordinal(
+    operation: &'static str,
+    of: &DocumentKey,
+    revision: Revision,
+    from_ordinal: i32,
+) -> Result<EdgeFilter, IndexError> {
+    let mut must = vec![document(of), matches(field::REVISION, revision.get())];
+    if from_ordinal > 0 {
+        must.push(json!({"key": field::ORDINAL, "range": {"gte": from_ordinal}}));
+    }
+    build(operation, json!({"must": must}))
+}
+
+/// Points of a tenant, of documents, or all: none then.
+pub fn scope(operation: &'static str, scope: &Scope) -> Result<Option<EdgeFilter>, IndexError> {
+    let mut must = Vec::new();
+    if let Some(tenant) = &scope.tenant {
+        must.push(matches(field::TENANT, tenant.as_str()));
+    }
+    if !scope.documents.is_empty() {
+        let any: Vec<String> = scope.documents.iter().map(ToString::to_string).collect();
+        must.push(json!({"key": field::DOCUMENT, "match": {"any": any}}));
+    }
+    if must.is_empty() {
+        return Ok(None);
+    }
+    build(operation, json!({"must": must})).map(Some)
 }
 
 /// The document's head, if its live revision is smaller.
