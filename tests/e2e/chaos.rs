@@ -17,6 +17,8 @@ pub async fn a_short_storm_breaks_no_promise(_: &mut Option<Stack>) -> Result<()
         seed: 1,
         documents: 12,
         canary_every: Duration::from_secs(5),
+        calm: Duration::from_secs(180),
+        mutant: None,
         size: Size::default(),
     };
     let millrace = Path::new(env!("CARGO_BIN_EXE_millrace"));

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use millrace_events::topics::{PARTITIONS, SUBMITTED};
+use millrace_runtime::clock::now_ms;
 use millrace_testkit::cluster::Cluster;
 use millrace_testkit::size::{Instance, broker};
 use millrace_testkit::still::{Still, undecided};
@@ -132,20 +133,21 @@ impl Faults {
                 break;
             }
             let part = victim.part(&cluster).await?;
+            let from_ms = now_ms();
             match kind {
                 0..=3 => {
                     stack.kill(&part, Signal::KILL).await?;
-                    self.count("kill", &victim.to_string());
+                    self.note("kill", &victim.to_string(), from_ms);
                 }
                 4..=5 => {
                     stack.kill(&part, Signal::TERM).await?;
-                    self.count("restart", &victim.to_string());
+                    self.note("restart", &victim.to_string(), from_ms);
                 }
                 _ => {
                     let still = Still::hold(stack.serving(&part).await?)?;
                     tokio::time::sleep(freeze).await;
                     drop(still);
-                    self.count("freeze", &victim.to_string());
+                    self.note("freeze", &victim.to_string(), from_ms);
                     // One that nobody missed leaves nothing to wait for below.
                     stop.run_until_cancelled(tokio::time::sleep(RECOVERY)).await;
                 }

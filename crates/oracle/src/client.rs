@@ -8,8 +8,9 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use millrace_api::embedder::v1::EmbedRequest;
 use millrace_api::embedder::v1::embedder_service_client::EmbedderServiceClient;
+use millrace_api::indexer::v1::audit_service_client::AuditServiceClient;
 use millrace_api::indexer::v1::search_request::Query;
-use millrace_api::indexer::v1::{Hit, SearchRequest, Vector};
+use millrace_api::indexer::v1::{AuditIndexRequest, Hit, SearchRequest, Vector, audit_index_response};
 use millrace_api::ingest::v1::dead_letter_service_client::DeadLetterServiceClient;
 use millrace_api::ingest::v1::{
     DeadLetterFilter, DeadLetterState, Document, DocumentState, Receipt, RedriveDeadLettersRequest,
@@ -62,6 +63,7 @@ pub struct Client {
 #[derive(Debug)]
 struct Shared {
     letters: DeadLetterServiceClient<Channel>,
+    audit: AuditServiceClient<Channel>,
     producer: Producer,
     journal: Journal,
     deletes: Mutex<BTreeMap<String, Vec<Option<i64>>>>,
@@ -83,6 +85,7 @@ impl Client {
         let answer = embedder.embed(EmbedRequest { texts }).await?.into_inner();
         let embedding = answer.embeddings.into_iter().next().context("no embedding")?;
         let shared = Shared {
+            audit: AuditServiceClient::new(millrace_rpc::client::channel(&addresses.indexer)?),
             letters: DeadLetterServiceClient::new(millrace_rpc::client::channel(&addresses.ingest)?),
             producer: Producer::new(&kafka, "chaos")?,
             journal,
@@ -256,6 +259,35 @@ impl Client {
             }
         }
         Err(Status::unavailable("the redrive ended early"))
+    }
+
+    /// What the audit of the index finds of the run's documents.
+    pub async fn audit(&self) -> Result<Vec<String>> {
+        poll::until("an audit to be answered", ANSWERED_WITHIN, async || {
+            match self.try_audit().await {
+                Ok(found) => Ok(Ok(found)),
+                Err(status) if is_for_now(&status) => Ok(Err(status)),
+                Err(status) => Err(status).context("audit"),
+            }
+        })
+        .await
+    }
+
+    async fn try_audit(&self) -> Result<Vec<String>, Status> {
+        let request = AuditIndexRequest {
+            tenant: TENANT.into(),
+            ..AuditIndexRequest::default()
+        };
+        let mut told = self.shared.audit.clone().audit_index(request).await?.into_inner();
+        let mut found = Vec::new();
+        while let Some(message) = told.message().await? {
+            match message.event {
+                Some(audit_index_response::Event::Finding(finding)) => found.push(format!("{finding:?}")),
+                Some(audit_index_response::Event::Summary(_)) => return Ok(found),
+                _ => {}
+            }
+        }
+        Err(Status::unavailable("the audit ended early"))
     }
 
     fn asked(&self, id: &str, document: &str, act: Act) -> Result<()> {

@@ -10,24 +10,24 @@
 //! | a redrive | a record that nobody can read was given up, and is redriven |
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use millrace_failpoints::ACTIVE;
 use millrace_failpoints::points::{self, CrashPoint};
-use millrace_testkit::{ModelEndpoint, Size, Stack, poll};
+use millrace_testkit::{Size, Stack, poll};
 use rustix::process::Signal;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use crate::bed::{Bed, Wanted};
+use crate::calm;
 use crate::client::Client;
-use crate::evidence;
-use crate::faults::SESSION;
 use crate::journal::{Act, Journal};
-use crate::model::DIMENSIONS;
 use crate::searchers::{self, Sightings};
-use crate::storm::{deaths, keep_or_remove};
 use crate::verdict::{Verdict, judge};
 use crate::writers::{self, TWO_PARTS};
 
@@ -150,6 +150,25 @@ impl Played {
     }
 }
 
+/// Short, so that clean-ups come soon.
+const LONGEST_SEARCH: Duration = Duration::from_millis(1500);
+impl Display for Played {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let hit = if self.hit { "died there" } else { "NOT HIT" };
+        let found: Vec<_> = self
+            .found
+            .iter()
+            .map(|(kind, count)| format!("{kind} {count}"))
+            .collect();
+        let found = if found.is_empty() {
+            "nothing".to_owned()
+        } else {
+            found.join(", ")
+        };
+        write!(f, "{:<34} {hit}, found {found}: {}", self.scene, self.between)
+    }
+}
+
 /// For a process to come to its point.
 const HIT_WITHIN: Duration = Duration::from_secs(60);
 /// For everything to be finished.
@@ -163,30 +182,21 @@ const DOCUMENTS: usize = 6;
 
 /// Plays all scenes on a stack of its own, which is stopped in every case. `tell` is told how it goes.
 pub async fn play(millrace: &Path, tell: &(dyn Fn(String) + Sync)) -> Result<Vec<Played>> {
-    let folder = tempfile::Builder::new().prefix("millrace-failpoints-").tempdir()?;
-    let session = format!("\"{}\"", SESSION.as_millis());
-    let kafka = ["INGEST", "EMBEDDER", "INDEXER"].map(|service| {
-        (
-            format!("MILLRACE_{service}_KAFKA__PROPERTIES__session.timeout.ms"),
-            session.clone(),
-        )
-    });
-    let own = [
-        (millrace_failpoints::FOLDER, folder.path().display().to_string()),
-        ("MILLRACE_INDEXER_SEARCH__LONGEST_MS", "1500".to_owned()),
-        ("MILLRACE_INDEXER_SWEEP__GRACE_MS", "2000".to_owned()),
-    ];
-    let own = own.map(|(name, value)| (name.to_owned(), value));
-    let model = ModelEndpoint::start(DIMENSIONS, None).await?;
-    let environment = kafka.into_iter().chain(own).chain(model.environment()).collect();
+    ensure!(ACTIVE, "this build has no failpoints: see CONTRIBUTING.md");
     tell("starting a stack".into());
-    let stack = Stack::up_with(millrace, Size::default(), environment, |_| ()).await?;
-    let journal = Journal::create(&stack.dir().join("journal.jsonl"))?;
+    let wanted = Wanted {
+        millrace,
+        size: Size::default(),
+        longest_search: LONGEST_SEARCH,
+        mutant: None,
+    };
+    let bed = Bed::up(&wanted).await?;
+    let journal = Journal::create(&bed.stack.dir().join("journal.jsonl"))?;
     let outcome = async {
         let stage = Stage {
-            stack: &stack,
-            client: Client::connect(&stack.addresses, journal).await?,
-            folder: folder.path().to_owned(),
+            stack: &bed.stack,
+            client: Client::connect(&bed.stack.addresses, journal).await?,
+            folder: bed.failpoints.path().to_owned(),
             documents: writers::documents(DOCUMENTS),
             sightings: Sightings::default(),
         };
@@ -194,7 +204,7 @@ pub async fn play(millrace: &Path, tell: &(dyn Fn(String) + Sync)) -> Result<Vec
     }
     .await;
     let well = outcome.as_ref().is_ok_and(|played| played.iter().all(Played::is_well));
-    keep_or_remove(stack, well, &|told| tell(told)).await;
+    bed.down(!well, &|told| tell(told)).await;
     outcome
 }
 
@@ -349,10 +359,7 @@ impl Stage<'_> {
         for service in ["ingest", "embedder", "indexer"] {
             self.stack.serving(service).await?;
         }
-        let mut evidence = evidence::topics(&self.stack.addresses).await?;
-        evidence.journal = self.client.journal().entries();
-        evidence.index = evidence::index(&self.client, &self.documents).await?;
-        evidence.deaths = deaths(self.stack)?;
+        let mut evidence = calm::evidence(self.stack, &self.client, &self.documents).await?;
         self.sightings.into_evidence(&mut evidence);
         Ok(judge(&evidence))
     }

@@ -13,7 +13,7 @@ use millrace_testkit::log::{self, key_of, redrive};
 use millrace_testkit::stack::Addresses;
 
 use crate::client::{self, Client};
-use crate::journal::Entry;
+use crate::journal::{Entry, Journal};
 
 /// What a search must not see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +124,8 @@ pub struct Evidence {
     pub wrong: Vec<(Sight, String)>,
     /// Document, revision, how many different chunks of it a search saw, and in how many hits.
     pub whole: Vec<(String, i64, usize, usize)>,
+    /// A fresh document that did not pass when the faults had ended.
+    pub stuck: Vec<String>,
     /// What the audit of the index has found at the end.
     pub audit: Vec<String>,
     /// What a search finds of each document at the end: revision and ordinal of each chunk.
@@ -149,8 +151,8 @@ async fn read<R: Record>(addresses: &Addresses) -> Result<Vec<(Delivery, Option<
     readable.collect()
 }
 
-/// All that the topics say.
-pub async fn topics(addresses: &Addresses) -> Result<Evidence> {
+/// All that the topics say, and the journal.
+pub async fn topics(addresses: &Addresses, journal: &Journal) -> Result<Evidence> {
     let mut commands = Vec::new();
     for (delivery, record) in read::<DocumentSubmitted>(addresses).await? {
         // What is redriven is no command of its own.
@@ -172,6 +174,7 @@ pub async fn topics(addresses: &Addresses) -> Result<Evidence> {
     let document = |tenant: &str, id: &str| format!("{tenant}/{id}");
     let letters = read::<DeadLetter>(addresses).await?.into_iter();
     Ok(Evidence {
+        journal: journal.entries(),
         commands,
         parsed: parsed.collect(),
         embedded: embedded.collect(),

@@ -10,6 +10,7 @@
 //! | `restart` | instance | SIGTERM; it is started again |
 //! | `freeze` | instance | SIGSTOP for longer than a session, then SIGCONT: a zombie |
 //! | `cut` | instance | its link to all brokers is cut for as long, the index stays reachable |
+//! | `lost_commit` | instance | the broker's answer to its next commit is lost, with the connection |
 //! | `restart` | the only broker | SIGTERM; it is started again |
 //! | `freeze` | the only broker | SIGSTOP for some seconds |
 //! | `kill` | registry | SIGKILL; it is started again |
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use millrace_runtime::clock::now_ms;
+use millrace_testkit::proxy::Call;
 use millrace_testkit::still::Still;
 use millrace_testkit::{Proxy, Stack};
 use rand::rngs::StdRng;
@@ -41,10 +43,26 @@ pub(crate) const RECOVERY: Duration = Duration::from_secs(10);
 const CUT_SECONDS: Range<u64> = 2..13;
 const BROKER_FREEZE_SECONDS: Range<u64> = 2..8;
 
+/// Name of the fault that loses the broker's answer to a commit.
+pub const LOST_COMMIT: &str = "lost_commit";
+
+/// A fault that has happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// What.
+    pub name: &'static str,
+    /// Of which part.
+    pub of: String,
+    /// From when, milliseconds since 1970 UTC.
+    pub from_ms: i64,
+    /// Until when.
+    pub until_ms: i64,
+}
+
 /// Faults so far, and when the only broker was away.
 #[derive(Debug, Default)]
 pub struct Faults {
-    counts: Mutex<BTreeMap<String, u64>>,
+    past: Mutex<Vec<Fault>>,
     outages: Mutex<Vec<(i64, i64)>>,
     /// Held by one service's fault each; alone by the broker's.
     weather: tokio::sync::RwLock<()>,
@@ -55,7 +73,16 @@ pub struct Faults {
 impl Faults {
     /// How many there were of each.
     pub fn counts(&self) -> BTreeMap<String, u64> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut counts = BTreeMap::new();
+        for fault in self.past() {
+            *counts.entry(format!("{} {}", fault.name, fault.of)).or_default() += 1;
+        }
+        counts
+    }
+
+    /// All of them, in the order in which they ended.
+    pub fn past(&self) -> Vec<Fault> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// From when to when the only broker was away, milliseconds since 1970 UTC.
@@ -68,9 +95,14 @@ impl Faults {
         self.long.lock().await
     }
 
-    pub(crate) fn count(&self, fault: &str, of: &str) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        *counts.entry(format!("{fault} {of}")).or_default() += 1;
+    /// A fault has ended.
+    pub(crate) fn note(&self, name: &'static str, of: &str, from_ms: i64) {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner).push(Fault {
+            name,
+            of: of.to_owned(),
+            from_ms,
+            until_ms: now_ms(),
+        });
     }
 
     /// Faults of an instance, until it is told to stop; the last one is over then.
@@ -87,25 +119,33 @@ impl Faults {
             let weather = self.weather.read().await;
             let kind = rng.random_range(0..20);
             let cut = Duration::from_secs(rng.random_range(CUT_SECONDS));
+            let from_ms = now_ms();
             match kind {
-                0..=9 => {
+                0..=8 => {
                     stack.kill(part, Signal::KILL).await?;
-                    self.count("kill", part);
+                    self.note("kill", part, from_ms);
                 }
-                10..=14 => {
+                9..=13 => {
                     stack.kill(part, Signal::TERM).await?;
-                    self.count("restart", part);
+                    self.note("restart", part, from_ms);
+                }
+                14..=15 => {
+                    // Of a process that dies before it commits, nothing is lost.
+                    if link.lose_answer(Call::EndTxn).await.is_ok() {
+                        self.note(LOST_COMMIT, part, from_ms);
+                    }
                 }
                 kind => {
                     let long = self.one_that_lasts().await;
-                    if kind <= 16 {
+                    let from_ms = now_ms();
+                    if kind <= 17 {
                         let still = Still::hold(stack.serving(part).await?)?;
                         tokio::time::sleep(FREEZE).await;
                         drop(still);
-                        self.count("freeze", part);
+                        self.note("freeze", part, from_ms);
                     } else {
                         link.cut(cut).await;
-                        self.count("cut", part);
+                        self.note("cut", part, from_ms);
                     }
                     drop(weather);
                     // Before the next one: a chain of them would stop a canary for longer than any of them does.
@@ -124,9 +164,10 @@ impl Faults {
             let kind = rng.random_range(0..4);
             let freeze = Duration::from_secs(rng.random_range(BROKER_FREEZE_SECONDS));
             if kind < 2 || stack.size.brokers > 1 {
+                let from_ms = now_ms();
                 stack.kill("registry", Signal::KILL).await?;
                 stack.serving("registry").await?;
-                self.count("kill", "registry");
+                self.note("kill", "registry", from_ms);
                 continue;
             }
             let _weather = self.weather.write().await;
@@ -135,10 +176,10 @@ impl Faults {
                 let still = Still::hold(stack.serving("kafka").await?)?;
                 tokio::time::sleep(freeze).await;
                 drop(still);
-                self.count("freeze", "broker");
+                self.note("freeze", "broker", from);
             } else {
                 brokers::restart_the_only(stack).await?;
-                self.count("restart", "broker");
+                self.note("restart", "broker", from);
             }
             let mut outages = self.outages.lock().map_err(|_| anyhow!("a fault panicked"))?;
             outages.push((from, now_ms()));

@@ -13,6 +13,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::Result;
+use millrace_runtime::clock::now_ms;
 use millrace_testkit::ModelEndpoint;
 use millrace_testkit::model::Misbehaviour;
 use rand::rngs::StdRng;
@@ -46,9 +47,10 @@ pub async fn faults(model: &ModelEndpoint, faults: &Faults, seed: u64, stop: &Ca
             _ => ("nonsense", Misbehaviour::Html),
         };
         let lasts = Duration::from_secs(rng.random_range(LASTS_SECONDS));
+        let from_ms = now_ms();
         model.misbehave_for(misbehaviour, lasts);
         stop.run_until_cancelled(tokio::time::sleep(lasts)).await;
-        faults.count(name, "model");
+        faults.note(name, "model", from_ms);
     }
     model.behave();
     Ok(())

@@ -68,6 +68,12 @@ impl Verdict {
         self.0.values().all(|finding| finding.count == 0)
     }
 
+    /// Examples of a kind of finding.
+    pub fn examples(&self, kind: &str) -> Vec<String> {
+        let finding = self.0.get(kind);
+        finding.map(|finding| finding.examples.clone()).unwrap_or_default()
+    }
+
     /// How often each kind was found that was.
     pub fn counts(&self) -> BTreeMap<&'static str, usize> {
         let found = self.0.iter().filter(|(_, finding)| finding.count > 0);
@@ -107,7 +113,11 @@ pub fn judge(evidence: &Evidence) -> Verdict {
     seen(evidence, &mut verdict);
     index(evidence, &states, &mut verdict);
     canary_gaps(evidence, &mut verdict);
-    for (kind, told) in [("audit_finds", &evidence.audit), ("died_by_itself", &evidence.deaths)] {
+    for (kind, told) in [
+        ("never_finished", &evidence.stuck),
+        ("audit_finds", &evidence.audit),
+        ("died_by_itself", &evidence.deaths),
+    ] {
         told.iter().for_each(|told| verdict.add(kind, told.clone()));
     }
     verdict

@@ -38,7 +38,9 @@ pub async fn write_on(client: &Client, documents: &[String], seed: u64, stop: &C
                 continue;
             }
             1 => vec![Act::Refused { sections: THREE_PARTS }],
-            2..=12 => vec![Act::Delete],
+            // Its letter is redriven when the document is gone.
+            2 => vec![Act::Refused { sections: THREE_PARTS }, Act::Delete],
+            3..=12 => vec![Act::Delete],
             13..=30 => vec![Act::Upsert { sections }; 2],
             31..=36 => vec![Act::Delete, Act::Upsert { sections }],
             _ => vec![Act::Upsert { sections }],
