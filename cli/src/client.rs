@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use millrace_api::indexer::v1::audit_service_client::AuditServiceClient;
 use millrace_api::indexer::v1::search_service_client::SearchServiceClient;
 use millrace_api::ingest::v1::dead_letter_service_client::DeadLetterServiceClient;
 use millrace_api::ingest::v1::ingest_service_client::IngestServiceClient;
@@ -75,6 +76,11 @@ impl Target {
     pub fn search(&self) -> Result<SearchServiceClient<Channel>> {
         let address = self.address(self.indexer.as_ref(), "--indexer", |a| &a.indexer)?;
         Ok(SearchServiceClient::new(millrace_rpc::client::channel(&address)?).max_decoding_message_size(32 << 20))
+    }
+    /// A client of the indexer's audits.
+    pub fn audit(&self) -> Result<AuditServiceClient<Channel>> {
+        let address = self.address(self.indexer.as_ref(), "--indexer", |a| &a.indexer)?;
+        Ok(AuditServiceClient::new(millrace_rpc::client::channel(&address)?))
     }
     /// How Kafka is reached.
     pub fn kafka(&self) -> Result<KafkaConfig> {

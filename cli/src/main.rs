@@ -40,6 +40,7 @@ enum Command {
     Watch(commands::document::Watch),
     Delete(commands::document::Delete),
     Dlq(commands::dlq::Dlq),
+    Audit(commands::audit::Audit),
     Topics(commands::topics::Topics),
     Bench(commands::bench::Bench),
     Chaos(commands::chaos::Chaos),
@@ -54,7 +55,8 @@ const AFTER_HELP: &str = "Begin with:
 
 Exit codes:
   0   done
-  1   it failed, or part of it: a document refused or FAILED, nothing known of a document, a stack that cannot start
+  1   it failed, or part of it: a document refused or FAILED, nothing known of a document, a stack that cannot
+      start, an index that an audit found something in
   2   the command line is not understood
   64  a service's configuration is not usable
   69  a service or broker does not answer
@@ -75,6 +77,7 @@ async fn main() -> ExitCode {
         Command::Watch(watch) => commands::document::watch(watch, target).await,
         Command::Delete(delete) => commands::document::delete(delete, target).await,
         Command::Dlq(dlq) => commands::dlq::run(dlq, target).await,
+        Command::Audit(audit) => commands::audit::run(audit, target).await,
         Command::Bench(bench) => commands::bench::run(bench).await,
         Command::Chaos(chaos) => commands::chaos::run(chaos).await,
         Command::Topics(topics) => commands::topics::run(topics, target).await,

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const PROTOS: [&str; 5] = [
+const PROTOS: [&str; 6] = [
     "millrace/ingest/v1/ingest.proto",
     "millrace/ingest/v1/dead_letters.proto",
     "millrace/embedder/v1/embedder.proto",
     "millrace/indexer/v1/search.proto",
+    "millrace/indexer/v1/audit.proto",
     "millrace/pipeline/v1/pipeline.proto",
 ];
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use millrace_oracle::Options;
-use millrace_testkit::Stack;
+use millrace_testkit::{Size, Stack};
 use tokio_util::sync::CancellationToken;
 
 /// How long a canary may stand still is not judged: a debug build on a busy machine recovers as slowly as it does anything.
@@ -17,6 +17,9 @@ pub async fn a_short_storm_breaks_no_promise(_: &mut Option<Stack>) -> Result<()
         seed: 1,
         documents: 12,
         canary_every: Duration::from_secs(5),
+        calm: Duration::from_secs(180),
+        mutant: None,
+        size: Size::default(),
     };
     let millrace = Path::new(env!("CARGO_BIN_EXE_millrace"));
     let report = millrace_oracle::run(millrace, &options, &CancellationToken::new(), &|_| ()).await?;

@@ -4,7 +4,9 @@
 //! `cargo test -p millrace-cli --test e2e -- NAME` runs the cases whose names hold NAME.
 
 mod api;
+mod audit;
 mod chaos;
+mod crash;
 mod documents;
 mod faults;
 mod letters;
@@ -83,6 +85,8 @@ const CASES: &[(&str, Case)] = cases![
     runtime::transactions::a_broker_killed_at_any_moment_loses_and_repeats_nothing,
     runtime::transactions::a_broker_away_for_longer_than_a_session_fences_nobody,
     runtime::transactions::a_broker_away_is_waited_for,
+    audit::a_busy_pipeline_yields_no_findings,
+    audit::damage_of_each_kind_is_found_and_repaired,
     letters::redrive::ten_thousand_are_redriven_once_each_through_two_kills,
     model::an_endpoint_that_misbehaves_costs_no_document,
     faults::a_broker_restart_loses_nothing,
@@ -131,6 +135,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
             })
             .with_ignored_flag(OPEN.contains(&name))
         })
+        .chain(crash::trials(&runtime))
         .collect();
     if !arguments.list {
         let stack = runtime.block_on(Stack::up(Path::new(env!("CARGO_BIN_EXE_millrace"))))?;

@@ -14,7 +14,7 @@ use millrace_events::{headers, topics};
 use millrace_testkit::client::INDEXED_WITHIN;
 use millrace_testkit::model::{Counts, Misbehaviour, REFUSED};
 use millrace_testkit::stack::Addresses;
-use millrace_testkit::{Client, ModelEndpoint, Stack, log, poll};
+use millrace_testkit::{Client, ModelEndpoint, Size, Stack, log, poll};
 use tonic::Code;
 use tonic_types::StatusExt;
 
@@ -37,7 +37,7 @@ pub async fn an_endpoint_that_misbehaves_costs_no_document(_: &mut Option<Stack>
     // Away while the embedder starts: its first two canaries are lost.
     endpoint.misbehave_for_calls(Misbehaviour::Status(503), 2);
     let millrace = Path::new(env!("CARGO_BIN_EXE_millrace"));
-    let stack = Stack::up_with(millrace, environment, |_| ()).await?;
+    let stack = Stack::up_with(millrace, Size::default(), environment, |_| ()).await?;
     if let Err(error) = on(&stack, &endpoint).await {
         bail!("{error:#}\n\nits stack told:\n{}", stack.told());
     }

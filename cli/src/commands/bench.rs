@@ -10,7 +10,7 @@ use crate::bench::report::{self, Machine, Row};
 use crate::bench::{FIGURES, Figure, Lab, child, memory};
 use crate::output::Progress;
 use crate::stack::Interrupted;
-use crate::stack::broker::Broker;
+use crate::stack::brokers::alone::Broker;
 use crate::stack::fetch::Cache;
 
 const EXAMPLES: &str = "Examples:

@@ -1,5 +1,6 @@
 //! One file a command: its flags, its examples, its work.
 
+pub mod audit;
 pub mod bench;
 pub mod chaos;
 pub mod dlq;

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::Target;
 use crate::output::{self, Progress};
+use crate::stack::size::{Asked, MOST_REPLICAS};
 use crate::stack::{Interrupted, Options, Stack};
 
 /// Start the local stack: Kafka, a schema registry, the three services; stop it with Ctrl-C
@@ -16,6 +17,8 @@ use crate::stack::{Interrupted, Options, Stack};
 #[command(after_help = "Examples:
   millrace up                          then, in another terminal: millrace submit README.md --wait
   millrace up --dir /tmp/second        another stack beside the first
+  millrace up --brokers 3 --dir /tmp/three        three replicas of each record, of which two must have it
+  millrace up --replicas 2 --dir /tmp/two         two instances each of ingest and embedder: ingest-1, embedder-1
   millrace up --json                   one line on stdout when everything is ready:
     {\"kafka\":\"127.0.0.1:17001\",\"registry\":\"http://127.0.0.1:17003/apis/ccompat/v7\",\"ingest\":\"http://127.0.0.1:17004\",…}
   kill -9 $(cat .millrace/pids/embedder.pid)      it is started again; with --no-supervise it is not")]
@@ -26,6 +29,12 @@ pub struct Up {
     /// Leave a part that dies dead
     #[arg(long)]
     no_supervise: bool,
+    /// Brokers: 1, or 3 that hold each record three times [default: as at the first start, else 1]
+    #[arg(long, value_name = "N", value_parser = brokers)]
+    brokers: Option<u16>,
+    /// Instances of ingest and of the embedder, up to 4 [default: as at the first start, else 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST_REPLICAS)))]
+    replicas: Option<u16>,
     /// Only broker and registry, with topics and schemas
     #[arg(long, hide = true)]
     no_services: bool,
@@ -37,6 +46,10 @@ pub async fn run(up: Up, target: &Target) -> Result<()> {
     let progress = Progress::stderr();
     let options = Options {
         dir: target.dir.clone(),
+        asked: Asked {
+            brokers: up.brokers,
+            replicas: up.replicas,
+        },
         supervise: !up.no_supervise,
         services: !up.no_services,
         progress: progress.clone(),
@@ -49,14 +62,10 @@ pub async fn run(up: Up, target: &Target) -> Result<()> {
     if up.json {
         output::json(&stack.addresses);
     } else {
-        let a = &stack.addresses;
-        for (name, address) in [
-            ("kafka", &a.kafka),
-            ("registry", &a.registry),
-            ("ingest", &a.ingest),
-            ("embedder", &a.embedder),
-            ("indexer", &a.indexer),
-        ] {
+        let addresses = &stack.addresses;
+        let all = ["kafka", "registry", "ingest", "embedder", "indexer"].into_iter();
+        for name in all.chain(addresses.others.keys().map(String::as_str)) {
+            let address = addresses.of(name).unwrap_or_default();
             output::line(format_args!("{name:<10} {address}"));
         }
     }
@@ -67,6 +76,15 @@ pub async fn run(up: Up, target: &Target) -> Result<()> {
     };
     stack.stop().await?;
     failure.map_or(Ok(()), Err)
+}
+
+/// How many brokers a cluster may have: two could not lose one.
+pub fn brokers(text: &str) -> Result<u16, String> {
+    match text {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        _ => Err("1 or 3".to_owned()),
+    }
 }
 
 /// A token that the first SIGINT or SIGTERM cancels. Further ones change nothing: stopping is bounded.

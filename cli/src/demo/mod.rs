@@ -22,6 +22,7 @@ use crate::commands::search::hit_text;
 use crate::exit::Shown;
 use crate::output::{self, Progress};
 use crate::stack::fetch::Cache;
+use crate::stack::size::Asked;
 use crate::stack::state::Addresses;
 use crate::stack::{Interrupted, Options, Stack};
 use ask::Answers;
@@ -80,6 +81,7 @@ pub async fn run(demo: Demo, target: &Target) -> Result<()> {
     let corpus = gather(&demo, &progress)?;
     let options = Options {
         dir: target.dir.clone(),
+        asked: Asked::default(),
         supervise: true,
         services: true,
         progress: progress.clone(),

@@ -6,11 +6,11 @@
 //!   before anything begins ([`process::stop_stale`]).
 //! - Nothing is downloaded twice, and an entry of the cache is complete or absent ([`fetch`]).
 //! - A part that dies is started again; one that cannot live stops the stack, with the end of its log ([`supervise`]).
-//! - Stopping is in order (services, registry, broker) and leaves no process, whenever it comes.
+//! - Stopping is in order (services, registry, brokers) and leaves no process, whenever it comes.
 //!
-//! Parts: [`state`] is the directory, [`needs`] what the machine must have, [`ports`] where things listen, [`kafka`],
-//! [`registry`] and [`services`] how each part is started, [`probe`] how it says that it serves, [`broker`] a broker
-//! without the rest.
+//! Parts: [`size`] is how many of each there are and what they are called, [`state`] the directory, [`needs`] what the
+//! machine must have, [`ports`] where things listen, [`brokers`], [`registry`] and [`services`] how each part is started,
+//! [`probe`] how it says that it serves.
 //!
 //! Rejected: containers (a newcomer would need a runtime for them), adopting a broker that was left behind (its
 //! settings may be another version's; a clean stop and start takes seconds), threads in one process instead of
@@ -32,9 +32,8 @@ use tokio_util::sync::CancellationToken;
 use crate::output::Progress;
 use crate::topics;
 
-pub mod broker;
+pub mod brokers;
 pub mod fetch;
-mod kafka;
 mod lock;
 pub mod needs;
 mod ports;
@@ -42,6 +41,7 @@ mod probe;
 mod process;
 mod registry;
 pub mod services;
+pub mod size;
 pub mod state;
 mod supervise;
 
@@ -49,6 +49,7 @@ use fetch::Cache;
 use lock::DirLock;
 use ports::Ports;
 use probe::Probe;
+use size::{Asked, Size};
 use state::{Addresses, Layout, State};
 use supervise::{Part, Supervision};
 
@@ -57,6 +58,8 @@ use supervise::{Part, Supervision};
 pub struct Options {
     /// The stack's directory.
     pub dir: PathBuf,
+    /// How many of each it is to have.
+    pub asked: Asked,
     /// Whether parts that die are started again.
     pub supervise: bool,
     /// Whether the three services belong to it; without them it is broker and registry, topics and schemas.
@@ -70,7 +73,7 @@ pub struct Options {
 pub struct Stack {
     /// Where the parts listen.
     pub addresses: Addresses,
-    kafka: Option<Part>,
+    brokers: Vec<Part>,
     registry: Option<Part>,
     services: Vec<Part>,
     failures: mpsc::Receiver<anyhow::Error>,
@@ -91,6 +94,8 @@ impl Stack {
         let layout = Layout::new(&options.dir)?;
         layout.create()?;
         let lock = DirLock::take(&layout.lock(), layout.root())?;
+        let kept = State::load(&layout)?;
+        let size = Size::choose(options.asked, kept.as_ref().map(|state| state.size))?;
         let cache = Cache::of_user()?;
         let ready = async {
             let java = needs::java().await?;
@@ -101,8 +106,8 @@ impl Stack {
                 "choose another directory with --dir",
             )?;
             cache.fill(&options.progress).await?;
-            for name in ["ingest", "embedder", "indexer", "registry", "kafka"] {
-                if let Some(pid) = process::stop_stale(name, &layout, Duration::from_secs(20)).await? {
+            for name in size.parts() {
+                if let Some(pid) = process::stop_stale(&name, &layout, Duration::from_secs(20)).await? {
                     options
                         .progress
                         .line(format!("stopped {name} of an earlier run that was killed (pid {pid})"));
@@ -114,8 +119,8 @@ impl Stack {
             java = ready => java?,
             () = interrupt.cancelled() => return Err(Interrupted.into()),
         };
-        let state = remember(&layout, &options.progress)?;
-        layout.rotate_logs();
+        let state = remember(kept, size, &layout, &options.progress)?;
+        layout.rotate_logs(size);
         let (failed, failures) = mpsc::channel(8);
         let supervision = Supervision {
             restart: options.supervise,
@@ -124,7 +129,7 @@ impl Stack {
         };
         let mut stack = Self {
             addresses: state.addresses.clone(),
-            kafka: None,
+            brokers: Vec::new(),
             registry: None,
             services: Vec::new(),
             failures,
@@ -154,21 +159,21 @@ impl Stack {
         state: &State,
     ) -> Result<()> {
         let schemas = Registry::new(&state.addresses.registry)?;
-        let broker = kafka::prepare(layout, cache, java, &state.ports, &state.cluster_id).await?;
-        let registry = registry::prepare(layout, cache, java, &state.ports);
+        let brokers = brokers::prepare(layout, cache, java, (state.size, &state.ports), &state.cluster_id).await?;
+        let registry = registry::prepare(layout, cache, java, &state.ports)?;
         let supervision = &self.supervision;
-        let kafka = Part::start(
-            broker,
-            Probe::Broker(state.addresses.kafka.clone()),
-            supervision.clone(),
-        );
+        // All before any is waited for: each serves only once there is a quorum.
+        for (broker, address) in brokers.into_iter().zip(state.addresses.brokers()) {
+            let probe = Probe::Broker(address.to_owned());
+            self.brokers.push(Part::start(broker, probe, supervision.clone()));
+        }
         let registry = Part::start(registry, Probe::Registry(schemas.clone()), supervision.clone());
-        let (kafka, registry) = (self.kafka.insert(kafka), self.registry.insert(registry));
+        let (brokers, registry) = (&self.brokers, self.registry.insert(registry));
         let both = async {
             tokio::try_join!(
-                served(kafka, "Apache Kafka", &state.addresses.kafka, None, &options.progress),
+                served(brokers, "Apache Kafka", &state.addresses.kafka, None, &options.progress),
                 served(
-                    registry,
+                    std::slice::from_ref(registry),
                     "schema registry",
                     &state.addresses.registry,
                     None,
@@ -177,28 +182,26 @@ impl Stack {
             )
         };
         or_failure(both, &mut self.failures).await?;
-        let contracts = contracts(&state.addresses, &schemas, &options.progress);
+        let contracts = contracts(state, &schemas, &options.progress);
         or_failure(contracts, &mut self.failures).await?;
         if !options.services {
             return Ok(());
         }
         let mut probes = Vec::new();
-        for name in services::NAMES {
-            let program = services::prepare(name, layout, cache, state)?;
-            let probe = Probe::Service(millrace_rpc::client::channel(state.addresses.of(name))?);
+        for instance in state.size.instances() {
+            let program = services::prepare(&instance, layout, cache, state)?;
+            let address = state.addresses.of(&program.name);
+            let address = address.with_context(|| format!("{} has no address", program.name))?;
+            let probe = Probe::Service(millrace_rpc::client::channel(address)?);
             self.services
                 .push(Part::start(program, probe.clone(), supervision.clone()));
-            probes.push(probe);
+            probes.push((address, probe));
         }
-        let all = try_join_all(self.services.iter().zip(&probes).map(|(part, probe)| {
-            served(
-                part,
-                part.name,
-                state.addresses.of(part.name),
-                Some(probe),
-                &options.progress,
-            )
-        }));
+        let all = self.services.iter().zip(&probes).map(|(part, (address, probe))| {
+            let part = std::slice::from_ref(part);
+            served(part, &part[0].name, address, Some(probe), &options.progress)
+        });
+        let all = try_join_all(all);
         or_failure(all, &mut self.failures).await.map(|_| ())
     }
 
@@ -211,7 +214,7 @@ impl Stack {
         }
     }
 
-    /// Stops everything: the services together, then the registry, then the broker.
+    /// Stops everything: the services together, then the registry, then the brokers together.
     pub async fn stop(self) -> Result<()> {
         let step = self.progress.step("stopping");
         let mut ends = Vec::new();
@@ -223,9 +226,9 @@ impl Stack {
             step.say("registry");
             ends.push(part.stop().await);
         }
-        if let Some(part) = self.kafka {
+        if !self.brokers.is_empty() {
             step.say("broker");
-            ends.push(part.stop().await);
+            ends.extend(join_all(self.brokers.into_iter().map(Part::stop)).await);
         }
         step.done("everything has stopped");
         ends.into_iter().collect()
@@ -238,23 +241,22 @@ impl Stack {
 pub struct Interrupted;
 
 /// Ports and cluster id: those of the directory, or new ones.
-fn remember(layout: &Layout, progress: &Progress) -> Result<State> {
-    let kept = State::load(layout)?;
-    let (ports, moved) = Ports::choose(kept.as_ref().map(|s| s.ports.clone()))?;
+fn remember(kept: Option<State>, size: Size, layout: &Layout, progress: &Progress) -> Result<State> {
+    let (ports, moved) = Ports::choose(kept.as_ref().map(|s| s.ports.clone()), &size.listeners())?;
     for m in moved {
         progress.line(format!(
             "port {} of {} is taken by another program; it moves to {}",
-            m.from, m.part, m.to
+            m.from, m.listener, m.to
         ));
     }
     let cluster_id = kept.map_or_else(|| URL_SAFE_NO_PAD.encode(uuid::Uuid::new_v4()), |s| s.cluster_id);
-    let state = State::new(cluster_id, ports);
+    let state = State::new(cluster_id, size, ports)?;
     state.save(layout)?;
     Ok(state)
 }
 
-/// Waits until a part serves, showing what it waits for.
-async fn served(part: &Part, name: &str, address: &str, probe: Option<&Probe>, progress: &Progress) -> Result<()> {
+/// Waits until parts serve, showing what it waits for.
+async fn served(parts: &[Part], name: &str, address: &str, probe: Option<&Probe>, progress: &Progress) -> Result<()> {
     let step = progress.step(name);
     step.say("starting");
     let explain = async || {
@@ -265,7 +267,8 @@ async fn served(part: &Part, name: &str, address: &str, probe: Option<&Probe>, p
             step.tick(reason);
         }
     };
-    let waiting = supervise::with_ticks(part.serving(), Duration::from_secs(2), explain);
+    let serving = join_all(parts.iter().map(Part::serving));
+    let waiting = supervise::with_ticks(serving, Duration::from_secs(2), explain);
     if tokio::time::timeout(START_LIMIT, waiting).await.is_err() {
         let why = match probe {
             Some(probe) => probe.why_not().await,
@@ -279,14 +282,17 @@ async fn served(part: &Part, name: &str, address: &str, probe: Option<&Probe>, p
 }
 
 /// Topics and schemas, as `millrace topics apply` and a registry's owner would make them.
-async fn contracts(addresses: &Addresses, schemas: &Registry, progress: &Progress) -> Result<()> {
+async fn contracts(state: &State, schemas: &Registry, progress: &Progress) -> Result<()> {
     let step = progress.step("topics and schemas");
     let kafka = KafkaConfig {
-        bootstrap_servers: addresses.kafka.clone(),
+        bootstrap_servers: state.addresses.kafka.clone(),
         ..KafkaConfig::default()
     };
     let admin = Admin::new(&kafka)?;
-    let applied = topics::apply(&admin, Epoch::FIRST, Some(1))
+    let brokers = usize::from(state.size.brokers);
+    let counted = tokio::time::timeout(START_LIMIT, counts(&admin, brokers)).await;
+    counted.context("the cluster does not count all of its brokers")?;
+    let applied = topics::apply(&admin, Epoch::FIRST, Some(topics::default_replication(brokers)))
         .await
         .context("cannot create the topics")?;
     let registered = topics::register(schemas).await.context("cannot register the schemas")?;
@@ -296,6 +302,18 @@ async fn contracts(addresses: &Addresses, schemas: &Registry, progress: &Progres
         applied.len()
     ));
     Ok(())
+}
+
+/// Waits until the cluster counts its brokers: one that answers may not be a member yet, and holds no replica then.
+async fn counts(admin: &Admin, brokers: usize) {
+    let mut again = tokio::time::interval(Duration::from_millis(200));
+    loop {
+        again.tick().await;
+        // A cluster that does not answer yet counts none.
+        if admin.brokers().await.is_ok_and(|counted| counted >= brokers) {
+            return;
+        }
+    }
 }
 
 /// The future's outcome, or the failure of a part that comes first.

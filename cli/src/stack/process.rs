@@ -20,14 +20,16 @@ use super::state::Layout;
 /// How a part is started and stopped.
 #[derive(Debug, Clone)]
 pub struct Program {
-    /// `kafka`, `registry`, `ingest`, `embedder`, `indexer`.
-    pub name: &'static str,
+    /// The part's: [`super::size::Size::parts`].
+    pub name: String,
     /// What runs.
     pub command: PathBuf,
     /// Its arguments; one of them names the stack's directory.
     pub args: Vec<OsString>,
     /// Variables added to this process's own.
-    pub envs: Vec<(&'static str, OsString)>,
+    pub envs: Vec<(OsString, OsString)>,
+    /// Variables of this process that it does not get.
+    pub without: Vec<OsString>,
     /// Where its files are.
     pub layout: Layout,
     /// How long a clean stop may take before it is killed.
@@ -49,13 +51,17 @@ pub struct Process {
 impl Program {
     /// Starts it. What the log holds of the runs before is kept, up to a size.
     pub fn spawn(&self) -> Result<Process> {
-        let log_path = self.layout.log(self.name);
+        let log_path = self.layout.log(&self.name);
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(&log_path)
             .with_context(|| format!("cannot write {}", log_path.display()))?;
-        let mut child = Command::new(&self.command)
+        let mut command = Command::new(&self.command);
+        for name in &self.without {
+            command.env_remove(name);
+        }
+        let mut child = command
             .args(&self.args)
             .envs(self.envs.iter().map(|(name, value)| (name, value)))
             .current_dir(self.layout.root())
@@ -72,7 +78,7 @@ impl Program {
             .with_context(|| format!("cannot start {} ({})", self.name, self.command.display()))?;
         let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         let pid = pid.ok_or_else(|| anyhow!("{} ended at once", self.name))?;
-        let pid_file = self.layout.pid(self.name);
+        let pid_file = self.layout.pid(&self.name);
         super::state::write_whole(&pid_file, &format!("{}\n", pid.as_raw_nonzero()))?;
         Ok(Process {
             _stdin: child.stdin.take(),
@@ -194,10 +200,11 @@ mod tests {
 
     fn sleeper(layout: &Layout, argument: &str) -> Program {
         Program {
-            name: "kafka",
+            name: "kafka".to_owned(),
             command: "sh".into(),
             args: vec!["-c".into(), "sleep 600; :".into(), argument.into()],
             envs: Vec::new(),
+            without: Vec::new(),
             layout: layout.clone(),
             stop_within: Duration::from_secs(5),
             ends_with_us: false,

@@ -6,16 +6,30 @@
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Result;
+
 use super::fetch::Cache;
 use super::ports::Ports;
 use super::process::Program;
 use super::state::Layout;
 
 /// Says how the registry is started.
-pub fn prepare(layout: &Layout, cache: &Cache, java: &Path, ports: &Ports) -> Program {
+pub fn prepare(layout: &Layout, cache: &Cache, java: &Path, ports: &Ports) -> Result<Program> {
     let database = layout.data("registry").join("registry");
-    Program {
-        name: "registry",
+    let envs = [
+        ("QUARKUS_HTTP_HOST", "127.0.0.1".to_owned()),
+        ("QUARKUS_HTTP_PORT", ports.of("registry")?.to_string()),
+        ("APICURIO_STORAGE_KIND", "sql".to_owned()),
+        ("APICURIO_STORAGE_SQL_KIND", "h2".to_owned()),
+        (
+            "APICURIO_DATASOURCE_URL",
+            format!("jdbc:h2:file:{};WRITE_DELAY=0", database.display()),
+        ),
+        ("APICURIO_DATASOURCE_USERNAME", "sa".to_owned()),
+        ("APICURIO_DATASOURCE_PASSWORD", "sa".to_owned()),
+    ];
+    Ok(Program {
+        name: "registry".to_owned(),
         command: java.to_owned(),
         args: vec![
             "-Xmx400m".into(),
@@ -28,20 +42,10 @@ pub fn prepare(layout: &Layout, cache: &Cache, java: &Path, ports: &Ports) -> Pr
             "-jar".into(),
             cache.registry_jar().into_os_string(),
         ],
-        envs: vec![
-            ("QUARKUS_HTTP_HOST", "127.0.0.1".into()),
-            ("QUARKUS_HTTP_PORT", ports.registry.to_string().into()),
-            ("APICURIO_STORAGE_KIND", "sql".into()),
-            ("APICURIO_STORAGE_SQL_KIND", "h2".into()),
-            (
-                "APICURIO_DATASOURCE_URL",
-                format!("jdbc:h2:file:{};WRITE_DELAY=0", database.display()).into(),
-            ),
-            ("APICURIO_DATASOURCE_USERNAME", "sa".into()),
-            ("APICURIO_DATASOURCE_PASSWORD", "sa".into()),
-        ],
+        envs: envs.map(|(name, value)| (name.into(), value.into())).to_vec(),
+        without: Vec::new(),
         layout: layout.clone(),
         stop_within: Duration::from_secs(10),
         ends_with_us: false,
-    }
+    })
 }

@@ -1,5 +1,6 @@
 //! Where a stack keeps what it has, and what it remembers from one start to the next.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::ports::Ports;
+use super::size::{Size, of_node};
 
 /// The folders and files of one stack: all under one directory, named here only.
 #[derive(Debug, Clone)]
@@ -29,7 +31,7 @@ impl Layout {
     }
     /// Makes the folders.
     pub fn create(&self) -> Result<()> {
-        for folder in ["kafka", "registry", "logs", "config", "pids"] {
+        for folder in ["registry", "logs", "config", "pids"] {
             let folder = self.root.join(folder);
             fs::create_dir_all(&folder).with_context(|| format!("cannot make the directory {}", folder.display()))?;
         }
@@ -39,7 +41,7 @@ impl Layout {
     pub fn root(&self) -> &Path {
         &self.root
     }
-    /// Data of a part: `kafka`, `registry`, `ingest`, `embedder`, `indexer`.
+    /// Data of a part.
     pub fn data(&self, part: &str) -> PathBuf {
         self.root.join(part)
     }
@@ -47,18 +49,18 @@ impl Layout {
     pub fn log(&self, part: &str) -> PathBuf {
         self.root.join("logs").join(format!("{part}.log"))
     }
-    /// A service's config file.
-    pub fn config(&self, service: &str) -> PathBuf {
-        self.root.join("config").join(format!("{service}.toml"))
+    /// Config file of an instance of a service.
+    pub fn config(&self, part: &str) -> PathBuf {
+        self.root.join("config").join(format!("{part}.toml"))
     }
     /// The process id of a running part.
     pub fn pid(&self, part: &str) -> PathBuf {
         self.root.join("pids").join(format!("{part}.pid"))
     }
     /// Puts the logs of the last run aside, so that a log is of one run. What cannot be moved goes on growing.
-    pub fn rotate_logs(&self) {
-        for part in ["kafka", "registry", "ingest", "embedder", "indexer"] {
-            let log = self.log(part);
+    pub fn rotate_logs(&self, size: Size) {
+        for part in size.parts() {
+            let log = self.log(&part);
             let _ = fs::rename(&log, log.with_extension("log.1"));
         }
     }
@@ -78,6 +80,9 @@ pub struct State {
     version: u32,
     /// Kafka's cluster id, chosen once.
     pub cluster_id: String,
+    /// Chosen once.
+    #[serde(flatten)]
+    pub size: Size,
     /// Chosen once; a port that somebody else has taken since is chosen again.
     pub ports: Ports,
     /// Where the parts listen, made from the ports.
@@ -87,52 +92,79 @@ pub struct State {
 /// Where the parts of a running stack listen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Addresses {
-    /// Bootstrap server, `host:port`.
+    /// Bootstrap servers, `host:port` of each broker with commas between.
     pub kafka: String,
     /// Confluent-compatible API, a URL.
     pub registry: String,
-    /// gRPC, a URL.
+    /// gRPC, a URL; of the first instance.
     pub ingest: String,
-    /// gRPC, a URL.
+    /// gRPC, a URL; of the first instance.
     pub embedder: String,
     /// gRPC, a URL.
     pub indexer: String,
+    /// Of the other instances, by part: `ingest-1`, `embedder-1`.
+    #[serde(flatten)]
+    pub others: BTreeMap<String, String>,
 }
 
 impl Addresses {
-    /// A service's address, by its name.
-    pub fn of(&self, service: &str) -> &str {
-        match service {
+    /// Where a stack of this size listens.
+    pub fn new(size: Size, ports: &Ports) -> Result<Self> {
+        let brokers = size
+            .nodes()
+            .map(|id| Ok(format!("127.0.0.1:{}", ports.of(&of_node(id, "kafka"))?)));
+        let brokers: Vec<_> = brokers.collect::<Result<_>>()?;
+        let url = |part: &str| Ok::<_, anyhow::Error>(format!("http://127.0.0.1:{}", ports.of(part)?));
+        let others = size.instances().filter(|instance| instance.number > 0);
+        let others = others.map(|instance| Ok((instance.part(), url(&instance.part())?)));
+        Ok(Self {
+            kafka: brokers.join(","),
+            registry: format!("{}/apis/ccompat/v7", url("registry")?),
+            ingest: url("ingest")?,
+            embedder: url("embedder")?,
+            indexer: url("indexer")?,
+            others: others.collect::<Result<_>>()?,
+        })
+    }
+
+    /// Each broker's.
+    pub fn brokers(&self) -> impl Iterator<Item = &str> {
+        self.kafka.split(',')
+    }
+
+    /// Where a part listens: an instance of a service, the registry, all brokers.
+    pub fn of(&self, part: &str) -> Option<&str> {
+        let address = match part {
+            "kafka" => &self.kafka,
+            "registry" => &self.registry,
             "ingest" => &self.ingest,
             "embedder" => &self.embedder,
-            _ => &self.indexer,
-        }
-    }
-}
-
-impl From<&Ports> for Addresses {
-    fn from(ports: &Ports) -> Self {
-        Self {
-            kafka: format!("127.0.0.1:{}", ports.kafka),
-            registry: format!("http://127.0.0.1:{}/apis/ccompat/v7", ports.registry),
-            ingest: format!("http://127.0.0.1:{}", ports.ingest),
-            embedder: format!("http://127.0.0.1:{}", ports.embedder),
-            indexer: format!("http://127.0.0.1:{}", ports.indexer),
-        }
+            "indexer" => &self.indexer,
+            other => self.others.get(other)?,
+        };
+        Some(address)
     }
 }
 
 impl State {
-    const VERSION: u32 = 1;
+    /// Of a stack that has one of each; every millrace reads it.
+    const ONE_OF_EACH: u32 = 1;
+    /// Of a larger one: a millrace that knows of no others would start it in part.
+    const SEVERAL: u32 = 2;
 
     /// A state for a directory without one.
-    pub fn new(cluster_id: String, ports: Ports) -> Self {
-        Self {
-            version: Self::VERSION,
+    pub fn new(cluster_id: String, size: Size, ports: Ports) -> Result<Self> {
+        Ok(Self {
+            version: if size.is_smallest() {
+                Self::ONE_OF_EACH
+            } else {
+                Self::SEVERAL
+            },
             cluster_id,
-            addresses: Addresses::from(&ports),
+            size,
+            addresses: Addresses::new(size, &ports)?,
             ports,
-        }
+        })
     }
 
     /// The state kept in the directory; none if there is none yet.
@@ -149,12 +181,12 @@ impl State {
                 path.display()
             )
         })?;
-        if state.version != Self::VERSION {
+        if !(Self::ONE_OF_EACH..=Self::SEVERAL).contains(&state.version) {
             bail!(
-                "{} is of version {}, this millrace reads version {}; use the millrace that made it or another --dir",
+                "{} is of version {}, this millrace reads versions up to {}; use the millrace that made it or another --dir",
                 path.display(),
                 state.version,
-                Self::VERSION
+                Self::SEVERAL
             );
         }
         Ok(Some(state))
@@ -183,24 +215,74 @@ pub fn write_whole(path: &Path, text: &str) -> Result<()> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn state_survives_and_says_what_is_wrong_with_it() {
+    /// As a millrace without brokers and replicas wrote it.
+    const OF_ONE_EACH: &str = r#"{
+  "version": 1,
+  "cluster_id": "id",
+  "ports": { "kafka": 1, "controller": 2, "registry": 3, "ingest": 4, "embedder": 5, "indexer": 6 },
+  "addresses": {
+    "kafka": "127.0.0.1:1",
+    "registry": "http://127.0.0.1:3/apis/ccompat/v7",
+    "ingest": "http://127.0.0.1:4",
+    "embedder": "http://127.0.0.1:5",
+    "indexer": "http://127.0.0.1:6"
+  }
+}"#;
+
+    fn layout() -> (tempfile::TempDir, Layout) {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(dir.path()).unwrap();
+        (dir, layout)
+    }
+
+    fn state(size: Size) -> State {
+        let (ports, _) = Ports::choose(None, &size.listeners()).unwrap();
+        State::new("id".to_owned(), size, ports).unwrap()
+    }
+
+    #[test]
+    fn state_survives_and_says_what_is_wrong_with_it() {
+        let (_dir, layout) = layout();
         assert_eq!(State::load(&layout).unwrap(), None);
-        let ports = Ports {
-            kafka: 1,
-            controller: 2,
-            registry: 3,
-            ingest: 4,
-            embedder: 5,
-            indexer: 6,
-        };
-        let state = State::new("id".to_owned(), ports);
-        state.save(&layout).unwrap();
-        assert_eq!(State::load(&layout).unwrap(), Some(state));
+        for (brokers, replicas) in [(1, 1), (3, 1), (1, 2), (3, 4)] {
+            let state = state(Size { brokers, replicas });
+            state.save(&layout).unwrap();
+            assert_eq!(State::load(&layout).unwrap(), Some(state));
+        }
         fs::write(layout.state(), "{").unwrap();
         assert!(State::load(&layout).unwrap_err().to_string().contains("delete it"));
+        fs::write(layout.state(), OF_ONE_EACH.replace("\"version\": 1", "\"version\": 3")).unwrap();
+        let refused = State::load(&layout).unwrap_err().to_string();
+        assert!(refused.contains("version 3"), "{refused}");
+    }
+
+    #[test]
+    fn one_of_each_is_kept_as_it_always_was() {
+        let (_dir, layout) = layout();
+        fs::write(layout.state(), OF_ONE_EACH).unwrap();
+        let state = State::load(&layout).unwrap().unwrap();
+        assert_eq!(state.size, Size::default());
+        state.save(&layout).unwrap();
+        let saved: serde_json::Value = serde_json::from_str(&fs::read_to_string(layout.state()).unwrap()).unwrap();
+        assert_eq!(saved, serde_json::from_str::<serde_json::Value>(OF_ONE_EACH).unwrap());
+    }
+
+    #[test]
+    fn a_larger_one_is_no_state_of_an_older_millrace() {
+        let larger = state(Size {
+            brokers: 3,
+            replicas: 2,
+        });
+        let json = serde_json::to_value(&larger).unwrap();
+        assert_eq!(
+            (&json["version"], &json["brokers"], &json["replicas"]),
+            (&2.into(), &3.into(), &2.into())
+        );
+        assert_eq!(larger.addresses.brokers().count(), 3);
+        let second = larger.addresses.of("embedder-1").unwrap();
+        assert_ne!(second, larger.addresses.embedder);
+        assert_eq!(json["addresses"]["embedder-1"], second);
+        assert_eq!(larger.addresses.of("indexer-1"), None);
     }
 
     #[test]

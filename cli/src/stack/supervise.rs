@@ -72,7 +72,7 @@ pub enum PartState {
 #[derive(Debug)]
 pub struct Part {
     /// Its name.
-    pub name: &'static str,
+    pub name: String,
     state: watch::Receiver<PartState>,
     stop: CancellationToken,
     task: JoinHandle<Result<()>>,
@@ -94,7 +94,7 @@ impl Part {
     pub fn start(program: Program, probe: Probe, supervision: Supervision) -> Self {
         let (states, state) = watch::channel(PartState::Starting);
         let stop = CancellationToken::new();
-        let name = program.name;
+        let name = program.name.clone();
         let watcher = Watcher {
             program,
             probe,
@@ -146,7 +146,7 @@ impl Watcher {
     }
 
     async fn watch(&self) -> Result<()> {
-        let name = self.program.name;
+        let name = &self.program.name;
         let mut deaths = Deaths::default();
         let mut restarts = 0_u32;
         loop {
@@ -206,7 +206,7 @@ impl Watcher {
     }
 
     fn given_up(&self, end: &str, verdict: Verdict) -> anyhow::Error {
-        let name = self.program.name;
+        let name = &self.program.name;
         let often = match verdict {
             Verdict::GiveUp => format!("{name} died {} times within a minute without serving", Deaths::LIMIT),
             Verdict::Restart(_) => format!("{name} died before it served"),

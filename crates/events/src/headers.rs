@@ -13,6 +13,9 @@ pub const TRACESTATE: &str = "tracestate";
 pub const REVISION: &str = "millrace-revision";
 /// Set on a redriven record: how often it was redriven, from 1.
 pub const REDRIVE: &str = "millrace-redrive";
+/// Set on a record of `chunks.embedded` that an audit of the index has sent again: its revision was announced before, so the
+/// index is restored from it and nothing is announced. `1`.
+pub const RESTORE: &str = "millrace-restore";
 /// On a dead letter: a stable reason code.
 pub const FAILURE_REASON: &str = "failure_reason";
 /// On a dead letter: the stage that gave up.

@@ -24,6 +24,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use millrace_failpoints::mutants;
+
 use crate::position::Mark;
 
 /// Deaths of one record, alone, that make it a dead letter.
@@ -193,7 +195,7 @@ impl Quarantine {
             };
             alone.chosen = Some(chosen);
             let deaths = suspect.map_or(0, |(_, deaths)| deaths);
-            if deaths >= DEATHS {
+            if deaths >= DEATHS || mutants::KILL_BURNS_ATTEMPTS.is_active() {
                 self.parked.remove(&chosen);
                 alone.running = true;
                 return vec![Release::Bury(chosen)];

@@ -14,6 +14,7 @@ use tower::Service;
 use crate::config::{self, ConfigError, KafkaConfig};
 use crate::consumer::{self, Context, Member};
 use crate::transactor::{self, Reports, TransactionalProducer};
+use millrace_failpoints::points;
 use millrace_flow::log::{Event, Link};
 use millrace_flow::progress::{ProgressReader, StageProgress};
 use millrace_flow::runner::{self, Ended, Limits, Marks};
@@ -140,6 +141,9 @@ where
             let Session { link, threads } = session;
             let ended;
             (ended, marks) = runner::run(self.stage.clone(), link, marks, shutdown.clone()).await;
+            if matches!(ended, Ended::Drained) {
+                points::DRAINED.reached();
+            }
             threads.close(stage).await;
             match ended {
                 Ended::Drained => break,

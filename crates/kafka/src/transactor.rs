@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::consumer::Member;
 use crate::convert;
+use millrace_failpoints::{mutants, points};
 use millrace_flow::Output;
 use millrace_flow::core::Transaction;
 use millrace_flow::log::{Commit, Outcome};
@@ -135,10 +136,14 @@ fn carry_out(
     if assignment.load(Ordering::SeqCst) != transaction.assignment {
         return Outcome::Aborted("the assignment changed".into());
     }
-    transact(producer, transaction.outputs(), || {
+    let outcome = transact(producer, transaction.outputs(), || {
         let positions = positions(transaction).map_err(|error| Stop::Abort(error.to_string()))?;
         again(|| producer.send_offsets_to_transaction(&positions, &member, REQUEST))
-    })
+    });
+    if transaction.records() == 0 {
+        points::START_COMMITTED.reached();
+    }
+    outcome
 }
 
 /// One transaction: begins, sends `outputs`, does what belongs to it besides, commits.
@@ -149,12 +154,22 @@ pub(crate) fn transact<'a>(
 ) -> Outcome {
     let attempt = || -> Result<(), Stop> {
         again(|| producer.begin_transaction())?;
+        points::TRANSACTION_BEGUN.reached();
         for output in outputs {
             send(producer, output)?;
         }
+        if mutants::OUTPUT_OUTSIDE.is_active() {
+            delivered(producer);
+            again(|| producer.commit_transaction(Timeout::Never))?;
+            again(|| producer.begin_transaction())?;
+        }
+        points::OUTPUTS_SENT.reached();
         besides()?;
         delivered(producer);
-        again(|| producer.commit_transaction(Timeout::Never))
+        points::OFFSETS_SENT.reached();
+        again(|| producer.commit_transaction(Timeout::Never))?;
+        points::TRANSACTION_COMMITTED.reached();
+        Ok(())
     };
     producer.context().take_failed();
     let stop = match attempt() {

@@ -7,7 +7,6 @@ use anyhow::{Context, Result};
 use millrace_events::topics::PARTITIONS;
 use millrace_testkit::Client;
 use millrace_testkit::client::{is_for_now, name_on};
-use millrace_testkit::stack::Addresses;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -28,8 +27,7 @@ pub fn key(document: &str) -> String {
 }
 
 /// Writes one canary until it is told to stop. What is not accepted is left out: the next one comes soon.
-pub async fn sing(addresses: &Addresses, document: &str, every: Duration, stop: &CancellationToken) -> Result<()> {
-    let client = Client::new(addresses, TENANT)?;
+pub async fn sing(client: Client, document: &str, every: Duration, stop: &CancellationToken) -> Result<()> {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {

@@ -1,23 +1,30 @@
 //! The client of a run: what it asks for is in the journal first, and asked for again until there is an answer.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use millrace_api::embedder::v1::EmbedRequest;
 use millrace_api::embedder::v1::embedder_service_client::EmbedderServiceClient;
+use millrace_api::indexer::v1::audit_service_client::AuditServiceClient;
 use millrace_api::indexer::v1::search_request::Query;
-use millrace_api::indexer::v1::{Hit, SearchRequest, Vector};
-use millrace_api::ingest::v1::{Document, DocumentState, Receipt};
+use millrace_api::indexer::v1::{AuditIndexRequest, Hit, SearchRequest, Vector, audit_index_response};
+use millrace_api::ingest::v1::dead_letter_service_client::DeadLetterServiceClient;
+use millrace_api::ingest::v1::{
+    DeadLetterFilter, DeadLetterState, Document, DocumentState, Receipt, RedriveDeadLettersRequest,
+};
 use millrace_events::{Epoch, Revision, topics};
 use millrace_flow::{Headers, Output};
 use millrace_kafka::{KafkaConfig, Producer};
 use millrace_runtime::clock::now_ms;
 use millrace_testkit::client::is_for_now;
 use millrace_testkit::stack::Addresses;
+use millrace_testkit::{model, poll};
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::transport::Channel;
 
 use crate::journal::{Act, Entry, Journal};
 
@@ -27,6 +34,8 @@ pub const TENANT: &str = "chaos";
 const AGAIN: Duration = Duration::from_millis(250);
 /// Far longer than any outage of a run.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(300);
+/// Documents that searchers look at above all: their heads are about to move.
+const RECENT: usize = 6;
 /// More than any document has chunks.
 const K: i32 = 200;
 /// States that end a revision.
@@ -43,13 +52,23 @@ pub fn key(document: &str) -> String {
     format!("{TENANT}/{document}")
 }
 
-/// Asks and searches, and writes down what it asks for.
-#[derive(Debug)]
+/// Asks and searches, and writes down what it asks for. Cheap to clone: a run has one journal.
+#[derive(Debug, Clone)]
 pub struct Client {
+    /// The instance of ingest that it speaks to.
     inner: millrace_testkit::Client,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    letters: DeadLetterServiceClient<Channel>,
+    audit: AuditServiceClient<Channel>,
     producer: Producer,
     journal: Journal,
     deletes: Mutex<BTreeMap<String, Vec<Option<i64>>>>,
+    /// Documents that were asked for last.
+    recent: Mutex<VecDeque<String>>,
     /// To search with: any would do, every chunk of a document is wanted.
     vector: Vec<f32>,
 }
@@ -65,18 +84,33 @@ impl Client {
         let texts = vec!["note".to_owned()];
         let answer = embedder.embed(EmbedRequest { texts }).await?.into_inner();
         let embedding = answer.embeddings.into_iter().next().context("no embedding")?;
-        Ok(Self {
-            inner: millrace_testkit::Client::new(addresses, TENANT)?,
+        let shared = Shared {
+            audit: AuditServiceClient::new(millrace_rpc::client::channel(&addresses.indexer)?),
+            letters: DeadLetterServiceClient::new(millrace_rpc::client::channel(&addresses.ingest)?),
             producer: Producer::new(&kafka, "chaos")?,
             journal,
             deletes: Mutex::default(),
+            recent: Mutex::default(),
             vector: embedding.values,
+        };
+        Ok(Self {
+            inner: millrace_testkit::Client::new(addresses, TENANT)?,
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// The same through another instance of ingest: what it is told may be behind what others are told, and nobody is told
+    /// what did not happen.
+    pub fn through(&self, ingest: &str, addresses: &Addresses) -> Result<Self> {
+        Ok(Self {
+            inner: millrace_testkit::Client::through(ingest, addresses, TENANT)?,
+            shared: self.shared.clone(),
         })
     }
 
     /// The journal.
     pub fn journal(&self) -> &Journal {
-        &self.journal
+        &self.shared.journal
     }
 
     /// What is known of a document; none while nothing is, or nobody answers.
@@ -94,7 +128,7 @@ impl Client {
         let request = SearchRequest {
             tenant: TENANT.to_owned(),
             query: Some(Query::Vector(Vector {
-                values: self.vector.clone(),
+                values: self.shared.vector.clone(),
             })),
             k: K,
             min_score: None,
@@ -107,9 +141,15 @@ impl Client {
         }
     }
 
+    /// The documents that were asked for last.
+    pub fn recent(&self) -> Vec<String> {
+        let recent = self.shared.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.iter().cloned().collect()
+    }
+
     /// Whether a deletion was asked for that may have become effective after this revision.
     pub fn may_be_deleted_after(&self, document: &str, revision: i64) -> bool {
-        let deletes = self.deletes.lock().unwrap_or_else(PoisonError::into_inner);
+        let deletes = self.shared.deletes.lock().unwrap_or_else(PoisonError::into_inner);
         let asked = deletes.get(document).into_iter().flatten();
         asked
             .into_iter()
@@ -121,8 +161,9 @@ impl Client {
         let id = uuid::Uuid::new_v4().to_string();
         self.asked(&id, document, act)?;
         let body = match act {
-            Act::Upsert { sections } => Some(body(document, number, sections)),
-            _ => None,
+            Act::Upsert { sections } => Some(body(document, number, sections, None)),
+            Act::Refused { sections } => Some(body(document, number, sections, Some(sections / 2))),
+            Act::Delete | Act::Poison => None,
         };
         if act == Act::Delete {
             self.with_deletes(document, |deletes| deletes.push(None));
@@ -148,6 +189,10 @@ impl Client {
             }
         };
         self.answered(id, receipt.revision)?;
+        let mut recent = self.shared.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.push_front(document.to_owned());
+        recent.truncate(RECENT);
+        drop(recent);
         if act == Act::Delete {
             self.with_deletes(document, |deletes| {
                 if let Some(delete) = deletes.iter_mut().find(|delete| delete.is_none()) {
@@ -158,9 +203,9 @@ impl Client {
         Ok(receipt)
     }
 
-    /// Puts what nobody can read into the log, as a client of another team might. Whether it stands there may stay
-    /// unknown.
-    pub async fn poison(&self, document: &str) -> Result<()> {
+    /// Puts what nobody can read into the log, as a client of another team might. Its revision; none if it is not known
+    /// whether it stands there.
+    pub async fn poison(&self, document: &str) -> Result<Option<i64>> {
         let id = uuid::Uuid::new_v4().to_string();
         self.asked(&id, document, Act::Poison)?;
         let record = Output {
@@ -170,14 +215,83 @@ impl Client {
             value: Some(Bytes::from(format!("no record: {id}"))),
             headers: Headers::default(),
         };
-        if let Ok(sent) = self.producer.send(record).await {
-            self.answered(id, Revision::new(Epoch::FIRST, sent.offset)?.get())?;
+        let Ok(sent) = self.shared.producer.send(record).await else {
+            return Ok(None);
+        };
+        let revision = Revision::new(Epoch::FIRST, sent.offset)?.get();
+        self.answered(id, revision)?;
+        Ok(Some(revision))
+    }
+
+    /// Has every open letter of the run redriven that was not as often already, and asks again until that is done. How many
+    /// the last call redrove.
+    pub async fn redrive(&self, most: i32) -> Result<i64> {
+        poll::until("letters to be redriven", ANSWERED_WITHIN, async || {
+            match self.try_redrive(most).await {
+                Ok(redriven) => Ok(Ok(redriven)),
+                Err(status) if is_for_now(&status) => Ok(Err(status)),
+                Err(status) => Err(status).context("redrive"),
+            }
+        })
+        .await
+    }
+
+    async fn try_redrive(&self, most: i32) -> Result<i64, Status> {
+        let request = RedriveDeadLettersRequest {
+            filter: Some(DeadLetterFilter {
+                tenant: TENANT.into(),
+                states: vec![DeadLetterState::Open.into()],
+                ..DeadLetterFilter::default()
+            }),
+            max_redrives: most,
+            ..RedriveDeadLettersRequest::default()
+        };
+        let mut progress = self
+            .shared
+            .letters
+            .clone()
+            .redrive_dead_letters(request)
+            .await?
+            .into_inner();
+        while let Some(now) = progress.message().await? {
+            if now.done {
+                return Ok(now.redriven);
+            }
         }
-        Ok(())
+        Err(Status::unavailable("the redrive ended early"))
+    }
+
+    /// What the audit of the index finds of the run's documents.
+    pub async fn audit(&self) -> Result<Vec<String>> {
+        poll::until("an audit to be answered", ANSWERED_WITHIN, async || {
+            match self.try_audit().await {
+                Ok(found) => Ok(Ok(found)),
+                Err(status) if is_for_now(&status) => Ok(Err(status)),
+                Err(status) => Err(status).context("audit"),
+            }
+        })
+        .await
+    }
+
+    async fn try_audit(&self) -> Result<Vec<String>, Status> {
+        let request = AuditIndexRequest {
+            tenant: TENANT.into(),
+            ..AuditIndexRequest::default()
+        };
+        let mut told = self.shared.audit.clone().audit_index(request).await?.into_inner();
+        let mut found = Vec::new();
+        while let Some(message) = told.message().await? {
+            match message.event {
+                Some(audit_index_response::Event::Finding(finding)) => found.push(format!("{finding:?}")),
+                Some(audit_index_response::Event::Summary(_)) => return Ok(found),
+                _ => {}
+            }
+        }
+        Err(Status::unavailable("the audit ended early"))
     }
 
     fn asked(&self, id: &str, document: &str, act: Act) -> Result<()> {
-        self.journal.write(Entry::Asked {
+        self.shared.journal.write(Entry::Asked {
             id: id.to_owned(),
             document: key(document),
             act,
@@ -187,18 +301,18 @@ impl Client {
 
     fn answered(&self, id: String, revision: i64) -> Result<()> {
         let at_ms = now_ms();
-        self.journal.write(Entry::Receipt { id, revision, at_ms })
+        self.shared.journal.write(Entry::Receipt { id, revision, at_ms })
     }
 
     fn with_deletes(&self, document: &str, change: impl FnOnce(&mut Vec<Option<i64>>)) {
-        let mut deletes = self.deletes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut deletes = self.shared.deletes.lock().unwrap_or_else(PoisonError::into_inner);
         change(deletes.entry(document.to_owned()).or_default());
     }
 
     /// Waits until a revision has a final state, or nobody wants to know any more.
-    pub async fn settled(&self, receipt: &Receipt, stop: &CancellationToken) -> Result<()> {
+    pub async fn settled(&self, document: &str, revision: i64, stop: &CancellationToken) -> Result<()> {
         while !stop.is_cancelled() {
-            let document = self.inner.get(&receipt.document_id, receipt.revision).await?;
+            let document = self.inner.get(document, revision).await?;
             if document.is_some_and(|document| FINAL.contains(&document.state())) {
                 return Ok(());
             }
@@ -208,8 +322,12 @@ impl Client {
     }
 }
 
-/// Each section is a chunk of its own, and short: what is proved does not need a model that computes for long.
-fn body(document: &str, number: usize, sections: usize) -> String {
-    let section = |n| format!("# Note {n}\n\nNote {n} of write {number} to {document}.\n\n");
+/// Each section is a chunk of its own, and short: what is proved does not need a model that computes for long. `refused`
+/// is the number of the one that the model refuses.
+fn body(document: &str, number: usize, sections: usize, refused: Option<usize>) -> String {
+    let section = |n| {
+        let mark = if refused == Some(n) { model::REFUSED } else { "" };
+        format!("# Note {n}\n\nNote {n} of write {number} to {document}. {mark}\n\n")
+    };
     (0..sections).map(section).collect()
 }

@@ -5,20 +5,22 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use millrace_events::{
-    ChunksEmbedded, DeadLetter, DocumentParsed, DocumentStatus, DocumentSubmitted, Epoch, Kind, Record, Revision,
-    State, VectorsIndexed,
+    ChunksEmbedded, DeadLetter, DocumentParsed, DocumentStatus, DocumentSubmitted, Epoch, Kind, LetterState, Record,
+    Revision, State, VectorsIndexed,
 };
 use millrace_flow::{Delivery, Failure};
-use millrace_testkit::log::{self, key_of};
+use millrace_testkit::log::{self, key_of, redrive};
 use millrace_testkit::stack::Addresses;
 
 use crate::client::{self, Client};
-use crate::journal::Entry;
+use crate::journal::{Entry, Journal};
 
 /// What a search must not see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sight {
-    /// A revision older than one that was live before.
+    /// An older revision than the one that was said to be live, or nothing, and no search has seen that one yet.
+    Early,
+    /// A revision older than one that was seen before.
     Stale,
     /// A revision that was deleted before.
     Deleted,
@@ -52,6 +54,38 @@ pub struct Part {
     pub parts: i32,
     /// Chunks of the whole revision.
     pub chunk_count: i32,
+    /// How often it was redriven.
+    pub redrive: i32,
+    /// When it was written, milliseconds since 1970 UTC.
+    pub at_ms: i64,
+}
+
+/// A record of `vectors.indexed`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// `tenant/document_id`.
+    pub key: String,
+    /// Of the document.
+    pub revision: i64,
+    /// How often what caused it was redriven.
+    pub redrive: i32,
+}
+
+/// A record of `documents.failed`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Letter {
+    /// `tenant/document_id`.
+    pub key: String,
+    /// Of the document.
+    pub revision: i64,
+    /// Why it was given up.
+    pub reason: String,
+    /// What became of the letter.
+    pub state: LetterState,
+    /// Attempts that were burned before it was given up.
+    pub attempts: i32,
+    /// When it came to this state, milliseconds since 1970 UTC.
+    pub at_ms: i64,
 }
 
 /// A record of `documents.status`.
@@ -80,16 +114,20 @@ pub struct Evidence {
     pub parsed: Vec<Part>,
     /// `chunks.embedded`.
     pub embedded: Vec<Part>,
-    /// `vectors.indexed`: key, revision.
-    pub events: Vec<(String, i64)>,
+    /// `vectors.indexed`.
+    pub events: Vec<Event>,
     /// `documents.status`.
     pub statuses: Vec<Status>,
-    /// `documents.failed`: key, revision, reason.
-    pub letters: Vec<(String, i64, String)>,
+    /// `documents.failed`.
+    pub letters: Vec<Letter>,
     /// What searches must not have seen.
     pub wrong: Vec<(Sight, String)>,
     /// Document, revision, how many different chunks of it a search saw, and in how many hits.
     pub whole: Vec<(String, i64, usize, usize)>,
+    /// A fresh document that did not pass when the faults had ended.
+    pub stuck: Vec<String>,
+    /// What the audit of the index has found at the end.
+    pub audit: Vec<String>,
     /// What a search finds of each document at the end: revision and ordinal of each chunk.
     pub index: BTreeMap<String, Vec<(i64, i32)>>,
     /// From when to when the storm lasted, milliseconds since 1970 UTC.
@@ -113,10 +151,14 @@ async fn read<R: Record>(addresses: &Addresses) -> Result<Vec<(Delivery, Option<
     readable.collect()
 }
 
-/// All that the topics say.
-pub async fn topics(addresses: &Addresses) -> Result<Evidence> {
+/// All that the topics say, and the journal.
+pub async fn topics(addresses: &Addresses, journal: &Journal) -> Result<Evidence> {
     let mut commands = Vec::new();
     for (delivery, record) in read::<DocumentSubmitted>(addresses).await? {
+        // What is redriven is no command of its own.
+        if redrive(&delivery) > 0 {
+            continue;
+        }
         commands.push(Command {
             key: key_of(&delivery),
             revision: Revision::new(Epoch::FIRST, delivery.origin.offset)?.get(),
@@ -124,19 +166,26 @@ pub async fn topics(addresses: &Addresses) -> Result<Evidence> {
         });
     }
     let parsed = read::<DocumentParsed>(addresses).await?.into_iter();
-    let parsed = parsed.filter_map(|(at, r)| r.map(|r| part(&at, r.revision, (r.part, r.parts), r.chunk_count)));
+    let parsed = parsed.filter_map(|(at, r)| r.map(|r| part(&at, (r.revision, r.part, r.parts), r.chunk_count)));
     let embedded = read::<ChunksEmbedded>(addresses).await?.into_iter();
-    let embedded = embedded.filter_map(|(at, r)| r.map(|r| part(&at, r.revision, (r.part, r.parts), r.chunk_count)));
+    let embedded = embedded.filter_map(|(at, r)| r.map(|r| part(&at, (r.revision, r.part, r.parts), r.chunk_count)));
     let events = read::<VectorsIndexed>(addresses).await?.into_iter();
     let statuses = read::<DocumentStatus>(addresses).await?.into_iter();
     let document = |tenant: &str, id: &str| format!("{tenant}/{id}");
     let letters = read::<DeadLetter>(addresses).await?.into_iter();
     Ok(Evidence {
+        journal: journal.entries(),
         commands,
         parsed: parsed.collect(),
         embedded: embedded.collect(),
         events: events
-            .filter_map(|(at, r)| r.map(|r| (key_of(&at), r.revision)))
+            .filter_map(|(at, r)| {
+                r.map(|r| Event {
+                    key: key_of(&at),
+                    revision: r.revision,
+                    redrive: redrive(&at),
+                })
+            })
             .collect(),
         statuses: statuses
             .filter_map(|(_, r)| r)
@@ -150,19 +199,28 @@ pub async fn topics(addresses: &Addresses) -> Result<Evidence> {
             .collect(),
         letters: letters
             .filter_map(|(_, r)| r)
-            .map(|r| (document(&r.tenant, &r.document_id), r.revision, r.reason))
+            .map(|r| Letter {
+                key: document(&r.tenant, &r.document_id),
+                revision: r.revision,
+                reason: r.reason,
+                state: r.state,
+                attempts: r.attempts,
+                at_ms: r.updated_at_ms,
+            })
             .collect(),
         ..Evidence::default()
     })
 }
 
-fn part(at: &Delivery, revision: i64, (part, parts): (i32, i32), chunk_count: i32) -> Part {
+fn part(at: &Delivery, (revision, part, parts): (i64, i32, i32), chunk_count: i32) -> Part {
     Part {
         key: key_of(at),
         revision,
         part,
         parts,
         chunk_count,
+        redrive: redrive(at),
+        at_ms: at.timestamp_ms,
     }
 }
 

@@ -1,17 +1,19 @@
 //! What happens to the processes.
 //!
-//! Every service has a lane of its own: faults of one follow one another, those of different services meet. Broker and
-//! registry share a lane. While the broker is restarted nothing else goes on: see [`millrace_testkit::still`] for why.
+//! Every instance of a service has a lane of its own: faults of one follow one another, those of different ones meet. The
+//! only broker and the registry share a lane, three brokers have one of their own ([`crate::brokers`]). While the only
+//! broker is restarted nothing else goes on: see [`millrace_testkit::still`] for why.
 //!
 //! | fault | of | what |
 //! |---|---|---|
-//! | `kill` | service | SIGKILL; it is started again |
-//! | `restart` | service | SIGTERM; it is started again |
-//! | `freeze` | service | SIGSTOP for longer than a session, then SIGCONT: a zombie |
-//! | `cut` | service | its link to the broker is cut for as long, the index stays reachable |
-//! | `broker_restart` | broker | SIGTERM; it is started again |
-//! | `broker_freeze` | broker | SIGSTOP for some seconds |
-//! | `registry_kill` | registry | SIGKILL; it is started again |
+//! | `kill` | instance | SIGKILL; it is started again |
+//! | `restart` | instance | SIGTERM; it is started again |
+//! | `freeze` | instance | SIGSTOP for longer than a session, then SIGCONT: a zombie |
+//! | `cut` | instance | its link to all brokers is cut for as long, the index stays reachable |
+//! | `lost_commit` | instance | the broker's answer to its next commit is lost, with the connection |
+//! | `restart` | the only broker | SIGTERM; it is started again |
+//! | `freeze` | the only broker | SIGSTOP for some seconds |
+//! | `kill` | registry | SIGKILL; it is started again |
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -20,20 +22,16 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use millrace_runtime::clock::now_ms;
-use millrace_testkit::still::{Still, undecided};
-use millrace_testkit::wire::Broker;
+use millrace_testkit::proxy::Call;
+use millrace_testkit::still::Still;
 use millrace_testkit::{Proxy, Stack};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rustix::process::Signal;
 use tokio_util::sync::CancellationToken;
 
-/// The services, with the transactional id of each.
-pub const SERVICES: [(&str, &str); 3] = [
-    ("ingest", "millrace.parse.local-0"),
-    ("embedder", "millrace.embed.local-0"),
-    ("indexer", "millrace.index.local-0"),
-];
+use crate::brokers;
+
 /// Of a member, for the run: shorter than the default, so that zombies are not what takes longest.
 pub const SESSION: Duration = Duration::from_secs(10);
 
@@ -41,14 +39,30 @@ const BETWEEN_SECONDS: Range<u64> = 4..14;
 const BETWEEN_OUTAGES_SECONDS: Range<u64> = 25..50;
 const FREEZE: Duration = SESSION.saturating_add(Duration::from_secs(3));
 /// For what a fault that lasts leaves behind: members that were expelled, sessions that begin anew.
-const RECOVERY: Duration = Duration::from_secs(10);
+pub(crate) const RECOVERY: Duration = Duration::from_secs(10);
 const CUT_SECONDS: Range<u64> = 2..13;
 const BROKER_FREEZE_SECONDS: Range<u64> = 2..8;
 
-/// Faults so far, and when the broker was away.
+/// Name of the fault that loses the broker's answer to a commit.
+pub const LOST_COMMIT: &str = "lost_commit";
+
+/// A fault that has happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// What.
+    pub name: &'static str,
+    /// Of which part.
+    pub of: String,
+    /// From when, milliseconds since 1970 UTC.
+    pub from_ms: i64,
+    /// Until when.
+    pub until_ms: i64,
+}
+
+/// Faults so far, and when the only broker was away.
 #[derive(Debug, Default)]
 pub struct Faults {
-    counts: Mutex<BTreeMap<String, u64>>,
+    past: Mutex<Vec<Fault>>,
     outages: Mutex<Vec<(i64, i64)>>,
     /// Held by one service's fault each; alone by the broker's.
     weather: tokio::sync::RwLock<()>,
@@ -59,24 +73,43 @@ pub struct Faults {
 impl Faults {
     /// How many there were of each.
     pub fn counts(&self) -> BTreeMap<String, u64> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut counts = BTreeMap::new();
+        for fault in self.past() {
+            *counts.entry(format!("{} {}", fault.name, fault.of)).or_default() += 1;
+        }
+        counts
     }
 
-    /// From when to when the broker was away, milliseconds since 1970 UTC.
+    /// All of them, in the order in which they ended.
+    pub fn past(&self) -> Vec<Fault> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From when to when the only broker was away, milliseconds since 1970 UTC.
     pub fn outages(&self) -> Vec<(i64, i64)> {
         self.outages.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn count(&self, fault: &str, of: &str) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        *counts.entry(format!("{fault} {of}")).or_default() += 1;
+    /// Waits for the end of any other fault that lasts.
+    pub(crate) async fn one_that_lasts(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.long.lock().await
     }
 
-    /// Faults of a service, until it is told to stop; the last one is over then.
-    pub async fn of_service(
+    /// A fault has ended.
+    pub(crate) fn note(&self, name: &'static str, of: &str, from_ms: i64) {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner).push(Fault {
+            name,
+            of: of.to_owned(),
+            from_ms,
+            until_ms: now_ms(),
+        });
+    }
+
+    /// Faults of an instance, until it is told to stop; the last one is over then.
+    pub async fn of_instance(
         &self,
         stack: &Stack,
-        service: &str,
+        part: &str,
         link: &Proxy,
         seed: u64,
         stop: &CancellationToken,
@@ -86,25 +119,33 @@ impl Faults {
             let weather = self.weather.read().await;
             let kind = rng.random_range(0..20);
             let cut = Duration::from_secs(rng.random_range(CUT_SECONDS));
+            let from_ms = now_ms();
             match kind {
-                0..=9 => {
-                    stack.kill(service, Signal::KILL).await?;
-                    self.count("kill", service);
+                0..=8 => {
+                    stack.kill(part, Signal::KILL).await?;
+                    self.note("kill", part, from_ms);
                 }
-                10..=14 => {
-                    stack.kill(service, Signal::TERM).await?;
-                    self.count("restart", service);
+                9..=13 => {
+                    stack.kill(part, Signal::TERM).await?;
+                    self.note("restart", part, from_ms);
+                }
+                14..=15 => {
+                    // Of a process that dies before it commits, nothing is lost.
+                    if link.lose_answer(Call::EndTxn).await.is_ok() {
+                        self.note(LOST_COMMIT, part, from_ms);
+                    }
                 }
                 kind => {
-                    let long = self.long.lock().await;
-                    if kind <= 16 {
-                        let still = Still::hold(stack.serving(service).await?)?;
+                    let long = self.one_that_lasts().await;
+                    let from_ms = now_ms();
+                    if kind <= 17 {
+                        let still = Still::hold(stack.serving(part).await?)?;
                         tokio::time::sleep(FREEZE).await;
                         drop(still);
-                        self.count("freeze", service);
+                        self.note("freeze", part, from_ms);
                     } else {
                         link.cut(cut).await;
-                        self.count("cut", service);
+                        self.note("cut", part, from_ms);
                     }
                     drop(weather);
                     // Before the next one: a chain of them would stop a canary for longer than any of them does.
@@ -116,16 +157,17 @@ impl Faults {
         Ok(())
     }
 
-    /// Outages of broker and registry, until it is told to stop.
+    /// Outages of the registry and of the only broker, until it is told to stop.
     pub async fn of_the_rest(&self, stack: &Stack, seed: u64, stop: &CancellationToken) -> Result<()> {
         let mut rng = StdRng::seed_from_u64(seed);
         while pause(&mut rng, BETWEEN_OUTAGES_SECONDS, stop).await {
             let kind = rng.random_range(0..4);
             let freeze = Duration::from_secs(rng.random_range(BROKER_FREEZE_SECONDS));
-            if kind < 2 {
+            if kind < 2 || stack.size.brokers > 1 {
+                let from_ms = now_ms();
                 stack.kill("registry", Signal::KILL).await?;
                 stack.serving("registry").await?;
-                self.count("kill", "registry");
+                self.note("kill", "registry", from_ms);
                 continue;
             }
             let _weather = self.weather.write().await;
@@ -134,31 +176,19 @@ impl Faults {
                 let still = Still::hold(stack.serving("kafka").await?)?;
                 tokio::time::sleep(freeze).await;
                 drop(still);
-                self.count("freeze", "broker");
+                self.note("freeze", "broker", from);
             } else {
-                self.restart_broker(stack).await?;
-                self.count("restart", "broker");
+                brokers::restart_the_only(stack).await?;
+                self.note("restart", "broker", from);
             }
             let mut outages = self.outages.lock().map_err(|_| anyhow!("a fault panicked"))?;
             outages.push((from, now_ms()));
         }
         Ok(())
     }
-
-    async fn restart_broker(&self, stack: &Stack) -> Result<()> {
-        let mut held = Vec::new();
-        for (service, transactional_id) in SERVICES {
-            held.push((stack.serving(service).await?, transactional_id.to_owned()));
-        }
-        let still = undecided(&Broker::new(&stack.addresses.kafka), &held, false).await?;
-        stack.kill("kafka", Signal::TERM).await?;
-        drop(still);
-        stack.serving("kafka").await?;
-        Ok(())
-    }
 }
 
-async fn pause(rng: &mut StdRng, seconds: Range<u64>, stop: &CancellationToken) -> bool {
+pub(crate) async fn pause(rng: &mut StdRng, seconds: Range<u64>, stop: &CancellationToken) -> bool {
     let pause = Duration::from_secs(rng.random_range(seconds));
     stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some()
 }

@@ -17,6 +17,11 @@ pub enum Act {
         /// A chunk each.
         sections: usize,
     },
+    /// A revision with a chunk in its middle that the model refuses, for as long as the model is told to.
+    Refused {
+        /// A chunk each.
+        sections: usize,
+    },
     /// Its deletion.
     Delete,
     /// A record that no stage can read.

@@ -12,6 +12,10 @@ use crate::verdict::Verdict;
 pub struct Report {
     /// The seed.
     pub seed: u64,
+    /// Brokers of the stack.
+    pub brokers: u16,
+    /// Instances of ingest and of the embedder.
+    pub replicas: u16,
     /// How long the storm lasted, seconds.
     pub storm_seconds: u64,
     /// From the end of the storm until nothing was left to do, seconds.
@@ -30,8 +34,10 @@ pub struct Report {
     pub searches: usize,
     /// Searches that were not, because a part was away.
     pub unanswered: usize,
-    /// How often a partition went into quarantine.
-    pub quarantines: u64,
+    /// Letters that were redriven.
+    pub redriven: i64,
+    /// How often each path was taken that a run may miss.
+    pub rare_paths: BTreeMap<&'static str, u64>,
     /// Peak resident memory of each service, over all its processes, MiB.
     pub peak_mib: BTreeMap<&'static str, u64>,
     /// Every kind of finding.
@@ -40,14 +46,22 @@ pub struct Report {
     pub clean: bool,
 }
 
+impl Report {
+    /// The rare paths that the run did not take: of them its verdict says nothing.
+    pub fn missed(&self) -> Vec<&'static str> {
+        let missed = self.rare_paths.iter().filter(|(_, count)| **count == 0);
+        missed.map(|(path, _)| *path).collect()
+    }
+}
+
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let list = |items: &mut dyn Iterator<Item = String>| items.collect::<Vec<_>>().join(", ");
         let (storm, calm) = (self.storm_seconds, self.calm_seconds);
         writeln!(
             f,
-            "seed {}: a storm of {storm} s, then {calm} s until nothing was left to do",
-            self.seed
+            "seed {}, brokers {}, replicas {}: a storm of {storm} s, then {calm} s until nothing was left to do",
+            self.seed, self.brokers, self.replicas
         )?;
         let faults = list(&mut self.faults.iter().map(|(fault, count)| format!("{count} {fault}")));
         writeln!(f, "{} faults: {faults}", self.fault_count)?;
@@ -65,11 +79,12 @@ impl Display for Report {
                 .iter()
                 .map(|(service, mib)| format!("{service} {mib} MiB")),
         );
-        writeln!(
-            f,
-            "peak memory: {memory}; partitions went into quarantine {} times",
-            self.quarantines
-        )?;
+        writeln!(f, "peak memory: {memory}; {} letters redriven", self.redriven)?;
+        let rare = list(&mut self.rare_paths.iter().map(|(path, count)| format!("{path} {count}")));
+        writeln!(f, "rare paths: {rare}")?;
+        if !self.missed().is_empty() {
+            writeln!(f, "missed: {}", self.missed().join(", "))?;
+        }
         for (kind, finding) in &self.verdict.0 {
             writeln!(f, "{kind:<24} {}", finding.count)?;
             for example in &finding.examples {

@@ -2,7 +2,7 @@
 //!
 //! | told at any time before the search | what it must see |
 //! |---|---|
-//! | live revision L | hits of one revision ≥ L; none only if a deletion after L was asked for before the search ended |
+//! | live revision L | hits of one revision ≥ L, or L was told too early; none only if a deletion after L was asked for before the search ended |
 //! | DELETED at revision D | no hit of a revision ≤ D |
 //! | an earlier search saw revision S | no hit of a revision < S |
 //!
@@ -20,11 +20,11 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use tokio_util::sync::CancellationToken;
 
-use crate::client::Client;
-use crate::evidence::Sight;
+use crate::client::{self, Client};
+use crate::evidence::{Evidence, Sight};
 
 /// Between two searches of a searcher.
-const PAUSE_MS: std::ops::Range<u64> = 10..60;
+const PAUSE_MS: std::ops::Range<u64> = 0..40;
 
 /// What all searchers have seen.
 #[derive(Debug, Default)]
@@ -54,14 +54,14 @@ impl Sightings {
         self.seen().unanswered
     }
 
-    /// What must not have been seen.
-    pub fn wrong(&self) -> Vec<(Sight, String)> {
-        self.seen().wrong.clone()
-    }
-
-    /// How many different chunks of each revision were seen at once, in how many hits.
-    pub fn whole(&self) -> Vec<(String, i64, usize, usize)> {
-        self.seen().whole.iter().cloned().collect()
+    /// All that was seen, for the verdict.
+    pub fn into_evidence(&self, evidence: &mut Evidence) {
+        let seen = self.seen();
+        evidence.wrong = seen.wrong.clone();
+        let whole = seen.whole.iter();
+        evidence.whole = whole
+            .map(|(id, revision, chunks, hits)| (client::key(id), *revision, *chunks, *hits))
+            .collect();
     }
 }
 
@@ -77,7 +77,10 @@ pub async fn search_on(
     let mut memory: BTreeMap<String, Told> = BTreeMap::new();
     while !stop.is_cancelled() {
         tokio::time::sleep(Duration::from_millis(rng.random_range(PAUSE_MS))).await;
-        let document = documents.choose(&mut rng).context("no documents")?;
+        // Three of four where something is about to happen.
+        let recent = client.recent();
+        let among = if rng.random_ratio(3, 4) { &recent[..] } else { documents };
+        let document = among.choose(&mut rng).or(documents.first()).context("no documents")?;
         let answer = client.get(document).await?;
         let told = memory.entry(document.clone()).or_default();
         if let Some(answer) = answer {
@@ -117,8 +120,13 @@ struct Told {
 }
 
 fn judge(told: Told, deleted_after: bool, hits: &[i64]) -> Option<Sight> {
+    // What a search has seen was not told of too early.
+    let or_early = |sight| match told.seen < told.live {
+        true => Sight::Early,
+        false => sight,
+    };
     let (Some(least), Some(most)) = (hits.iter().min(), hits.iter().max()) else {
-        return (told.live > told.deleted && !deleted_after).then_some(Sight::None);
+        return (told.live > told.deleted && !deleted_after).then(|| or_early(Sight::None));
     };
     if least != most {
         return Some(Sight::Mixed);
@@ -126,7 +134,10 @@ fn judge(told: Told, deleted_after: bool, hits: &[i64]) -> Option<Sight> {
     if *least <= told.deleted {
         return Some(Sight::Deleted);
     }
-    (*least < told.live.max(told.seen)).then_some(Sight::Stale)
+    if *least < told.seen {
+        return Some(Sight::Stale);
+    }
+    (*least < told.live).then_some(Sight::Early)
 }
 
 #[cfg(test)]
@@ -141,16 +152,19 @@ mod tests {
             (told(0, 0, 0), false, &[3, 3], None),
             (told(3, 0, 0), false, &[3, 3], None),
             (told(3, 0, 0), false, &[4], None),
-            (told(3, 0, 0), false, &[2], Some(Sight::Stale)),
+            (told(3, 0, 0), false, &[2], Some(Sight::Early)),
+            (told(3, 0, 3), false, &[2], Some(Sight::Stale)),
             (told(3, 0, 4), false, &[3], Some(Sight::Stale)),
             (told(3, 0, 0), false, &[3, 4], Some(Sight::Mixed)),
-            (told(3, 0, 0), false, &[], Some(Sight::None)),
+            (told(3, 0, 0), false, &[], Some(Sight::Early)),
+            (told(3, 0, 3), false, &[], Some(Sight::None)),
             (told(3, 0, 0), true, &[], None),
-            (told(3, 0, 0), true, &[2], Some(Sight::Stale)),
+            (told(3, 0, 0), true, &[2], Some(Sight::Early)),
             (told(4, 5, 4), true, &[], None),
             (told(4, 5, 4), true, &[4], Some(Sight::Deleted)),
             (told(4, 5, 4), true, &[6], None),
-            (told(7, 5, 4), false, &[], Some(Sight::None)),
+            (told(7, 5, 4), false, &[], Some(Sight::Early)),
+            (told(7, 5, 7), false, &[], Some(Sight::None)),
         ] {
             assert_eq!(judge(told, deleted_after, hits), wrong, "{told:?} {hits:?}");
         }

@@ -4,24 +4,24 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use futures::future::{try_join_all, try_join4};
+use millrace_failpoints::Mutant;
 use millrace_runtime::clock::now_ms;
-use millrace_testkit::stack::Addresses;
-use millrace_testkit::{Proxy, Stack, poll};
+use millrace_testkit::Size;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{self, Client};
-use crate::evidence::{self, Evidence};
-use crate::faults::{Faults, SERVICES, SESSION};
+use crate::bed::{Bed, Wanted};
+use crate::client::Client;
+use crate::faults::Faults;
 use crate::journal::{Act, Entry, Journal};
 use crate::report::Report;
 use crate::searchers::{self, Sightings};
 use crate::verdict::judge;
 use crate::watch::{Watched, watch};
-use crate::{canaries, writers};
+use crate::{calm, canaries, model, rare, writers};
 
 /// What a run is asked for.
 #[derive(Debug, Clone)]
@@ -34,6 +34,12 @@ pub struct Options {
     pub documents: usize,
     /// Between two canaries of a partition.
     pub canary_every: Duration,
+    /// Brokers, and instances of the services.
+    pub size: Size,
+    /// How long everything may take to be finished once the faults have ended.
+    pub calm: Duration,
+    /// A rule that the services are to break.
+    pub mutant: Option<Mutant>,
 }
 
 /// The error of a run that was interrupted.
@@ -43,8 +49,8 @@ pub struct Interrupted;
 
 const WRITERS: usize = 3;
 const SEARCHERS: usize = 2;
-/// For what was accepted to be finished, once the faults have ended.
-const CALM: Duration = Duration::from_secs(180);
+/// Short, so that replaced revisions are cleaned up within the run.
+const LONGEST_SEARCH: Duration = Duration::from_secs(5);
 
 /// Runs on a stack of its own, which is stopped in every case. `tell` is told how it goes; `interrupt` ends it without a
 /// verdict.
@@ -54,86 +60,67 @@ pub async fn run(
     interrupt: &CancellationToken,
     tell: &dyn Fn(String),
 ) -> Result<Report> {
-    let mut links = Vec::new();
-    let mut environment = Vec::new();
-    for (service, _) in SERVICES {
-        let link = Proxy::alone().await?;
-        let variable = |field: &str| format!("MILLRACE_{}_{field}", service.to_uppercase());
-        environment.push((variable("KAFKA__BOOTSTRAP_SERVERS"), link.address.clone()));
-        // In quotes: a property is a text.
-        let session = format!("\"{}\"", SESSION.as_millis());
-        environment.push((variable("KAFKA__PROPERTIES__session.timeout.ms"), session));
-        links.push(link);
-    }
     tell("starting a stack".into());
-    let stand = |addresses: &Addresses| links.iter().for_each(|link| link.stand_before(&addresses.kafka));
-    let stack = Stack::up_with(millrace, environment, stand).await?;
+    let wanted = Wanted {
+        millrace,
+        size: options.size,
+        longest_search: LONGEST_SEARCH,
+        mutant: options.mutant,
+    };
+    let bed = Bed::up(&wanted).await?;
     let outcome = tokio::select! {
-        outcome = on(&stack, &links, options, tell) => outcome,
+        outcome = on(&bed, options, tell) => outcome,
         () = interrupt.cancelled() => Err(Interrupted.into()),
     };
-    let told = stack.told();
-    let stopped = stack.down().await;
-    let clean = outcome.as_ref().is_ok_and(|report| report.clean);
-    match stopped {
-        Ok(dir) if !clean => tell(format!("journal and logs are kept in {}", dir.keep().display())),
-        Ok(_) => {}
-        // A verdict, or why there is none, is worth more.
-        Err(error) => tell(format!("the stack did not stop cleanly: {error:#}")),
-    }
+    let told = bed.stack.told();
+    // What a mutant breaks nobody looks for.
+    let well = outcome.as_ref().is_ok_and(|report| report.clean);
+    bed.down(!well && options.mutant.is_none(), tell).await;
     match outcome {
         Err(error) if !error.is::<Interrupted>() => Err(error.context(format!("the stack told:\n{told}"))),
         outcome => outcome,
     }
 }
 
-async fn on(stack: &Stack, links: &[Proxy], options: &Options, tell: &dyn Fn(String)) -> Result<Report> {
+async fn on(bed: &Bed, options: &Options, tell: &dyn Fn(String)) -> Result<Report> {
+    let stack = &bed.stack;
     let journal = Journal::create(&stack.dir().join("journal.jsonl"))?;
-    let client = Client::connect(&stack.addresses, journal).await?;
-    let documents = writers::documents(options.documents);
-    let (faults, sightings) = (Faults::default(), Sightings::default());
-    let (began, began_ms) = (Instant::now(), now_ms());
-    let watched = storm(
-        stack,
-        links,
+    let run = Run {
+        bed,
         options,
-        &Actors {
-            client: &client,
-            documents: &documents,
-            faults: &faults,
-            sightings: &sightings,
-        },
-        tell,
-    )
-    .await?;
+        client: Client::connect(&stack.addresses, journal).await?,
+        documents: writers::documents(options.documents),
+        faults: Faults::default(),
+        sightings: Sightings::default(),
+    };
+    let (began, began_ms) = (Instant::now(), now_ms());
+    let seen = run.storm(tell).await?;
     let (storm_seconds, storm_ms) = (began.elapsed().as_secs(), (began_ms, now_ms()));
 
     tell("calm: waiting until everything is finished".into());
     let ended = Instant::now();
-    for part in ["kafka", "registry", "ingest", "embedder", "indexer"] {
-        stack.serving(part).await?;
+    for part in stack.size.parts() {
+        stack.serving(&part).await?;
     }
-    let fresh = client.ask("fresh.md", Act::Upsert { sections: 1 }, 0).await?;
-    client.indexed(&fresh).await.context("a fresh document")?;
-    let mut evidence = finished(stack).await?;
+    let fresh = run.client.ask("fresh.md", Act::Upsert { sections: 1 }, 0).await?;
+    let (passed, redriven) = calm::finished(stack, &run.client, &fresh, options.calm).await?;
     let calm_seconds = ended.elapsed().as_secs();
 
-    tell("verdict: reading the index".into());
-    evidence.index = evidence::index(&client, &documents).await?;
-    evidence.journal = client.journal().entries();
-    evidence.wrong = sightings.wrong();
-    let whole = sightings.whole().into_iter();
-    evidence.whole = whole
-        .map(|(id, revision, chunks, hits)| (client::key(&id), revision, chunks, hits))
-        .collect();
-    evidence.outages = faults.outages();
+    tell("verdict: reading topics and index".into());
+    let mut evidence = calm::evidence(stack, &run.client, &run.documents).await?;
+    evidence.stuck = passed.err().into_iter().collect();
+    run.sightings.into_evidence(&mut evidence);
+    evidence.outages = run.faults.outages();
     evidence.storm = storm_ms;
     evidence.canaries = canaries::documents()?.iter().map(|name| canaries::key(name)).collect();
-    evidence.deaths = deaths(stack)?;
     let verdict = judge(&evidence);
-    let counts = faults.counts();
+    let counts = run.faults.counts();
+    let rare_paths = rare::count(&evidence, &run.faults.past(), seen.watched.quarantines, stack.dir())?;
+    let peak_kib = seen.watched.peak_kib.into_iter();
     Ok(Report {
         seed: options.seed,
+        brokers: options.size.brokers,
+        replicas: options.size.replicas,
         storm_seconds,
         calm_seconds,
         fault_count: counts.values().sum(),
@@ -141,128 +128,118 @@ async fn on(stack: &Stack, links: &[Proxy], options: &Options, tell: &dyn Fn(Str
         requests: requests(&evidence.journal),
         commands: evidence.commands.len(),
         parts: evidence.embedded.len(),
-        searches: sightings.searches(),
-        unanswered: sightings.unanswered(),
-        quarantines: watched.quarantines,
-        peak_mib: watched
-            .peak_kib
-            .into_iter()
-            .map(|(service, kib)| (service, kib >> 10))
-            .collect(),
+        searches: run.sightings.searches(),
+        unanswered: run.sightings.unanswered(),
+        redriven: seen.redriven + redriven,
+        rare_paths,
+        peak_mib: peak_kib.map(|(service, kib)| (service, kib >> 10)).collect(),
         clean: verdict.is_clean(),
         verdict,
     })
 }
 
-struct Actors<'r> {
-    client: &'r Client,
-    documents: &'r [String],
-    faults: &'r Faults,
-    sightings: &'r Sightings,
+struct Run<'r> {
+    bed: &'r Bed,
+    options: &'r Options,
+    client: Client,
+    documents: Vec<String>,
+    faults: Faults,
+    sightings: Sightings,
 }
 
-/// Everything at once, until the time is over; the clients end when the last fault has.
-async fn storm(
-    stack: &Stack,
-    links: &[Proxy],
-    options: &Options,
-    actors: &Actors<'_>,
-    tell: &dyn Fn(String),
-) -> Result<Watched> {
-    let Actors {
-        client,
-        documents,
-        faults,
-        sightings,
-    } = *actors;
-    // Of each actor, from the run's: more of one do not change another's.
-    let mut seeds = StdRng::seed_from_u64(options.seed);
-    let (over, quiet) = (CancellationToken::new(), CancellationToken::new());
-    let lanes = SERVICES
-        .iter()
-        .zip(links)
-        .map(|((service, _), link)| faults.of_service(stack, service, link, seeds.random(), &over));
-    let lanes: Vec<_> = lanes.collect();
-    let rest = faults.of_the_rest(stack, seeds.random(), &over);
-    let faults_end = async {
-        let _quiet = quiet.clone().drop_guard();
-        tokio::try_join!(try_join_all(lanes), rest)?;
-        anyhow::Ok(())
-    };
-    let clock = async {
+/// What a storm was, beside what its actors wrote down.
+struct Seen {
+    watched: Watched,
+    redriven: i64,
+}
+
+impl Run<'_> {
+    /// Everything at once, until the time is over; the clients end when the last fault has.
+    async fn storm(&self, tell: &dyn Fn(String)) -> Result<Seen> {
+        let Bed {
+            stack, model, links, ..
+        } = self.bed;
+        let Self {
+            client,
+            documents,
+            faults,
+            sightings,
+            ..
+        } = self;
+        // Of each actor, from the run's: more of one do not change another's.
+        let mut seeds = StdRng::seed_from_u64(self.options.seed);
+        let (over, quiet) = (CancellationToken::new(), CancellationToken::new());
+        let parts: Vec<_> = links.iter().map(|(instance, link)| (instance.part(), link)).collect();
+        let lanes = parts
+            .iter()
+            .map(|(part, link)| faults.of_instance(stack, part, link, seeds.random(), &over));
+        let lanes: Vec<_> = lanes.collect();
+        let rest = faults.of_the_rest(stack, seeds.random(), &over);
+        let instances = stack.size.instances().into_iter();
+        let ingests = instances.filter(|instance| instance.service == "ingest");
+        let ingests: Vec<_> = ingests.map(|instance| instance.part()).collect();
+        let clients = ingests.iter().map(|ingest| client.through(ingest, &stack.addresses));
+        let clients: Vec<_> = clients.collect::<Result<_>>()?;
+        let share = documents.len().div_ceil(WRITERS).max(1);
+        let writing = documents
+            .chunks(share)
+            .zip(clients.iter().cycle())
+            .map(|(own, client)| writers::write_on(client, own, seeds.random(), &quiet));
+        let writing: Vec<_> = writing.collect();
+        let searching = clients.iter().cycle().take(SEARCHERS);
+        let searching =
+            searching.map(|client| searchers::search_on(client, documents, sightings, seeds.random(), &quiet));
+        let searching: Vec<_> = searching.collect();
+        let names = canaries::documents()?;
+        let mut singing = Vec::new();
+        for (name, ingest) in names.iter().zip(ingests.iter().cycle()) {
+            let client = millrace_testkit::Client::through(ingest, &stack.addresses, canaries::TENANT)?;
+            singing.push(canaries::sing(client, name, self.options.canary_every, &quiet));
+        }
+        let endpoint = model::faults(model, faults, seeds.random(), &over);
+        let redriving = model::redrives(model, client, seeds.random(), &over);
+        // Drawn last: with one broker the others have the same seeds.
+        let seed = seeds.random();
+        let brokers = async {
+            match stack.size.brokers {
+                1 => Ok(()),
+                _ => faults.of_brokers(stack, seed, &over).await,
+            }
+        };
+        let faults_end = async {
+            let _quiet = quiet.clone().drop_guard();
+            let ended = tokio::try_join!(try_join_all(lanes), rest, brokers, endpoint, redriving)?;
+            anyhow::Ok(ended.4)
+        };
+        let acting = try_join4(
+            try_join_all(writing),
+            try_join_all(searching),
+            try_join_all(singing),
+            watch(stack, &quiet),
+        );
+        let clock = self.clock(&over, &quiet, tell);
+        let (acted, redriven, ()) = tokio::try_join!(acting, faults_end, clock)?;
+        ensure!(sightings.searches() > 0, "no search was answered: nothing was seen");
+        let watched = acted.3;
+        Ok(Seen { watched, redriven })
+    }
+
+    /// Ends the faults when the time is over.
+    async fn clock(&self, over: &CancellationToken, quiet: &CancellationToken, tell: &dyn Fn(String)) -> Result<()> {
         let _over = over.clone().drop_guard();
-        let mut left = options.storm;
+        let mut left = self.options.storm;
         while !left.is_zero() {
             let step = left.min(Duration::from_secs(15));
             if quiet.run_until_cancelled(tokio::time::sleep(step)).await.is_none() {
                 break;
             }
             left = left.saturating_sub(step);
-            let count: u64 = faults.counts().values().sum();
-            let (seconds, searches) = (left.as_secs(), sightings.searches());
+            let (count, searches) = (self.faults.past().len(), self.sightings.searches());
+            let seconds = left.as_secs();
             tell(format!("storm: {seconds} s to go, {count} faults, {searches} searches"));
         }
-        anyhow::Ok(())
-    };
-    let share = documents.len().div_ceil(WRITERS).max(1);
-    let writing = documents
-        .chunks(share)
-        .map(|own| writers::write_on(client, own, seeds.random(), &quiet));
-    let writing: Vec<_> = writing.collect();
-    let searching = (0..SEARCHERS).map(|_| searchers::search_on(client, documents, sightings, seeds.random(), &quiet));
-    let searching: Vec<_> = searching.collect();
-    let names = canaries::documents()?;
-    let singing = names
-        .iter()
-        .map(|name| canaries::sing(&stack.addresses, name, options.canary_every, &quiet));
-    let clients = try_join4(
-        try_join_all(writing),
-        try_join_all(searching),
-        try_join_all(singing),
-        watch(stack, &quiet),
-    );
-    let (clients, (), ()) = tokio::try_join!(clients, faults_end, clock)?;
-    ensure!(sightings.searches() > 0, "no search was answered: nothing was seen");
-    Ok(clients.3)
-}
-
-/// The topics, once every command has a final status and the last markers are written; or as they are when patience ends:
-/// the verdict names what is missing.
-async fn finished(stack: &Stack) -> Result<Evidence> {
-    let mut last = None;
-    let waited = poll::until("every command to be finished", CALM, async || {
-        let evidence = evidence::topics(&stack.addresses).await?;
-        let open = judge(&evidence);
-        let waits_for = ["never_finished", "unannounced", "lost"];
-        let open: Vec<_> = waits_for
-            .iter()
-            .flat_map(|kind| open.0.get(kind).map(|f| &f.examples))
-            .flatten()
-            .collect();
-        let done = open.is_empty();
-        let state = format!("{open:?}");
-        last = Some(evidence);
-        Ok(if done { Ok(()) } else { Err(state) })
-    })
-    .await;
-    match (waited, last) {
-        (_, Some(evidence)) => Ok(evidence),
-        (Err(error), None) => Err(error),
-        (Ok(()), None) => Err(anyhow::anyhow!("the topics were not read")),
+        Ok(())
     }
-}
-
-/// Ends of services that `up` told of and no fault causes: those are by SIGKILL, or clean.
-fn deaths(stack: &Stack) -> Result<Vec<String>> {
-    let told = std::fs::read_to_string(stack.dir().join("up.log"))?;
-    let of_service = |line: &&str| {
-        SERVICES
-            .iter()
-            .any(|(service, _)| line.starts_with(&format!("{service} died")))
-    };
-    let by_fault = |line: &&str| line.contains("(killed by signal 9)") || line.contains("(exit code 0)");
-    let deaths = told.lines().filter(of_service).filter(|line| !by_fault(line));
-    Ok(deaths.map(str::to_owned).collect())
 }
 
 fn requests(journal: &[Entry]) -> BTreeMap<&'static str, usize> {
@@ -272,6 +249,7 @@ fn requests(journal: &[Entry]) -> BTreeMap<&'static str, usize> {
             Entry::Asked { act, .. } => match act {
                 Act::Upsert { sections: 1 } => "revisions of one part",
                 Act::Upsert { .. } => "revisions of several parts",
+                Act::Refused { .. } => "revisions with a chunk that the model refuses",
                 Act::Delete => "deletions",
                 Act::Poison => "poison records",
             },

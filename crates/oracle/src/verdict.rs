@@ -5,20 +5,22 @@
 //! | `lost` | a receipt without its command in the log; an INDEXED revision without one of its parts; a duplicate of nothing |
 //! | `duplicated` | a part twice in a topic, an event twice, two effects of one request |
 //! | `reordered` | a key's revisions or parts go back in a topic |
-//! | `stale_seen`, `deleted_seen`, `mixed_seen`, `none_seen`, `partial_seen` | a search saw what it must not: [`crate::searchers`] |
-//! | `wrongly_dead_lettered` | a readable command is FAILED or a dead letter |
-//! | `never_finished` | a command without a final status; an unreadable one that is not FAILED |
+//! | `indexed_too_early`, `stale_seen`, `deleted_seen`, `mixed_seen`, `none_seen`, `partial_seen` | a search saw what it must not: [`crate::searchers`] |
+//! | `wrongly_dead_lettered` | a command that every stage can work on is FAILED or a dead letter |
+//! | `attempts_burned` | a dead letter took more than the one attempt that such a record takes |
+//! | `never_finished` | a command without a final status, or FAILED still after its redrive; an unreadable one that is not FAILED |
 //! | `unannounced` | an event without the status that says so, or the other way round |
 //! | `index_differs` | a search at the end does not find exactly the last revision of a document |
+//! | `audit_finds` | the audit of the index found something: points that nobody owns, above all |
 //! | `canary_gap` | a partition's canary stood still for more than 30 s during the storm, outages of the broker not counted |
 //! | `died_by_itself` | a service ended, and no fault had ended it |
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use millrace_events::{Kind, State};
 use serde::Serialize;
 
-use crate::evidence::{Command, Evidence, Part, Sight};
+use crate::evidence::{Command, Evidence, Letter, Part, Sight};
 use crate::journal::{Act, Entry};
 
 /// Longest time that a canary may stand still, milliseconds.
@@ -40,19 +42,22 @@ pub struct Finding {
 #[serde(transparent)]
 pub struct Verdict(pub BTreeMap<&'static str, Finding>);
 
-const KINDS: [&str; 14] = [
+const KINDS: [&str; 17] = [
     "lost",
     "duplicated",
     "reordered",
+    "indexed_too_early",
     "stale_seen",
     "deleted_seen",
     "mixed_seen",
     "none_seen",
     "partial_seen",
     "wrongly_dead_lettered",
+    "attempts_burned",
     "never_finished",
     "unannounced",
     "index_differs",
+    "audit_finds",
     "canary_gap",
     "died_by_itself",
 ];
@@ -61,6 +66,18 @@ impl Verdict {
     /// Nothing was found.
     pub fn is_clean(&self) -> bool {
         self.0.values().all(|finding| finding.count == 0)
+    }
+
+    /// Examples of a kind of finding.
+    pub fn examples(&self, kind: &str) -> Vec<String> {
+        let finding = self.0.get(kind);
+        finding.map(|finding| finding.examples.clone()).unwrap_or_default()
+    }
+
+    /// How often each kind was found that was.
+    pub fn counts(&self) -> BTreeMap<&'static str, usize> {
+        let found = self.0.iter().filter(|(_, finding)| finding.count > 0);
+        found.map(|(kind, finding)| (*kind, finding.count)).collect()
     }
 
     fn add(&mut self, kind: &'static str, example: String) {
@@ -82,23 +99,27 @@ pub fn judge(evidence: &Evidence) -> Verdict {
         ("documents.parsed", &evidence.parsed),
         ("chunks.embedded", &evidence.embedded),
     ] {
-        let at = parts.iter().map(|part| (part.key.as_str(), (part.revision, part.part)));
-        in_order_and_once(topic, at, &mut verdict);
+        let at = |part: &'_ Part| (part.revision, part.part);
+        let records = parts.iter().map(|part| (part.key.as_str(), at(part), part.redrive));
+        in_order_and_once(topic, records, &mut verdict);
     }
-    let at = evidence
-        .events
-        .iter()
-        .map(|(key, revision)| (key.as_str(), (*revision, 0)));
-    in_order_and_once("vectors.indexed", at, &mut verdict);
-    commands(evidence, &states, &mut verdict);
+    let events = evidence.events.iter();
+    let events = events.map(|event| (event.key.as_str(), (event.revision, 0), event.redrive));
+    in_order_and_once("vectors.indexed", events, &mut verdict);
+    let refused = refused(evidence);
+    commands(evidence, &states, &refused, &mut verdict);
+    letters(evidence, &refused, &mut verdict);
     announced(evidence, &states, &mut verdict);
     seen(evidence, &mut verdict);
     index(evidence, &states, &mut verdict);
     canary_gaps(evidence, &mut verdict);
-    evidence
-        .deaths
-        .iter()
-        .for_each(|death| verdict.add("died_by_itself", death.clone()));
+    for (kind, told) in [
+        ("never_finished", &evidence.stuck),
+        ("audit_finds", &evidence.audit),
+        ("died_by_itself", &evidence.deaths),
+    ] {
+        told.iter().for_each(|told| verdict.add(kind, told.clone()));
+    }
     verdict
 }
 
@@ -137,7 +158,7 @@ fn debts(evidence: &Evidence, verdict: &mut Verdict) {
                 let command = held.get(&(document.as_str(), *revision));
                 let matches = |command: &&&Command| match (&command.asks, act) {
                     (None, Act::Poison) => true,
-                    (Some((_, request)), Act::Upsert { .. } | Act::Delete) => request == id,
+                    (Some((_, request)), Act::Upsert { .. } | Act::Refused { .. } | Act::Delete) => request == id,
                     _ => false,
                 };
                 if command.filter(matches).is_none() {
@@ -179,12 +200,21 @@ fn effects(evidence: &Evidence, states: &States<'_>, verdict: &mut Verdict) {
     }
 }
 
-fn in_order_and_once<'e>(topic: &str, records: impl Iterator<Item = (&'e str, (i64, i32))>, verdict: &mut Verdict) {
+/// What was redriven comes when it comes.
+fn in_order_and_once<'e>(
+    topic: &str,
+    records: impl Iterator<Item = (&'e str, (i64, i32), i32)>,
+    verdict: &mut Verdict,
+) {
     let mut last: HashMap<&str, (i64, i32)> = HashMap::new();
     let mut all = BTreeSet::new();
-    for (key, at) in records {
-        if !all.insert((key, at)) {
-            verdict.add("duplicated", format!("{topic}: {key}#{} part {}", at.0, at.1));
+    for (key, at, redrive) in records {
+        if !all.insert((key, at, redrive)) {
+            let example = format!("{topic}: {key}#{} part {} redrive {redrive}", at.0, at.1);
+            verdict.add("duplicated", example);
+        }
+        if redrive > 0 {
+            continue;
         }
         let before = last.insert(key, at).filter(|before| *before > at);
         if let Some(before) = before {
@@ -193,8 +223,21 @@ fn in_order_and_once<'e>(topic: &str, records: impl Iterator<Item = (&'e str, (i
     }
 }
 
+/// Ids of the requests whose revisions the model may have refused.
+fn refused(evidence: &Evidence) -> HashSet<&str> {
+    let ids = evidence.journal.iter().filter_map(|entry| match entry {
+        Entry::Asked {
+            id,
+            act: Act::Refused { .. },
+            ..
+        } => Some(id.as_str()),
+        _ => None,
+    });
+    ids.collect()
+}
+
 /// Each command ends, and as it must.
-fn commands(evidence: &Evidence, states: &States<'_>, verdict: &mut Verdict) {
+fn commands(evidence: &Evidence, states: &States<'_>, refused: &HashSet<&str>, verdict: &mut Verdict) {
     const ENDS: [State; 5] = [
         State::Indexed,
         State::Deleted,
@@ -218,7 +261,12 @@ fn commands(evidence: &Evidence, states: &States<'_>, verdict: &mut Verdict) {
         match &command.asks {
             None if !failed => verdict.add("never_finished", format!("{name}: unreadable, and not FAILED")),
             None => {}
-            Some(_) if failed => verdict.add("wrongly_dead_lettered", format!("{name} is FAILED")),
+            Some((_, id)) if failed && !refused.contains(id.as_str()) => {
+                verdict.add("wrongly_dead_lettered", format!("{name} is FAILED"));
+            }
+            Some(_) if failed && !has(states, command, &[State::Indexed, State::Superseded]) => {
+                verdict.add("never_finished", format!("{name} is FAILED still"));
+            }
             Some(_) if !has(states, command, &ENDS) => verdict.add("never_finished", name),
             Some(_) if has(states, command, &[State::Indexed]) => {
                 let at = (command.key.clone(), command.revision);
@@ -237,11 +285,32 @@ fn commands(evidence: &Evidence, states: &States<'_>, verdict: &mut Verdict) {
             Some(_) => {}
         }
     }
-    let readable = evidence.commands.iter().filter(|c| c.asks.is_some());
-    let readable: BTreeSet<_> = readable.map(|c| (c.key.as_str(), c.revision)).collect();
-    for (key, revision, reason) in &evidence.letters {
-        if readable.contains(&(key.as_str(), *revision)) {
+}
+
+/// Letters are of what could not be worked on, and took one attempt.
+fn letters(evidence: &Evidence, refused: &HashSet<&str>, verdict: &mut Verdict) {
+    let well = |command: &&Command| {
+        let asks = command.asks.as_ref();
+        asks.is_some_and(|(_, id)| !refused.contains(id.as_str()))
+    };
+    let well = evidence.commands.iter().filter(well);
+    let well: BTreeSet<_> = well.map(|c| (c.key.as_str(), c.revision)).collect();
+    for letter in &evidence.letters {
+        let Letter {
+            key,
+            revision,
+            reason,
+            attempts,
+            ..
+        } = letter;
+        if well.contains(&(key.as_str(), *revision)) {
             verdict.add("wrongly_dead_lettered", format!("{key}#{revision}: {reason}"));
+        }
+        if *attempts > 1 {
+            verdict.add(
+                "attempts_burned",
+                format!("{key}#{revision}: {reason} after {attempts}"),
+            );
         }
     }
 }
@@ -254,11 +323,8 @@ fn announced(evidence: &Evidence, states: &States<'_>, verdict: &mut Verdict) {
         .filter(|(_, known)| became(known))
         .map(|(at, _)| *at)
         .collect();
-    let events: BTreeSet<_> = evidence
-        .events
-        .iter()
-        .map(|(key, revision)| (key.as_str(), *revision))
-        .collect();
+    let events = evidence.events.iter();
+    let events: BTreeSet<_> = events.map(|event| (event.key.as_str(), event.revision)).collect();
     for (key, revision) in reached.symmetric_difference(&events) {
         verdict.add("unannounced", format!("{key}#{revision}: only one of status and event"));
     }
@@ -267,6 +333,7 @@ fn announced(evidence: &Evidence, states: &States<'_>, verdict: &mut Verdict) {
 fn seen(evidence: &Evidence, verdict: &mut Verdict) {
     for (sight, example) in &evidence.wrong {
         let kind = match sight {
+            Sight::Early => "indexed_too_early",
             Sight::Stale => "stale_seen",
             Sight::Deleted => "deleted_seen",
             Sight::Mixed => "mixed_seen",

@@ -1,5 +1,7 @@
+use millrace_events::LetterState;
+
 use super::*;
-use crate::evidence::Status;
+use crate::evidence::{Event, Status};
 
 const DOCUMENT: &str = "chaos/d";
 
@@ -18,6 +20,31 @@ fn part(revision: i64, part: i32) -> Part {
         part,
         parts: 2,
         chunk_count: 3,
+        redrive: 0,
+        at_ms: 0,
+    }
+}
+
+fn redriven(of: Part) -> Part {
+    Part { redrive: 1, ..of }
+}
+
+fn event(revision: i64) -> Event {
+    Event {
+        key: DOCUMENT.into(),
+        revision,
+        redrive: 0,
+    }
+}
+
+fn letter(revision: i64, attempts: i32) -> Letter {
+    Letter {
+        key: DOCUMENT.into(),
+        revision,
+        reason: "X".into(),
+        state: LetterState::Open,
+        attempts,
+        at_ms: 0,
     }
 }
 
@@ -57,7 +84,10 @@ fn duplicate(revision: i64, duplicate_of: i64) -> Status {
 fn canary(evidence: &mut Evidence, storm: (i64, i64), at: &[i64]) {
     (evidence.storm, evidence.canaries) = (storm, vec!["canaries/0".into()]);
     for at_ms in at {
-        evidence.events.push(("canaries/0".into(), *at_ms));
+        evidence.events.push(Event {
+            key: "canaries/0".into(),
+            ..event(*at_ms)
+        });
         evidence.statuses.push(Status {
             key: "canaries/0".into(),
             at_ms: *at_ms,
@@ -83,14 +113,14 @@ fn clean() -> Evidence {
         commands: vec![command(1, Kind::Upsert, "a"), poison, command(3, Kind::Upsert, "c")],
         parsed: vec![part(1, 0), part(1, 1), part(3, 0), part(3, 1)],
         embedded: vec![part(1, 0), part(1, 1), part(3, 0), part(3, 1)],
-        events: vec![(DOCUMENT.into(), 1), (DOCUMENT.into(), 3)],
+        events: vec![event(1), event(3)],
         statuses: vec![
             status(1, State::Parsed),
             status(1, State::Indexed),
             status(2, State::Failed),
             status(3, State::Indexed),
         ],
-        letters: vec![(DOCUMENT.into(), 2, "UNREADABLE_RECORD".into())],
+        letters: vec![letter(2, 1)],
         whole: vec![(DOCUMENT.into(), 1, 3, 3)],
         index: [(DOCUMENT.to_owned(), vec![(3, 0), (3, 1), (3, 2)])].into(),
         ..Evidence::default()
@@ -118,14 +148,14 @@ type Change = fn(&mut Evidence);
 
 #[test]
 fn each_row_of_the_table() {
-    let rows: [(&[&str], Change); 28] = [
+    let rows: [(&[&str], Change); 34] = [
         (&["lost"], |e| _ = e.commands.remove(1)),
         (&["lost"], |e| e.journal.extend(entries(1, "z", Act::Delete))),
         (&["lost"], |e| _ = e.parsed.remove(0)),
         (&["lost"], |e| _ = e.embedded.remove(3)),
         (&["duplicated"], |e| e.parsed.push(part(3, 1))),
         (&["duplicated"], |e| e.embedded.insert(1, part(1, 0))),
-        (&["duplicated"], |e| e.events.push((DOCUMENT.into(), 3))),
+        (&["duplicated"], |e| e.events.push(event(3))),
         (&["duplicated"], |e| {
             e.commands.push(command(4, Kind::Upsert, "c"));
             e.statuses.push(status(4, State::Superseded));
@@ -141,8 +171,19 @@ fn each_row_of_the_table() {
         (&["wrongly_dead_lettered"], |e| {
             e.statuses.push(status(3, State::Failed))
         }),
-        (&["wrongly_dead_lettered"], |e| {
-            e.letters.push((DOCUMENT.into(), 3, "X".into()))
+        (&["wrongly_dead_lettered"], |e| e.letters.push(letter(3, 1))),
+        (&["attempts_burned"], |e| e.letters.push(letter(2, 2))),
+        (&["never_finished"], |e| e.stuck.push(String::new())),
+        (&["audit_finds"], |e| e.audit.push(String::new())),
+        (&["indexed_too_early"], |e| e.wrong.push((Sight::Early, String::new()))),
+        (&["never_finished"], |e| {
+            e.journal.extend(entries(3, "c", Act::Refused { sections: 3 }));
+            e.statuses.pop();
+            e.statuses.push(status(3, State::Failed));
+            e.events.pop();
+        }),
+        (&["duplicated"], |e| {
+            e.parsed.extend([redriven(part(3, 1)), redriven(part(3, 1))])
         }),
         (&["never_finished"], |e| _ = e.statuses.remove(2)),
         (&["never_finished", "unannounced"], |e| _ = e.statuses.remove(3)),
@@ -174,7 +215,15 @@ fn each_row_of_the_table() {
 
 #[test]
 fn what_is_allowed_is_not_found() {
-    let rows: [Change; 4] = [
+    let rows: [Change; 5] = [
+        // Refused by the model, and redriven when it no longer was.
+        |e| {
+            e.journal.extend(entries(3, "c", Act::Refused { sections: 3 }));
+            e.statuses.insert(3, status(3, State::Failed));
+            e.letters.push(letter(3, 1));
+            e.parsed.push(redriven(part(3, 1)));
+            e.embedded = vec![part(1, 0), part(1, 1), part(3, 0), redriven(part(3, 1))];
+        },
         // Sent twice, one effect.
         |e| {
             e.commands.push(command(4, Kind::Upsert, "c"));
@@ -186,7 +235,7 @@ fn what_is_allowed_is_not_found() {
         |e| {
             e.commands.push(command(4, Kind::Delete, "d"));
             e.statuses.push(status(4, State::Deleted));
-            e.events.push((DOCUMENT.into(), 4));
+            e.events.push(event(4));
             e.index = [(DOCUMENT.to_owned(), Vec::new())].into();
         },
         // The broker was away meanwhile.

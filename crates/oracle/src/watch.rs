@@ -10,14 +10,12 @@ use millrace_api::pipeline::v1::{GetPipelineRequest, PartitionState};
 use millrace_testkit::Stack;
 use tokio_util::sync::CancellationToken;
 
-use crate::faults::SERVICES;
-
 const EVERY: Duration = Duration::from_millis(500);
 
 /// What was seen of the services.
 #[derive(Debug, Default)]
 pub struct Watched {
-    /// Peak resident memory of each, over all its processes, KiB.
+    /// Peak resident memory of each, over all processes of all its instances, KiB.
     pub peak_kib: BTreeMap<&'static str, u64>,
     /// Partitions that went into quarantine.
     pub quarantines: u64,
@@ -25,23 +23,20 @@ pub struct Watched {
 
 /// Looks until it is told to stop.
 pub async fn watch(stack: &Stack, stop: &CancellationToken) -> Result<Watched> {
-    let addresses = &stack.addresses;
-    let mut services = Vec::new();
-    for ((service, _), address) in SERVICES
-        .iter()
-        .zip([&addresses.ingest, &addresses.embedder, &addresses.indexer])
-    {
-        let channel = millrace_rpc::client::channel(address)?;
-        services.push((*service, PipelineServiceClient::new(channel)));
+    let mut instances = Vec::new();
+    for instance in stack.size.instances() {
+        let part = instance.part();
+        let channel = millrace_rpc::client::channel(stack.addresses.of(&part)?)?;
+        instances.push((instance.service, part, PipelineServiceClient::new(channel)));
     }
     let mut watched = Watched::default();
-    let mut alone: BTreeMap<(&str, i32), bool> = BTreeMap::new();
+    let mut alone: BTreeMap<(String, i32), bool> = BTreeMap::new();
     let mut ticks = tokio::time::interval(EVERY);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        for (service, client) in &mut services {
+        for (service, part, client) in &mut instances {
             // One that is dead, or frozen, shows nothing.
             if let Some(peak) = stack
-                .pid(service)
+                .pid(part)
                 .ok()
                 .and_then(|pid| peak_kib(pid.as_raw_nonzero().get()))
             {
@@ -53,7 +48,7 @@ pub async fn watch(stack: &Stack, stop: &CancellationToken) -> Result<Watched> {
             };
             for partition in answer.into_inner().stages.iter().flat_map(|stage| &stage.partitions) {
                 let now = partition.state() == PartitionState::Quarantined;
-                let before = alone.insert((service, partition.partition), now);
+                let before = alone.insert((part.clone(), partition.partition), now);
                 watched.quarantines += u64::from(now && before != Some(true));
             }
         }

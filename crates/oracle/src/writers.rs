@@ -14,6 +14,10 @@ use crate::journal::Act;
 /// Revisions that a writer has under way at most.
 const AHEAD: usize = 4;
 
+/// Sections, each of them a chunk, that make so many parts.
+pub(crate) const TWO_PARTS: usize = 40;
+const THREE_PARTS: usize = 70;
+
 /// The documents' names.
 pub fn documents(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("notes/{n}.md")).collect()
@@ -27,13 +31,16 @@ pub async fn write_on(client: &Client, documents: &[String], seed: u64, stop: &C
     while !stop.is_cancelled() {
         let document = documents.choose(&mut rng).context("no documents")?;
         // One in five of several parts, and the rest of one.
-        let sections = if rng.random_ratio(1, 5) { 40 } else { 1 };
+        let sections = if rng.random_ratio(1, 5) { TWO_PARTS } else { 1 };
         let acts = match rng.random_range(0..100) {
             0 => {
                 client.poison(document).await?;
                 continue;
             }
-            1..=12 => vec![Act::Delete],
+            1 => vec![Act::Refused { sections: THREE_PARTS }],
+            // Its letter is redriven when the document is gone.
+            2 => vec![Act::Refused { sections: THREE_PARTS }, Act::Delete],
+            3..=12 => vec![Act::Delete],
             13..=30 => vec![Act::Upsert { sections }; 2],
             31..=36 => vec![Act::Delete, Act::Upsert { sections }],
             _ => vec![Act::Upsert { sections }],
@@ -44,7 +51,7 @@ pub async fn write_on(client: &Client, documents: &[String], seed: u64, stop: &C
         }
         while open.len() > AHEAD {
             if let Some(oldest) = open.pop_front() {
-                client.settled(&oldest, stop).await?;
+                client.settled(&oldest.document_id, oldest.revision, stop).await?;
             }
         }
     }

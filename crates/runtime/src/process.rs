@@ -152,6 +152,7 @@ fn command<P: Process>(name: &str) -> clap::Command {
 /// Runs a service to its end. `who` stands before an error on standard error; `flags` go before environment and file,
 /// `()` for none.
 pub async fn run<P: Process>(who: &str, file: Option<&Path>, flags: impl Serialize) -> ExitCode {
+    millrace_failpoints::follow(P::NAME);
     let served = async {
         let config: P::Config = config::load(P::NAME, file, flags)?;
         telemetry::init(P::log(&config))?;

@@ -64,6 +64,14 @@ fn words(text: &str, mark: char) -> BTreeSet<String> {
     quoted.map(str::to_owned).collect()
 }
 
+/// Names of an enum of a contract, without their prefix.
+fn names_of(contract: &str, prefix: &str) -> Vec<String> {
+    let contract = fs::read_to_string(root().join("proto/millrace").join(contract)).unwrap();
+    let values = contract.lines().filter_map(|line| line.trim().strip_prefix(prefix));
+    let names = values.filter_map(|rest| rest.split(' ').next());
+    names.filter(|name| *name != "UNSPECIFIED").map(str::to_owned).collect()
+}
+
 #[test]
 fn every_reason_is_documented_and_every_documented_reason_exists() {
     let sources = SOURCES.iter().flat_map(|path| files(&root().join(path)));
@@ -75,16 +83,10 @@ fn every_reason_is_documented_and_every_documented_reason_exists() {
         made.insert(start.to_owned());
     }
     // Why a dead letter is passed over is an enum of the contract.
-    let contract = fs::read_to_string(root().join("proto/millrace/ingest/v1/dead_letters.proto")).unwrap();
-    let skips = contract
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("SKIP_REASON_"));
-    made.extend(
-        skips
-            .filter_map(|rest| rest.split(' ').next())
-            .filter(|name| *name != "UNSPECIFIED")
-            .map(str::to_owned),
-    );
+    made.extend(names_of("ingest/v1/dead_letters.proto", "SKIP_REASON_"));
+    // What an audit finds, and what becomes of it, too.
+    made.extend(names_of("indexer/v1/audit.proto", "AUDIT_FINDING_KIND_"));
+    made.extend(names_of("indexer/v1/audit.proto", "AUDIT_REPAIR_"));
     let documented = words(&fs::read_to_string(root().join("docs/failures.md")).unwrap(), '`');
     let undocumented: Vec<_> = made.difference(&documented).collect();
     let invented: Vec<_> = documented.difference(&made).collect();

@@ -51,9 +51,14 @@ pub struct Client {
 impl Client {
     /// Connects when first used.
     pub fn new(addresses: &Addresses, tenant: &str) -> Result<Self> {
+        Self::through("ingest", addresses, tenant)
+    }
+
+    /// As [`Client::new`], through that instance of ingest.
+    pub fn through(ingest: &str, addresses: &Addresses, tenant: &str) -> Result<Self> {
         Ok(Self {
             tenant: tenant.to_owned(),
-            ingest: IngestServiceClient::new(millrace_rpc::client::channel(&addresses.ingest)?),
+            ingest: IngestServiceClient::new(millrace_rpc::client::channel(addresses.of(ingest)?)?),
             search: SearchServiceClient::new(millrace_rpc::client::channel(&addresses.indexer)?),
         })
     }

@@ -1,11 +1,11 @@
-//! Stands between a client and the only broker of a stack, and loses answers on order, or lets them wait: the broker has
+//! Stands between a client and all brokers of a stack, with a port before each of them, and loses answers on order, or lets them wait: the broker has
 //! done what it was asked for, and the client cannot know. Or cuts the link altogether.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -26,6 +26,8 @@ const HOST: &[u8] = b"127.0.0.1";
 pub enum Call {
     /// Append records.
     Produce = 0,
+    /// Read records.
+    Fetch = 1,
     /// Where partitions live.
     Metadata = 3,
     /// Where a group or a transactional id is coordinated.
@@ -45,18 +47,18 @@ pub enum Call {
 /// A running proxy. Dropped, it hangs up on everybody.
 #[derive(Debug)]
 pub struct Proxy {
-    /// Bootstrap server for clients. They are told of no other.
+    /// Bootstrap servers for clients. They are told of no others.
     pub address: String,
     shared: Arc<Shared>,
-    _serving: AbortOnDropHandle<()>,
+    _serving: Vec<AbortOnDropHandle<()>>,
 }
 
 #[derive(Debug)]
 struct Shared {
-    /// The broker's address; without one everybody is hung up on.
-    broker: OnceLock<String>,
-    /// The port that clients are told in the broker's place.
-    own: u16,
+    /// The brokers' ports; without them everybody is hung up on.
+    brokers: OnceLock<Vec<u16>>,
+    /// The port that clients are told in the place of each.
+    own: Vec<u16>,
     cut: watch::Sender<bool>,
     /// What befalls which answer next; the guard is dropped when it has.
     order: Mutex<Option<(Call, Fate, DropGuard)>>,
@@ -70,34 +72,48 @@ enum Fate {
 }
 
 impl Proxy {
-    /// Listens on a port of its own, in front of a broker's address.
-    pub async fn before(broker: &str) -> Result<Self> {
-        let proxy = Self::alone().await?;
-        proxy.stand_before(broker);
+    /// Listens on ports of its own, in front of bootstrap servers that are all of a stack's brokers.
+    pub async fn before(brokers: &str) -> Result<Self> {
+        let proxy = Self::alone(brokers.split(',').count()).await?;
+        proxy.stand_before(brokers)?;
         Ok(proxy)
     }
 
-    /// Listens on a port of its own, and hangs up on everybody until there is a broker: [`Proxy::stand_before`].
-    pub async fn alone() -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let own = listener.local_addr()?;
+    /// Listens on ports of its own, and hangs up on everybody until there are as many brokers: [`Proxy::stand_before`].
+    pub async fn alone(brokers: usize) -> Result<Self> {
+        let (mut listeners, mut own) = (Vec::new(), Vec::new());
+        for _ in 0..brokers {
+            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            own.push(listener.local_addr()?.port());
+            listeners.push(listener);
+        }
+        let addresses: Vec<_> = own.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         let shared = Arc::new(Shared {
-            broker: OnceLock::new(),
-            own: own.port(),
+            brokers: OnceLock::new(),
+            own,
             cut: watch::Sender::new(false),
             order: Mutex::default(),
         });
-        let serving = tokio::spawn(serve(listener, shared.clone()));
+        let serving = listeners.into_iter().enumerate();
+        let serving = serving.map(|(at, listener)| tokio::spawn(serve(listener, at, shared.clone())));
         Ok(Self {
-            address: own.to_string(),
+            address: addresses.join(","),
+            _serving: serving.map(AbortOnDropHandle::new).collect(),
             shared,
-            _serving: AbortOnDropHandle::new(serving),
         })
     }
 
-    /// From now on, and for good, this proxy stands before that broker.
-    pub fn stand_before(&self, broker: &str) {
-        self.shared.broker.get_or_init(|| broker.to_owned());
+    /// From now on, and for good, this proxy stands before those brokers.
+    pub fn stand_before(&self, brokers: &str) -> Result<()> {
+        let port = |address: &str| {
+            let (_, port) = address.rsplit_once(':').context("no port in a broker's address")?;
+            Ok(port.parse()?)
+        };
+        let brokers: Vec<u16> = brokers.split(',').map(port).collect::<Result<_>>()?;
+        let (there, own) = (brokers.len(), self.shared.own.len());
+        ensure!(there == own, "{there} brokers, and ports before {own}");
+        self.shared.brokers.get_or_init(|| brokers);
+        Ok(())
     }
 
     /// Cuts the link: hangs up on everybody, and lets nobody through for this time.
@@ -136,25 +152,47 @@ impl Shared {
         Some((fate, happening))
     }
 
-    /// Puts this proxy's port where the broker's stands.
+    /// Puts this proxy's ports where the brokers' stand.
     fn redirect(&self, answer: &mut [u8]) -> Result<()> {
-        let broker = self.broker()?;
-        let (_, port) = broker.rsplit_once(':').context("no port in the broker's address")?;
-        let address = [HOST, &port.parse::<i32>()?.to_be_bytes()].concat();
+        let brokers = self.brokers()?;
         let mut at = 0;
-        while let Some(found) = answer[at..].windows(address.len()).position(|bytes| bytes == address) {
-            at += found + address.len();
-            answer[at - 4..at].copy_from_slice(&i32::from(self.own).to_be_bytes());
+        while let Some(found) = answer[at..].windows(HOST.len()).position(|bytes| bytes == HOST) {
+            at += found + HOST.len();
+            let Some(port) = answer.get_mut(at..at + 4) else {
+                break;
+            };
+            let own = brokers.iter().zip(&self.own);
+            let mut own = own.filter(|(broker, _)| port == i32::from(**broker).to_be_bytes());
+            if let Some((_, own)) = own.next() {
+                port.copy_from_slice(&i32::from(*own).to_be_bytes());
+            }
         }
         Ok(())
     }
 
-    fn broker(&self) -> Result<&String> {
-        self.broker.get().context("there is no broker yet")
+    fn brokers(&self) -> Result<&Vec<u16>> {
+        self.brokers.get().context("there are no brokers yet")
     }
 }
 
-async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+/// Where an answer may say where a broker is.
+fn addresses_in(key: i16, answer: &mut [u8]) -> &mut [u8] {
+    const TOLD: [Call; 2] = [Call::Metadata, Call::FindCoordinator];
+    /// Where a leader has moved to is told behind the records.
+    const REDIRECTS: [Call; 2] = [Call::Produce, Call::Fetch];
+    const MOST_OF_REDIRECTS: usize = 256;
+    let is = |calls: [Call; 2]| calls.iter().any(|call| *call as i16 == key);
+    let end = answer.len();
+    let from = match key {
+        _ if is(TOLD) => 0,
+        _ if is(REDIRECTS) => end.saturating_sub(MOST_OF_REDIRECTS),
+        _ => end,
+    };
+    &mut answer[from..]
+}
+
+/// Stands before one of the brokers.
+async fn serve(listener: TcpListener, at: usize, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
         let shared = shared.clone();
@@ -164,7 +202,7 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
             tokio::select! {
                 biased;
                 _ = cut.wait_for(|cut| *cut) => false,
-                carried = carry(client, &shared) => carried.is_ok(),
+                carried = carry(client, at, &shared) => carried.is_ok(),
             }
         });
         while connections.try_join_next().is_some() {}
@@ -172,8 +210,8 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 /// Carries requests and answers, until either end hangs up or an answer is lost.
-async fn carry(client: TcpStream, shared: &Shared) -> Result<()> {
-    let broker = TcpStream::connect(shared.broker()?).await?;
+async fn carry(client: TcpStream, at: usize, shared: &Shared) -> Result<()> {
+    let broker = TcpStream::connect(("127.0.0.1", shared.brokers()?[at])).await?;
     client.set_nodelay(true)?;
     broker.set_nodelay(true)?;
     let (from_client, to_client) = client.into_split();
@@ -220,12 +258,7 @@ async fn answers(mut broker: OwnedReadHalf, mut client: OwnedWriteHalf, asked: &
             // A client that loses its patience hangs up: that ends it as well.
             Some((Fate::Late(time), _happening)) => tokio::time::sleep(time).await,
         }
-        if [Call::Metadata, Call::FindCoordinator]
-            .map(|call| call as i16)
-            .contains(&key)
-        {
-            shared.redirect(&mut answer)?;
-        }
+        shared.redirect(addresses_in(key, &mut answer))?;
         client.write_all(&answer).await?;
     }
 }
@@ -243,29 +276,40 @@ async fn frame(from: &mut OwnedReadHalf) -> Result<Vec<u8>> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_address_of_the_broker_becomes_the_proxys() {
-        let shared = Shared {
-            broker: OnceLock::from("127.0.0.1:9092".to_owned()),
-            own: 19092,
+    fn before(brokers: &[u16], own: &[u16]) -> Shared {
+        Shared {
+            brokers: OnceLock::from(brokers.to_vec()),
+            own: own.to_vec(),
             cut: watch::Sender::new(false),
             order: Mutex::default(),
-        };
-        let at = |port: i32| [b"x127.0.0.1".as_slice(), &port.to_be_bytes()].concat();
-        let mut answer = [at(9092), at(9093), at(9092)].concat();
+        }
+    }
+
+    fn at(port: i32) -> Vec<u8> {
+        [b"x127.0.0.1".as_slice(), &port.to_be_bytes()].concat()
+    }
+
+    #[test]
+    fn every_address_of_a_broker_becomes_the_proxys() {
+        let shared = before(&[9092, 9094], &[19092, 9092]);
+        let mut answer = [at(9092), at(9093), at(9094), at(9092)].concat();
         shared.redirect(&mut answer).unwrap();
-        assert_eq!(answer, [at(19092), at(9093), at(19092)].concat());
+        assert_eq!(answer, [at(19092), at(9093), at(9092), at(19092)].concat());
+    }
+
+    #[test]
+    fn records_are_left_as_they_are() {
+        let (mut told, mut moved) = (at(9092).repeat(20), at(9092).repeat(40));
+        assert_eq!(addresses_in(Call::Metadata as i16, &mut told).len(), 280);
+        assert_eq!(addresses_in(Call::Fetch as i16, &mut moved).len(), 256);
+        assert!(addresses_in(Call::EndTxn as i16, &mut moved).is_empty());
     }
 
     #[test]
     fn an_order_counts_once_and_for_its_call_alone() {
         let happened = CancellationToken::new();
-        let shared = Shared {
-            broker: OnceLock::new(),
-            own: 2,
-            cut: watch::Sender::new(false),
-            order: Mutex::new(Some((Call::EndTxn, Fate::Lost, happened.clone().drop_guard()))),
-        };
+        let shared = before(&[1], &[2]);
+        *shared.order.lock().unwrap() = Some((Call::EndTxn, Fate::Lost, happened.clone().drop_guard()));
         assert!(shared.fate(Call::Produce as i16).is_none());
         let (fate, happening) = shared.fate(Call::EndTxn as i16).unwrap();
         assert!(matches!(fate, Fate::Lost) && shared.fate(Call::EndTxn as i16).is_none());

@@ -1,5 +1,6 @@
 //! A stack of real parts for tests: `millrace up` in a directory of its own.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -14,6 +15,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::poll;
+use crate::size::{Instance, Size, broker};
 
 /// Fetching through Maven on a bare machine is the longest part.
 const START_LIMIT: Duration = Duration::from_secs(900);
@@ -22,16 +24,31 @@ const STOP_LIMIT: Duration = Duration::from_secs(90);
 /// Where the parts of a stack listen, as `millrace up --json` prints it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Addresses {
-    /// Bootstrap server.
+    /// Bootstrap servers, all of them.
     pub kafka: String,
     /// The registry's API.
     pub registry: String,
-    /// gRPC.
+    /// gRPC; of the first instance.
     pub ingest: String,
-    /// gRPC.
+    /// gRPC; of the first instance.
     pub embedder: String,
     /// gRPC.
     pub indexer: String,
+    /// gRPC of the other instances, by part.
+    #[serde(flatten)]
+    pub others: BTreeMap<String, String>,
+}
+
+impl Addresses {
+    /// Where an instance of a service listens, by its part.
+    pub fn of(&self, part: &str) -> Result<&str> {
+        Ok(match part {
+            "ingest" => &self.ingest,
+            "embedder" => &self.embedder,
+            "indexer" => &self.indexer,
+            other => self.others.get(other).with_context(|| format!("there is no {other}"))?,
+        })
+    }
 }
 
 /// A running stack. Dropped, it is killed; [`Stack::down`] stops it cleanly.
@@ -39,6 +56,8 @@ pub struct Addresses {
 pub struct Stack {
     /// Where its parts listen.
     pub addresses: Addresses,
+    /// How many of each there are.
+    pub size: Size,
     millrace: PathBuf,
     environment: Vec<(String, String)>,
     dir: TempDir,
@@ -50,29 +69,28 @@ pub struct Stack {
 /// What a broker says when it ends a transaction without its markers; readers of those partitions wait for ever.
 const FORGOTTEN: &str = "likely deleted already and hence can be skipped";
 
-/// The parts of a stack, as their pid files are named.
-const PARTS: [&str; 5] = ["kafka", "registry", "ingest", "embedder", "indexer"];
-
 impl Stack {
     /// Starts a new stack with the given `millrace` binary, and waits until all of it serves.
     pub async fn up(millrace: &Path) -> Result<Self> {
-        Self::up_with(millrace, Vec::new(), |_| ()).await
+        Self::up_with(millrace, Size::default(), Vec::new(), |_| ()).await
     }
 
-    /// As [`Stack::up`], with variables in the environment of its parts. `chosen` is told where they will listen as soon as
+    /// As [`Stack::up`], of a size, with variables in the environment of its parts. `chosen` is told where they will listen as soon as
     /// that is known, before any of them serves.
     pub async fn up_with(
         millrace: &Path,
+        size: Size,
         environment: Vec<(String, String)>,
         chosen: impl FnOnce(&Addresses),
     ) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("millrace-test-").tempdir()?;
-        Self::start(millrace, dir, environment, chosen).await
+        Self::start(millrace, dir, size, environment, chosen).await
     }
 
     async fn start(
         millrace: &Path,
         dir: TempDir,
+        size: Size,
         environment: Vec<(String, String)>,
         chosen: impl FnOnce(&Addresses),
     ) -> Result<Self> {
@@ -83,6 +101,8 @@ impl Stack {
         let mut up = Command::new(millrace)
             .args(["up", "--json", "--dir"])
             .arg(dir.path())
+            .args(["--brokers", &size.brokers.to_string()])
+            .args(["--replicas", &size.replicas.to_string()])
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -115,13 +135,14 @@ impl Stack {
         };
         let mut stack = Self {
             addresses,
+            size,
             millrace: millrace.to_owned(),
             environment,
             dir,
             up,
             first: Vec::new(),
         };
-        stack.first = PARTS.iter().map(|part| stack.pid(part)).collect::<Result<_>>()?;
+        stack.first = size.parts().iter().map(|part| stack.pid(part)).collect::<Result<_>>()?;
         Ok(stack)
     }
 
@@ -140,19 +161,31 @@ impl Stack {
             lines[lines.len().saturating_sub(25)..].join("\n")
         };
         let mut told = end(&self.dir.path().join("up.log"));
-        let log = |part: &str| self.dir.path().join("logs").join(format!("{part}.log"));
-        for part in ["ingest", "embedder", "indexer"] {
-            told.push_str(&format!("\n--- {part}\n{}", end(&log(part))));
+        for part in self.size.instances().iter().map(Instance::part) {
+            told.push_str(&format!("\n--- {part}\n{}", end(&self.log(&part))));
         }
-        let broker = fs::read(log("kafka")).unwrap_or_default();
-        let broker = String::from_utf8_lossy(&broker);
-        let forgotten = broker.lines().filter(|line| line.contains(FORGOTTEN));
-        told.push_str("\n--- transactions whose markers the broker has forgotten\n");
-        told.extend(forgotten.map(|line| format!("{line}\n")));
+        told.push_str("\n--- transactions whose markers a broker has forgotten\n");
+        told.extend(self.forgotten().into_iter().map(|line| line + "\n"));
         told
     }
 
-    /// Process id of a part: `kafka`, `registry`, `ingest`, `embedder`, `indexer`.
+    /// What brokers say of transactions that they ended without all of their markers.
+    pub fn forgotten(&self) -> Vec<String> {
+        let mut forgotten = Vec::new();
+        for part in (1..=i32::from(self.size.brokers)).map(broker) {
+            let log = fs::read(self.log(&part)).unwrap_or_default();
+            let log = String::from_utf8_lossy(&log);
+            let lines = log.lines().filter(|line| line.contains(FORGOTTEN));
+            forgotten.extend(lines.map(|line| format!("{part}: {line}")));
+        }
+        forgotten
+    }
+
+    fn log(&self, part: &str) -> PathBuf {
+        self.dir.path().join("logs").join(format!("{part}.log"))
+    }
+
+    /// Process id of a part: [`Size::parts`].
     pub fn pid(&self, part: &str) -> Result<Pid> {
         let file = self.dir.path().join("pids").join(format!("{part}.pid"));
         let text = fs::read_to_string(&file).with_context(|| format!("{part} has no process"))?;
@@ -198,9 +231,10 @@ impl Stack {
 
     /// Stops everything with SIGTERM; fails if `up` fails or a process is left.
     pub async fn down(self) -> Result<TempDir> {
-        let Self { mut up, dir, .. } = self;
+        let Self { mut up, dir, size, .. } = self;
+        let parts = size.parts();
         let file = |part: &str| dir.path().join("pids").join(format!("{part}.pid"));
-        let pids: Vec<Pid> = PARTS
+        let pids: Vec<Pid> = parts
             .iter()
             .filter_map(|part| {
                 fs::read_to_string(file(part))
@@ -218,7 +252,7 @@ impl Stack {
         kill_process(pid, Signal::TERM)?;
         let status = timeout(STOP_LIMIT, up.wait()).await.context("up did not stop")??;
         ensure!(status.success(), "up stopped with {status}");
-        ensure!(pids.len() == PARTS.len(), "a part was not running when it was stopped");
+        ensure!(pids.len() == parts.len(), "a part was not running when it was stopped");
         let left: Vec<_> = pids.into_iter().filter(|pid| test_kill_process(*pid).is_ok()).collect();
         ensure!(left.is_empty(), "processes are left: {left:?}");
         Ok(dir)
@@ -226,9 +260,15 @@ impl Stack {
 
     /// Stops everything and starts it again on the same directory.
     pub async fn restart(self) -> Result<Self> {
-        let (millrace, environment) = (self.millrace.clone(), self.environment.clone());
+        self.restart_after(async |_| Ok(())).await
+    }
+
+    /// As [`Stack::restart`]; between the two the directory is nobody's.
+    pub async fn restart_after(self, between: impl AsyncFnOnce(&Path) -> Result<()>) -> Result<Self> {
+        let (millrace, size, environment) = (self.millrace.clone(), self.size, self.environment.clone());
         let dir = self.down().await?;
-        Self::start(&millrace, dir, environment, |_| ()).await
+        between(dir.path()).await?;
+        Self::start(&millrace, dir, size, environment, |_| ()).await
     }
 }
 

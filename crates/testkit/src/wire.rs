@@ -21,7 +21,7 @@ const SETTLED: Duration = Duration::from_secs(60);
 const FOR_NOW: [i16; 4] = [14, 15, 16, 51];
 
 /// A call: its key, its version, whether its headers carry tags.
-struct Api(i16, i16, bool);
+pub(crate) struct Api(pub(crate) i16, pub(crate) i16, pub(crate) bool);
 
 const LIST_OFFSETS: Api = Api(2, 1, false);
 const OFFSET_COMMIT: Api = Api(8, 2, false);
@@ -40,7 +40,7 @@ pub struct Committed {
     pub metadata: String,
 }
 
-/// The only broker of a stack.
+/// A broker of a stack; what only a coordinator or a leader answers needs the only one.
 #[derive(Debug, Clone)]
 pub struct Broker {
     address: String,
@@ -160,7 +160,7 @@ impl Broker {
         answer.compact_string()
     }
 
-    async fn call(&self, api: Api, body: Body) -> Result<Answer> {
+    pub(crate) async fn call(&self, api: Api, body: Body) -> Result<Answer> {
         let Api(key, version, tagged) = api;
         let mut head = Body::default();
         head.int16(key).int16(version).int32(1).string("millrace-testkit");
@@ -184,30 +184,30 @@ impl Broker {
     }
 }
 
-fn none(what: &str, code: i16) -> Result<()> {
+pub(crate) fn none(what: &str, code: i16) -> Result<()> {
     ensure!(code == 0, "could not {what}: the broker answers with code {code}");
     Ok(())
 }
 
 /// A request's body.
 #[derive(Debug, Default)]
-struct Body(Vec<u8>);
+pub(crate) struct Body(Vec<u8>);
 
 impl Body {
-    fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
         self.0.extend_from_slice(bytes);
         self
     }
     fn int16(&mut self, value: i16) -> &mut Self {
         self.bytes(&value.to_be_bytes())
     }
-    fn int32(&mut self, value: i32) -> &mut Self {
+    pub(crate) fn int32(&mut self, value: i32) -> &mut Self {
         self.bytes(&value.to_be_bytes())
     }
     fn int64(&mut self, value: i64) -> &mut Self {
         self.bytes(&value.to_be_bytes())
     }
-    fn string(&mut self, text: &str) -> &mut Self {
+    pub(crate) fn string(&mut self, text: &str) -> &mut Self {
         debug_assert!(text.len() < 1 << 15, "names and metadata are short");
         self.int16(text.len() as i16).bytes(text.as_bytes())
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use millrace_events::{Epoch, topics};
 use millrace_flow::layers::{GateLayer, TimeoutLayer, TraceLayer};
-use millrace_kafka::StageConfig;
+use millrace_kafka::{Admin, StageConfig};
 use millrace_rpc::client;
 use millrace_rpc::error::chain;
 use millrace_runtime::clock::now_ms;
@@ -22,12 +22,16 @@ use millrace_runtime::stage::StageParts;
 use millrace_runtime::tasks::Tasks;
 use millrace_runtime::telemetry::Telemetry;
 use millrace_schema::Registry;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tower::ServiceBuilder;
 
+use crate::audit::Auditor;
+use crate::audit::log::AuditTopics;
 use crate::config::Config;
 use crate::embedder::EmbedderClient;
+use crate::grpc::audit::Audit;
 use crate::grpc::search::Search;
 use crate::index::embedded::OpenEmbedded;
 use crate::index::generation::Generations;
@@ -37,8 +41,11 @@ use crate::sweep::{SweepConfig, Sweeper};
 const SERVICE: &str = "millrace-indexer";
 const GROUP: &str = "millrace.index";
 const EPOCH: Epoch = Epoch::FIRST;
-const HEALTH_NAMES: [&str; 2] = [
+/// How long a repair waits for the index stage while nothing changes.
+const REPAIR_PATIENCE: Duration = Duration::from_secs(60);
+const HEALTH_NAMES: [&str; 3] = [
     "millrace.indexer.v1.SearchService",
+    "millrace.indexer.v1.AuditService",
     "millrace.pipeline.v1.PipelineService",
 ];
 
@@ -83,13 +90,17 @@ impl Process for IndexerProcess {
             registry,
             epoch: EPOCH,
             writes: &[topics::INDEXED],
-            reads: &[topics::EMBEDDED],
+            reads: &[topics::EMBEDDED, topics::STATUS],
             waits_for: "waiting for the schema registry",
             schemas,
             running,
         };
         let (indexed, calls) = (generations.clone(), config.calls);
+        let auditor = auditor(&config, generations.clone(), shutdown.clone())?;
+        let schemas_known = Arc::clone(&auditor.codec);
         let progress = stage.spawn(&mut tasks, async move |codec, gate| {
+            // Set once; a second one would be the same.
+            let _ = schemas_known.set(codec.clone());
             ServiceBuilder::new()
                 .layer(TraceLayer::new(STAGE))
                 .layer(GateLayer::new(gate))
@@ -117,7 +128,9 @@ impl Process for IndexerProcess {
         };
         let server = Server {
             listener,
-            routes: Routes::new(search.server()).add_service(pipeline.server()),
+            routes: Routes::new(search.server())
+                .add_service(Audit(auditor).server())
+                .add_service(pipeline.server()),
             readiness,
             health,
             drain: server::DRAIN,
@@ -135,6 +148,27 @@ async fn open(config: &Config) -> Result<Generations, ProcessError> {
     let opening = tokio::task::spawn_blocking(move || Generations::open(&folder, engine));
     let opened = opening.await.map_err(ProcessError::start(WHAT))?;
     opened.map_err(ProcessError::start(WHAT))
+}
+
+fn auditor(
+    config: &Config,
+    generations: Generations,
+    leaving: CancellationToken,
+) -> Result<Auditor<AuditTopics>, ProcessError> {
+    let admin = Admin::new(&config.kafka).map_err(ProcessError::start("ask Kafka for its topics"))?;
+    Ok(Auditor {
+        log: AuditTopics {
+            kafka: config.kafka.clone(),
+            admin,
+            epoch: EPOCH,
+        },
+        codec: Arc::default(),
+        generations,
+        epoch: EPOCH,
+        patience: REPAIR_PATIENCE,
+        leaving,
+        turn: Arc::new(Semaphore::new(1)),
+    })
 }
 
 async fn sweep(generations: Generations, config: SweepConfig, shutdown: CancellationToken) -> Result<(), Infallible> {

@@ -20,6 +20,7 @@
 // The one engine there is so far.
 #[cfg(feature = "embedded")]
 pub mod app;
+pub mod audit;
 pub mod config;
 pub mod embedder;
 pub mod grpc;

@@ -25,11 +25,21 @@
 //! **Why rows 1 to 3 write nothing.** A replayed part would mark points of a live revision `staged` again and take
 //! them away from searches.
 //!
+//! **What an audit sends again** ([`Publisher::restore`]) is a part of a revision that the log already tells as live: it was
+//! announced, so nothing is announced again.
+//!
+//! | # | stored head | a part sent again | the index afterwards |
+//! |---|---|---|---|
+//! | 10 | `live` > revision, or `live` = revision and deleted | any | unchanged: what came since counts |
+//! | 11 | `live` = revision | any | its points shown, durable |
+//! | 12 | none or `live` < revision | any | as rows 4 to 9 |
+//!
 //! Older points are left to [`crate::sweep`]: searches that began before the head moved still want them.
 
 use std::sync::Arc;
 
 use millrace_events::{DocumentKey, Revision};
+use millrace_failpoints::{mutants, points};
 
 use crate::index::{ChunkPoint, Head, IndexError, RevisionPoints, VectorIndex};
 
@@ -175,18 +185,46 @@ impl Publisher {
     /// Brings a checked part into the index. What it answers with may be announced: it is durable.
     pub async fn publish(&self, part: Part, now_ms: i64) -> Result<Published, PublishError> {
         let stored = self.head(&part.document).await?;
-        if let Some(head) = &stored
-            && head.live >= part.revision
-        {
-            return self.already(head, &part).await;
+        match &stored {
+            Some(head) if head.live >= part.revision && !moves_back(head, &part) => self.already(head, &part).await,
+            _ => self.bring(part, stored, now_ms).await,
         }
+    }
+
+    /// Brings a checked part of a revision that was announced before into the index again: rows 10 to 12.
+    pub async fn restore(&self, part: Part, now_ms: i64) -> Result<(), PublishError> {
+        let stored = self.head(&part.document).await?;
+        match &stored {
+            Some(head) if head.live > part.revision || (head.live == part.revision && head.deleted) => Ok(()),
+            Some(head) if head.live == part.revision => self.show(part).await,
+            _ => self.bring(part, stored, now_ms).await.map(|_| ()),
+        }
+    }
+
+    /// Row 11.
+    async fn show(&self, part: Part) -> Result<(), PublishError> {
+        if let Content::Chunks { points, .. } = part.content {
+            let points = RevisionPoints {
+                document: part.document,
+                revision: part.revision,
+                staged: false,
+                points,
+            };
+            self.index.write(points).await?;
+            self.index.flush().await?;
+        }
+        Ok(())
+    }
+
+    /// Rows 4 to 9.
+    async fn bring(&self, part: Part, stored: Option<Head>, now_ms: i64) -> Result<Published, PublishError> {
         let staged = part.staged();
         let Part {
             document,
             revision,
             part,
+            parts,
             content,
-            ..
         } = part;
         let (deleted, chunk_count) = match content {
             Content::Delete => (true, 0),
@@ -199,8 +237,12 @@ impl Publisher {
                     points,
                 };
                 self.index.write(points).await?;
-                if staged && !self.complete(&document, revision, chunk_count).await? {
+                points::POINTS_WRITTEN.reached();
+                if staged && mutants::SWITCH_AT_LAST_PART.is_active() && part + 1 == parts {
+                    self.index.unstage(document.clone(), revision).await?;
+                } else if staged && !self.complete(&document, revision, chunk_count).await? {
                     self.index.flush().await?;
+                    points::PART_FLUSHED.reached();
                     return Ok(Published::Nothing);
                 }
                 (false, chunk_count)
@@ -215,6 +257,14 @@ impl Publisher {
             part,
             moved_at_ms: now_ms,
         };
+        if mutants::STATUS_BEFORE_HEAD.is_active() {
+            let (publisher, announced) = (self.clone(), announced(&head));
+            tokio::spawn(async move {
+                tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+                publisher.move_head(document, head).await
+            });
+            return Ok(announced);
+        }
         self.move_head(document, head).await
     }
 
@@ -225,6 +275,7 @@ impl Publisher {
         }
         // The process may have died between the head and the flush.
         self.index.flush().await?;
+        points::REPLAY_FLUSHED.reached();
         if head.part != part.part {
             return Ok(Published::Nothing);
         }
@@ -238,6 +289,7 @@ impl Publisher {
             std::cmp::Ordering::Less => Ok(false),
             std::cmp::Ordering::Equal => {
                 self.index.unstage(of.clone(), revision).await?;
+                points::POINTS_SHOWN.reached();
                 Ok(true)
             }
             std::cmp::Ordering::Greater => Err(PublishError::Invalid(format!(
@@ -249,6 +301,7 @@ impl Publisher {
 
     async fn move_head(&self, document: DocumentKey, head: Head) -> Result<Published, PublishError> {
         self.index.move_head(document.clone(), head.clone()).await?;
+        points::HEAD_MOVED.reached();
         // Read back: the write is conditional, another process may have been faster.
         let found = self.head(&document).await?;
         match found {
@@ -260,6 +313,7 @@ impl Publisher {
             }
             Some(found) if found.live == head.live => {
                 self.index.flush().await?;
+                points::HEAD_FLUSHED.reached();
                 if found.part == head.part {
                     Ok(announced(&found))
                 } else {
@@ -278,6 +332,10 @@ impl Publisher {
         let mut heads = self.index.heads(vec![document.clone()]).await?;
         Ok(heads.remove(document))
     }
+}
+
+fn moves_back(head: &Head, part: &Part) -> bool {
+    mutants::HEAD_UNCONDITIONAL.is_active() && head.live > part.revision
 }
 
 fn announced(head: &Head) -> Published {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_events::{DocumentKey, Revision};
+use millrace_failpoints::{mutants, points};
 
 use crate::index::{IndexError, VectorIndex};
 
@@ -52,7 +53,9 @@ impl Sweeper {
     pub async fn sweep(&self, due: Due) -> Result<(), IndexError> {
         for (document, live) in due.0 {
             self.index.delete_below(document.clone(), live).await?;
+            points::SWEEP_DELETED.reached();
             self.index.mark_sweep(document, live, false).await?;
+            points::SWEEP_MARKED.reached();
         }
         Ok(())
     }
@@ -61,7 +64,11 @@ impl Sweeper {
     pub async fn run(&self, now_ms: fn() -> i64) {
         loop {
             let due = self.due().await;
-            tokio::time::sleep(self.config.grace).await;
+            let grace = match mutants::NO_GRACE.is_active() {
+                true => Duration::from_millis(1),
+                false => self.config.grace,
+            };
+            tokio::time::sleep(grace).await;
             let pass = async {
                 self.sweep(due?).await?;
                 let keep = i64::try_from(self.config.keep_deleted.as_millis()).unwrap_or(i64::MAX);

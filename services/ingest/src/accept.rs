@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use millrace_events::{DocumentKey, DocumentSubmitted, Kind, RequestId, Revision, TraceContext, topics};
+use millrace_failpoints::points;
 use millrace_flow::{Failure, Output};
 use millrace_runtime::clock::now_ms;
 use millrace_runtime::codec::headers_of;
@@ -165,6 +166,7 @@ impl<L: CommandLog, C: RecordCodec> Acceptor<L, C> {
         let output = self.record(&document, action, request_id, accepted_at_ms, &trace)?;
         let known = locked(&self.known).clone();
         let position = self.log.append(output).await?;
+        points::ACCEPT_PRODUCED.reached();
         self.check(position, &known)?;
         let receipt = Receipt {
             revision: Revision::new(EPOCH, position.offset).map_err(|_| AcceptError::Offset(position.offset))?,
@@ -180,6 +182,7 @@ impl<L: CommandLog, C: RecordCodec> Acceptor<L, C> {
             accepted_at_ms,
         };
         self.just_accepted.insert(&receipt.document, accepted);
+        points::ACCEPT_REMEMBERED.reached();
         self.replica.notify(&receipt.document);
         Ok(receipt)
     }

@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use millrace_failpoints::mutants;
+
 use super::{Core, Ready, take_back};
 use crate::position::{Mark, Position};
 use crate::retry::backoff;
@@ -83,11 +85,15 @@ impl Core {
             return None;
         }
         self.hold = None;
-        let count = self.fitting();
+        let mut count = self.fitting();
+        if mutants::METADATA_AFTER_CUT.is_active() {
+            count = count.div_ceil(2);
+        }
         let items: Vec<Ready> = self.ready.drain(..count).collect();
         self.ready_bytes -= items.iter().map(|item| item.bytes).sum::<usize>();
         let mut finished: BTreeMap<u32, BTreeSet<i64>> = BTreeMap::new();
-        for item in &items {
+        let after = self.ready.iter().filter(|_| mutants::METADATA_AFTER_CUT.is_active());
+        for item in items.iter().chain(after) {
             finished.entry(item.id.slot).or_default().insert(item.id.offset);
         }
         let mut positions = Vec::new();

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use millrace_failpoints::mutants;
 
 use crate::budget::Occupancy;
 use crate::lane::Lanes;
@@ -63,9 +64,13 @@ pub(super) struct Partition {
 
 impl Partition {
     pub(super) fn new(id: TopicPartition, position: &Position, own: Option<Mark>, suspects: usize) -> Self {
+        let window = match mutants::BITMAP_IGNORED.is_active() {
+            true => Window::new(&Position::at(position.offset)),
+            false => Window::new(position),
+        };
         Self {
             id,
-            window: Window::new(position),
+            window,
             quarantine: Quarantine::new(position.mark, own, suspects),
             bytes: 0,
             running: 0,
@@ -109,6 +114,9 @@ impl Partition {
                     left_lane: false,
                 };
                 self.records.insert(offset, held);
+                if mutants::DROP_ORDER.is_active() {
+                    return Some(offset);
+                }
                 self.lanes.enter(key, offset)
             }
             Arrival::Full => {
@@ -151,7 +159,10 @@ impl Partition {
 
     /// The position to commit if `leaving` were finished as well.
     pub(super) fn position_after(&mut self, leaving: &BTreeSet<i64>) -> Position {
-        let position = self.window.position_after(leaving);
+        let mut position = self.window.position_after(leaving);
+        if mutants::COMMIT_EARLY.is_active() {
+            position = Position::at(self.window.next());
+        }
         if position.offset > self.committed {
             self.quarantine.moved();
         }

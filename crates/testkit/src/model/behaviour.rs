@@ -58,6 +58,8 @@ pub struct Counts {
 pub(super) struct State {
     pub(super) counts: Counts,
     pub(super) misbehaviour: Option<(Misbehaviour, For)>,
+    /// What it refuses otherwise is answered.
+    pub(super) lenient: bool,
 }
 
 /// How long a misbehaviour lasts.

@@ -118,6 +118,11 @@ impl ModelEndpoint {
         self.set(None);
     }
 
+    /// Whether it answers what it would refuse for the sake of a text, from now on.
+    pub fn be_lenient(&self, lenient: bool) {
+        self.shared.state().lenient = lenient;
+    }
+
     /// What has befallen the calls so far.
     pub fn counts(&self) -> Counts {
         self.shared.state().counts
@@ -137,6 +142,7 @@ impl Shared {
     fn act(&self, question: &Question, shown: Option<&str>) -> Act {
         let mut state = self.state();
         let misbehaviour = state.next(Instant::now());
+        let lenient = state.lenient;
         let counts = &mut state.counts;
         counts.calls += 1;
         counts.texts += question.texts().len();
@@ -163,7 +169,9 @@ impl Shared {
             _ if question.model != ModelEndpoint::MODEL => {
                 (&mut counts.not_ours, Act::Answer(error(404, "model_not_found")))
             }
-            _ if question.is_refused() => (&mut counts.refused, Act::Answer(error(400, "invalid_request_error"))),
+            _ if question.is_refused() && !lenient => {
+                (&mut counts.refused, Act::Answer(error(400, "invalid_request_error")))
+            }
             Some(Misbehaviour::Slow(time)) => (&mut counts.slow, Act::AnswerAfter(time, vectors(0))),
             None => (&mut counts.served, Act::Answer(vectors(0))),
         };

@@ -17,6 +17,7 @@ use futures::future::BoxFuture;
 use millrace_events::{
     ChunksEmbedded, DocumentKey, DocumentParsed, EmbeddedChunk, Epoch, Kind, TextChunk, topics, vector_to_bytes,
 };
+use millrace_failpoints::points;
 use millrace_flow::{Delivery, Failure, Output, Outputs};
 use millrace_runtime::codec::{Codec, trace_headers};
 use tower::Service;
@@ -65,6 +66,7 @@ impl Embed {
             ));
         }
         let embedded = embed(&self.embedder, part).await?;
+        points::PART_EMBEDDED.reached();
         Ok(Outputs(vec![Output {
             topic: self.output,
             partition: None,

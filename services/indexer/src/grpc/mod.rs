@@ -1,3 +1,4 @@
 //! Adapters: request → domain → Status.
 
+pub mod audit;
 pub mod search;

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use millrace_events::Model;
+use millrace_failpoints::points;
 use tokio::sync::{Mutex, watch};
 
 use super::{IndexError, OpenIndex, VectorIndex};
@@ -189,6 +190,7 @@ impl Generations {
         let (inner, model) = (Arc::clone(&self.0), model.clone());
         let create = move || {
             let serving = open_generation(&inner.folder, &*inner.engine, model)?;
+            points::GENERATION_CREATED.reached();
             // After the collection: the file never names one that does not exist.
             write_serving(&inner.folder, &serving.model)?;
             Ok::<_, GenerationError>(serving)

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use millrace_events::{DocumentKey, Model, Revision};
+use uuid::Uuid;
 
 /// A chunk as it is written: the point's id follows from `(document, revision, ordinal)`.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,6 +91,42 @@ pub struct Filter {
     pub documents: Vec<DocumentKey>,
     /// Of these documents only this revision, or nothing at all.
     pub pinned: Vec<(DocumentKey, Option<Revision>)>,
+}
+
+/// Whose points a scan reads; empty means all.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Scope {
+    /// Only of this tenant.
+    pub tenant: Option<millrace_events::Tenant>,
+    /// Only of these documents.
+    pub documents: Vec<DocumentKey>,
+}
+
+/// A point as a scan meets it, without vector and text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stored {
+    /// A document's head.
+    Head(DocumentKey, Head),
+    /// A chunk.
+    Chunk {
+        /// Its document.
+        document: DocumentKey,
+        /// Its revision.
+        revision: Revision,
+        /// Position in the document.
+        ordinal: i32,
+        /// Hidden from searches.
+        staged: bool,
+    },
+}
+
+/// A page of a scan, in order of the points' ids.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Page {
+    /// The points.
+    pub points: Vec<Stored>,
+    /// Where the next page begins; none after the last one.
+    pub next: Option<Uuid>,
 }
 
 /// A chunk that a query found, with its similarity.
@@ -168,6 +205,13 @@ pub trait VectorIndex: Send + Sync + 'static {
     fn mark_sweep(&self, document: DocumentKey, live: Revision, sweep: bool) -> Answer<'_, ()>;
     /// Forgets heads of documents deleted before this time whose clean-up is done.
     fn forget_deleted(&self, before_ms: i64) -> Answer<'_, ()>;
+    /// Deletes chunks of exactly this revision, from this ordinal on. Never the head.
+    fn delete_chunks(&self, document: DocumentKey, revision: Revision, from_ordinal: i32) -> Answer<'_, ()>;
+    /// Deletes the head, if `live` is still this revision.
+    fn delete_head(&self, document: DocumentKey, live: Revision) -> Answer<'_, ()>;
+    /// A page of at most so many points, from the first one or from where the page before ended. Points that come or go
+    /// meanwhile may be met or not; all others are met once.
+    fn scan(&self, scope: Scope, from: Option<Uuid>, limit: usize) -> Answer<'_, Page>;
     /// The nearest chunks, best first.
     fn search(&self, query: Query) -> Answer<'_, Vec<Found>>;
     /// Makes every write that has answered durable.

@@ -7,6 +7,11 @@
 //! | superseded | | SUPERSEDED |
 //! | nothing | | |
 //!
+//! | of a record that an audit has sent again | |
+//! |---|---|
+//! | any part | the index is restored from it, nothing is announced: the log has it already |
+//! | one that cannot be brought into the index | left, and the log says why: the audit finds that nothing was healed; to give it up would turn a live revision into a failed one |
+//!
 //! A part whose model is not the one served stops the stage ([`Failure::Config`]): every other record of that embedder
 //! would meet the same, and waiting loses nothing.
 
@@ -16,7 +21,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use millrace_events::{
-    ChunksEmbedded, DocumentStatus, EmbeddedChunk, Epoch, IndexEvent, Kind, State, VectorsIndexed, topics,
+    ChunksEmbedded, DocumentStatus, EmbeddedChunk, Epoch, IndexEvent, Kind, State, VectorsIndexed, headers, topics,
     vector_from_bytes,
 };
 use millrace_flow::{Delivery, Failure, Headers, Output, Outputs};
@@ -48,6 +53,27 @@ pub async fn index(generations: &Generations, record: ChunksEmbedded, now_ms: i6
     let publisher = Publisher::new(serving.index.clone());
     let published = publisher.publish(part, now_ms).await.map_err(publish_failure)?;
     Ok(announce(&record, &serving, published, now_ms))
+}
+
+/// Restores the index from one record that an audit has sent again.
+pub async fn restore(generations: &Generations, record: ChunksEmbedded, now_ms: i64) -> Result<(), Failure> {
+    let restoring = async {
+        let serving = generations.for_model(&record.model).await.map_err(generation_failure)?;
+        let part = part(&record)?;
+        part.check(serving.model.dimensions).map_err(publish_failure)?;
+        let publisher = Publisher::new(serving.index.clone());
+        publisher.restore(part, now_ms).await.map_err(publish_failure)
+    };
+    match restoring.await {
+        Err(failure @ (Failure::Invalid { .. } | Failure::Failed { .. } | Failure::Config { .. })) => {
+            tracing::warn!(
+                error = %failure, part = record.part, revision = record.revision,
+                "a part that was sent again cannot restore the index"
+            );
+            Ok(())
+        }
+        restored => restored,
+    }
 }
 
 fn part(record: &ChunksEmbedded) -> Result<Part, Failure> {
@@ -214,6 +240,10 @@ impl IndexStage {
             message: "a record of chunks.embedded has no value".into(),
         })?;
         let record: ChunksEmbedded = self.codec.decode(value).await?;
+        if delivery.headers.get_str(headers::RESTORE).is_some() {
+            restore(&self.generations, record, now_ms()).await?;
+            return Ok(Outputs::default());
+        }
         let announcement = index(&self.generations, record, now_ms()).await?;
         self.outputs(announcement, &delivery)
     }

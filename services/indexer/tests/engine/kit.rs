@@ -9,12 +9,15 @@ use std::time::Duration;
 use futures::FutureExt;
 use millrace_events::{DocumentKey, Epoch, Model, Revision, Tenant};
 use millrace_indexer::index::embedded::{EmbeddedConfig, EmbeddedIndex};
-use millrace_indexer::index::{Answer as Op, ChunkPoint, Found, Head, IndexError, Query, RevisionPoints, VectorIndex};
+use millrace_indexer::index::{
+    Answer as Op, ChunkPoint, Found, Head, IndexError, Page, Query, RevisionPoints, Scope, VectorIndex,
+};
 use millrace_indexer::publish::{Content, Part, Published, Publisher};
 use millrace_indexer::search::{self, Wanted};
 use millrace_indexer::sweep::{SweepConfig, Sweeper};
 use tempfile::TempDir;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 pub const DIMENSIONS: i32 = 4;
 pub const MINUTE: Duration = Duration::from_secs(60);
@@ -269,6 +272,16 @@ impl VectorIndex for Dying {
     }
     fn forget_deleted(&self, before_ms: i64) -> Op<'_, ()> {
         self.inner.forget_deleted(before_ms)
+    }
+    fn delete_chunks(&self, document: DocumentKey, revision: Revision, from_ordinal: i32) -> Op<'_, ()> {
+        self.spend()
+            .unwrap_or_else(|| self.inner.delete_chunks(document, revision, from_ordinal))
+    }
+    fn delete_head(&self, document: DocumentKey, live: Revision) -> Op<'_, ()> {
+        self.spend().unwrap_or_else(|| self.inner.delete_head(document, live))
+    }
+    fn scan(&self, scope: Scope, from: Option<Uuid>, limit: usize) -> Op<'_, Page> {
+        self.inner.scan(scope, from, limit)
     }
     fn search(&self, query: Query) -> Op<'_, Vec<Found>> {
         let meanwhile = self.after_queries.lock().unwrap().pop_front();

@@ -7,4 +7,6 @@ mod concurrent;
 mod kit;
 mod lifecycle;
 mod model;
+mod restoring;
+mod scanning;
 mod searching;

@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use millrace_failpoints::points;
 use millrace_flow::Output;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -79,7 +80,10 @@ impl<W: LetterWriter> Batches<W> {
                 _ => Ok(()),
             };
             match written {
-                Ok(()) => progress.send_modify(|progress| progress.done += letters),
+                Ok(()) => {
+                    points::REDRIVE_WRITTEN.reached();
+                    progress.send_modify(|progress| progress.done += letters);
+                }
                 Err(LogError::Refused(why)) if letters == 1 => {
                     tracing::warn!(why, "a dead letter is passed over: the log refuses it");
                     progress.send_modify(|progress| progress.skip(Skip::Refused, 1));

@@ -24,6 +24,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt};
 use millrace_events::{DeadLetter, LetterKey, LetterState, topics};
+use millrace_failpoints::points;
 use millrace_flow::{Headers, Output};
 use millrace_runtime::clock::now_ms;
 use millrace_runtime::codec::headers_of;
@@ -117,11 +118,13 @@ impl<L: LetterLog, C: RecordCodec> Job<L, C> {
             true => None,
             false => Some(self.log.take_over().await?),
         };
+        points::REDRIVE_CLAIMED.reached();
         let mut batches = Batches::new(writer, Pace::new(self.max_per_second()));
         for (partition, end) in self.log.ends().await? {
             self.replica.reached(partition, end).await;
         }
         let plan = self.plan().await?;
+        points::REDRIVE_PLANNED.reached();
         self.progress.send_modify(|progress| {
             progress.matched = plan.matched;
             progress.skipped = plan.skipped.clone();

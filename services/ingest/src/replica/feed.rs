@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use millrace_events::topics::Topic;
 use millrace_events::{DocumentKey, Record};
+use millrace_failpoints::points;
 use millrace_flow::{Delivery, Failure};
 use millrace_runtime::clock::now_ms;
 use tokio::sync::{broadcast, watch};
@@ -217,6 +218,9 @@ impl<T: Kept> Feed<T> {
             Ok(batch)
         })
         .await?;
+        if !batch.changes.is_empty() {
+            points::REPLICA_APPLIED.reached();
+        }
         self.positions.send_modify(|at| {
             at.next.extend(batch.offsets);
             at.complete.extend(complete);

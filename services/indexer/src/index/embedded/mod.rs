@@ -11,6 +11,7 @@ mod filter;
 mod flush;
 mod optimize;
 pub mod payload;
+mod scan;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -28,12 +29,13 @@ use qdrant_edge::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use uuid::Uuid;
 
 use self::errors::from_engine;
 use self::flush::Flushes;
 use self::optimize::Optimizer;
 use self::payload::{VECTOR, field};
-use super::{Answer, Found, Head, IndexError, OpenIndex, Query, RevisionPoints, VectorIndex};
+use super::{Answer, Found, Head, IndexError, OpenIndex, Page, Query, RevisionPoints, Scope, VectorIndex};
 
 /// Settings of the embedded engine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -194,6 +196,10 @@ fn create_payload_indexes(shard: &EdgeShard) -> Result<(), OperationError> {
     Ok(())
 }
 
+fn delete(filter: qdrant_edge::Filter) -> UpdateOperation {
+    UpdateOperation::PointOperation(PointOperations::DeletePointsByFilter(filter))
+}
+
 fn set_payload(payload: qdrant_edge::Payload, filter: qdrant_edge::Filter) -> UpdateOperation {
     UpdateOperation::PayloadOperation(PayloadOps::SetPayload(SetPayloadOp {
         payload,
@@ -267,11 +273,7 @@ impl VectorIndex for EmbeddedIndex {
 
     fn delete_below(&self, document: DocumentKey, revision: Revision) -> Answer<'_, ()> {
         const OPERATION: &str = "delete older revisions";
-        let update = move || {
-            let filter = filter::below(OPERATION, &document, revision)?;
-            let operation = PointOperations::DeletePointsByFilter(filter);
-            Ok(UpdateOperation::PointOperation(operation))
-        };
+        let update = move || Ok(delete(filter::below(OPERATION, &document, revision)?));
         self.update(OPERATION, 1, update).boxed()
     }
 
@@ -303,12 +305,28 @@ impl VectorIndex for EmbeddedIndex {
 
     fn forget_deleted(&self, before_ms: i64) -> Answer<'_, ()> {
         const OPERATION: &str = "forget deleted documents";
-        let update = move || {
-            let filter = filter::deleted_before(OPERATION, before_ms)?;
-            let operation = PointOperations::DeletePointsByFilter(filter);
-            Ok(UpdateOperation::PointOperation(operation))
-        };
+        let update = move || Ok(delete(filter::deleted_before(OPERATION, before_ms)?));
         self.update(OPERATION, 0, update).boxed()
+    }
+
+    fn delete_chunks(&self, document: DocumentKey, revision: Revision, from_ordinal: i32) -> Answer<'_, ()> {
+        const OPERATION: &str = "delete chunks of a revision";
+        let update = move || {
+            let filter = filter::from_ordinal(OPERATION, &document, revision, from_ordinal)?;
+            Ok(delete(filter))
+        };
+        self.update(OPERATION, 1, update).boxed()
+    }
+
+    fn delete_head(&self, document: DocumentKey, live: Revision) -> Answer<'_, ()> {
+        const OPERATION: &str = "delete a head";
+        let update = move || Ok(delete(filter::head_at(OPERATION, &document, live)?));
+        self.update(OPERATION, 1, update).boxed()
+    }
+
+    fn scan(&self, scope: Scope, from: Option<Uuid>, limit: usize) -> Answer<'_, Page> {
+        let call = move |shard: &EdgeShard| scan::page(shard, &scope, from, limit);
+        self.on_thread(&self.readers, scan::OPERATION, call).boxed()
     }
 
     fn search(&self, query: Query) -> Answer<'_, Vec<Found>> {

@@ -7,7 +7,7 @@ use qdrant_edge::{Payload, PointId, PointStructPersisted, VectorPersisted, Vecto
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::index::{ChunkPoint, Found, Head, IndexError, RevisionPoints};
+use crate::index::{ChunkPoint, Found, Head, IndexError, RevisionPoints, Stored};
 
 /// Name of the one vector. Named, so that heads may exist without it.
 pub const VECTOR: &str = "text";
@@ -170,6 +170,41 @@ pub fn read_head(id: &PointId, payload: Option<&Payload>) -> Result<(DocumentKey
         moved_at_ms: fields.number(field::MOVED_AT_MS)?,
     };
     Ok((fields.document()?, head))
+}
+
+/// Fields that [`read_stored`] needs: all but texts.
+pub const STORED: [&str; 13] = [
+    field::KIND,
+    field::TENANT,
+    field::DOCUMENT,
+    field::REVISION,
+    field::STAGED,
+    field::ORDINAL,
+    field::LIVE,
+    field::PREVIOUS,
+    field::DELETED,
+    field::SWEEP,
+    field::CHUNK_COUNT,
+    field::PART,
+    field::MOVED_AT_MS,
+];
+
+/// A stored point of either kind.
+pub fn read_stored(id: &PointId, payload: Option<&Payload>) -> Result<Stored, IndexError> {
+    let fields = Fields::of(id, payload)?;
+    match fields.text(field::KIND)?.as_str() {
+        "head" => {
+            let (document, head) = read_head(id, payload)?;
+            Ok(Stored::Head(document, head))
+        }
+        "chunk" => Ok(Stored::Chunk {
+            document: fields.document()?,
+            revision: fields.revision(field::REVISION)?,
+            ordinal: fields.number(field::ORDINAL)?,
+            staged: fields.get(field::STAGED, Value::as_bool)?,
+        }),
+        other => Err(unreadable(id, format!("its kind is {other:?}"))),
+    }
 }
 
 /// Ids of the heads of documents.

@@ -5,14 +5,15 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tempfile::TempDir;
 
-use super::fetch::Cache;
-use super::ports::Ports;
-use super::probe::Probe;
-use super::process::{self, Process};
-use super::state::Layout;
-use super::supervise::tail;
-use super::{START_LIMIT, kafka, needs};
 use crate::output::Progress;
+use crate::stack::fetch::Cache;
+use crate::stack::ports::Ports;
+use crate::stack::probe::Probe;
+use crate::stack::process::{self, Process};
+use crate::stack::size::Size;
+use crate::stack::state::Layout;
+use crate::stack::supervise::tail;
+use crate::stack::{START_LIMIT, needs};
 
 /// A running broker. [`Broker::stop`] ends it; dropped without, it is killed. Its data goes with it.
 #[derive(Debug)]
@@ -39,11 +40,13 @@ impl Broker {
             "the broker's data",
             "set TMPDIR to a directory on another disk",
         )?;
-        let (ports, _) = Ports::choose(None)?;
+        let size = Size::default();
+        let (ports, _) = Ports::choose(None, &size.listeners())?;
         let cluster_id = URL_SAFE_NO_PAD.encode(uuid::Uuid::new_v4());
-        let program = kafka::prepare(&layout, cache, &java, &ports, &cluster_id).await?;
+        let programs = super::prepare(&layout, cache, &java, (size, &ports), &cluster_id).await?;
+        let program = programs.first().context("a stack has a broker")?;
         let mut process = program.spawn()?;
-        let address = format!("127.0.0.1:{}", ports.kafka);
+        let address = format!("127.0.0.1:{}", ports.of("kafka")?);
         let probe = Probe::Broker(address.clone());
         let end_of_log = || tail(&layout.log("kafka"), 20);
         tokio::select! {

@@ -1,0 +1,46 @@
+//! The rules that a test can have broken.
+
+/// A rule that is not kept while the mutant is active.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mutant {
+    /// Its name.
+    pub name: &'static str,
+    /// What the code does instead.
+    pub does: &'static str,
+}
+
+impl Mutant {
+    /// Whether the rule is to be broken.
+    #[inline]
+    pub fn is_active(&self) -> bool {
+        #[cfg(feature = "active")]
+        fail::fail_point!(self.name, |_| true);
+        false
+    }
+}
+
+macro_rules! mutants {
+    ($($id:ident $name:literal $does:literal;)*) => {
+        $(
+            #[doc = $does]
+            pub const $id: Mutant = Mutant { name: $name, does: $does };
+        )*
+        /// All of them.
+        pub const ALL: &[Mutant] = &[$($id),*];
+    };
+}
+
+mutants! {
+    COMMIT_EARLY "commit-early" "a position moves past records that still run";
+    DROP_ORDER "drop-order" "records of one key run side by side";
+    STATUS_BEFORE_HEAD "status-before-head" "INDEXED is told before the head has moved";
+    DELETE_UNEQUAL "delete-unequal" "clean-up deletes every revision but the live one, those being written too";
+    HEAD_UNCONDITIONAL "head-unconditional" "a head moves to whatever revision comes last";
+    METADATA_AFTER_CUT "metadata-after-cut" "a position counts what finished after its transaction was cut";
+    SWITCH_AT_LAST_PART "switch-at-last-part" "the last part makes a revision live, whether the others are there or not";
+    KILL_BURNS_ATTEMPTS "kill-burns-attempts" "a record that was under way at a death is given up";
+    OUTPUT_OUTSIDE "output-outside" "outputs are written beside the transaction, not in it";
+    BITMAP_IGNORED "bitmap-ignored" "a new owner does not read what is finished above the position";
+    ONE_QUERY "one-query" "a search takes its first query's hits and never asks again";
+    NO_GRACE "no-grace" "clean-up does not wait for searches that began before";
+}

@@ -1,0 +1,71 @@
+//! What happens to the model: an endpoint that limits, fails, hangs and hangs up; and that refuses some chunks until it is
+//! told not to, whereupon the letters of those are redriven.
+//!
+//! | fault | what |
+//! |---|---|
+//! | `rate_limit` | 429, with a `Retry-After` of some seconds |
+//! | `errors` | 500 |
+//! | `hang` | no answer |
+//! | `hang_up` | the connection is closed without an answer |
+//! | `nonsense` | 200, and no vectors |
+
+use std::ops::Range;
+use std::time::Duration;
+
+use anyhow::Result;
+use millrace_runtime::clock::now_ms;
+use millrace_testkit::ModelEndpoint;
+use millrace_testkit::model::Misbehaviour;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio_util::sync::CancellationToken;
+
+use crate::client::Client;
+use crate::faults::{Faults, pause};
+
+/// Of the vectors: those of the model that the stack's tokenizer and manifest belong to.
+pub const DIMENSIONS: usize = 384;
+
+const BETWEEN_SECONDS: Range<u64> = 8..24;
+const LASTS_SECONDS: Range<u64> = 1..5;
+const BETWEEN_REDRIVES_SECONDS: Range<u64> = 10..20;
+/// How often a letter is redriven in the storm: those that nobody can read come back each time.
+const REDRIVES: i32 = 2;
+/// How long the endpoint then answers everything.
+const LENIENT: Duration = Duration::from_secs(5);
+
+/// Misbehaves from time to time, until it is told to stop; it behaves then.
+pub async fn faults(model: &ModelEndpoint, faults: &Faults, seed: u64, stop: &CancellationToken) -> Result<()> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    while pause(&mut rng, BETWEEN_SECONDS, stop).await {
+        let retry_after = Some(Duration::from_secs(rng.random_range(1..3)));
+        let (name, misbehaviour) = match rng.random_range(0..6) {
+            0 | 1 => ("rate_limit", Misbehaviour::RateLimit { retry_after }),
+            2 => ("errors", Misbehaviour::Status(500)),
+            3 => ("hang", Misbehaviour::Hang),
+            4 => ("hang_up", Misbehaviour::HangUp),
+            _ => ("nonsense", Misbehaviour::Html),
+        };
+        let lasts = Duration::from_secs(rng.random_range(LASTS_SECONDS));
+        let from_ms = now_ms();
+        model.misbehave_for(misbehaviour, lasts);
+        stop.run_until_cancelled(tokio::time::sleep(lasts)).await;
+        faults.note(name, "model", from_ms);
+    }
+    model.behave();
+    Ok(())
+}
+
+/// Redrives what was given up, from time to time and once more when it is told to stop: the endpoint refuses nothing then.
+pub async fn redrives(model: &ModelEndpoint, client: &Client, seed: u64, stop: &CancellationToken) -> Result<i64> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut redriven = 0;
+    while pause(&mut rng, BETWEEN_REDRIVES_SECONDS, stop).await {
+        model.be_lenient(true);
+        redriven += client.redrive(REDRIVES).await?;
+        stop.run_until_cancelled(tokio::time::sleep(LENIENT)).await;
+        model.be_lenient(false);
+    }
+    model.be_lenient(true);
+    Ok(redriven)
+}

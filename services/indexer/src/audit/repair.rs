@@ -1,0 +1,203 @@
+//! Healing what was found: steps are taken, and their effect is looked at, until nothing is left or nothing changes.
+//!
+//! | a document, at a look | then |
+//! |---|---|
+//! | nothing is found any more | healed |
+//! | its remedy is another one than the last | its steps are taken, at most so many times |
+//! | its remedy is the last one | waited for: the index stage may have much to do before |
+//! | its parts are lost | given up: it has to be submitted again |
+//! | nothing changed at any document for as long as patience lasts | left: asked for again, it goes on |
+//!
+//! A newer revision that comes meanwhile changes the remedy, or leaves none.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use millrace_events::DocumentKey;
+use millrace_runtime::clock::now_ms;
+use tokio::time::{Instant, sleep};
+
+use super::job::{Findings, Job, Phase};
+use super::judge::{Finding, Kind, Live, Step};
+use super::ledger::Ledger;
+use super::log::AuditLog;
+use super::parts::{Lost, Parts};
+use super::{AuditError, log};
+use crate::index::{Head, VectorIndex};
+
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Remedies that one document is given, one after another; the longest way of one damage is three.
+const MOST: u32 = 6;
+
+/// What became of a finding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Not asked for.
+    Found,
+    /// It is not found any more.
+    Repaired,
+    /// It cannot be healed from the log.
+    NotRepairable(Lost),
+    /// It is found still.
+    Pending,
+}
+
+/// A document under repair.
+#[derive(Debug, Default)]
+struct Case {
+    /// Everything that was ever found.
+    findings: Vec<Finding>,
+    /// What was found last.
+    now: Vec<Kind>,
+    last: Vec<Step>,
+    remedies: u32,
+    lost: Option<Lost>,
+}
+
+impl Case {
+    fn see(&mut self, found: &[Finding]) {
+        self.now = found.iter().map(|finding| finding.kind).collect();
+        for finding in found {
+            let known = |known: &Finding| known.kind == finding.kind && known.index == finding.index;
+            if !self.findings.iter().any(known) {
+                self.findings.push(finding.clone());
+            }
+        }
+    }
+
+    /// Steps that were not taken yet.
+    fn due(&mut self, found: &[Finding]) -> Vec<Step> {
+        let steps: Vec<Step> = found.iter().flat_map(|finding| finding.remedy.clone()).collect();
+        if steps == self.last || self.remedies >= MOST || self.lost.is_some() {
+            return Vec::new();
+        }
+        self.remedies += 1;
+        self.last.clone_from(&steps);
+        steps
+    }
+
+    fn outcome(&self, finding: &Finding) -> Outcome {
+        let sends = finding.remedy.iter().any(|step| matches!(step, Step::SendAgain(_)));
+        match self.lost {
+            _ if !self.now.contains(&finding.kind) => Outcome::Repaired,
+            Some(lost) if sends => Outcome::NotRepairable(lost),
+            _ => Outcome::Pending,
+        }
+    }
+}
+
+/// Heals; every finding with what became of it.
+pub async fn repair<L: AuditLog>(
+    job: &Job<L>,
+    ledger: &mut Ledger<L>,
+    found: Findings,
+) -> Result<Vec<(DocumentKey, Finding, Outcome)>, AuditError> {
+    let mut cases: BTreeMap<DocumentKey, Case> = BTreeMap::new();
+    let (mut writer, mut left, mut changed) = (None, found, Instant::now());
+    loop {
+        let (mut again, mut taken) = (BTreeMap::new(), false);
+        for (document, findings) in &left {
+            let case = cases.entry(document.clone()).or_default();
+            case.see(findings);
+            let due = case.due(findings);
+            if !due.is_empty() {
+                taken = true;
+                again.extend(take(job, document, &due).await?.map(|live| (document.clone(), live)));
+            }
+        }
+        if taken && let Some(serving) = job.serving() {
+            serving.index.flush().await?;
+        }
+        if !again.is_empty() {
+            for (document, why) in send(job, &mut writer, &again).await? {
+                cases.entry(document).or_default().lost = Some(why);
+            }
+        }
+        if taken {
+            changed = Instant::now();
+        }
+        let open: Vec<DocumentKey> = left.keys().cloned().collect();
+        let before = left.len();
+        job.phase(Phase::Repairing);
+        left = job.look(ledger, open.clone()).await?;
+        if left.len() < before {
+            changed = Instant::now();
+        }
+        for document in open.iter().filter(|document| !left.contains_key(*document)) {
+            cases.entry(document.clone()).or_default().now.clear();
+        }
+        job.healed(cases.values().filter(|case| case.now.is_empty()).count());
+        let hopeless = |document| cases.get(document).is_some_and(|case| case.lost.is_some());
+        if left.keys().all(hopeless) || changed.elapsed() >= job.patience() {
+            break;
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    let told = cases.into_iter().flat_map(|(document, case)| {
+        let outcomes = case.findings.iter().map(|finding| case.outcome(finding));
+        let outcomes: Vec<_> = outcomes.collect();
+        let findings = case.findings.into_iter().zip(outcomes);
+        findings
+            .map(move |(finding, outcome)| (document.clone(), finding, outcome))
+            .collect::<Vec<_>>()
+    });
+    Ok(told.collect())
+}
+
+/// Takes the steps that need no log; gives the revision that is to be sent again.
+async fn take<L: AuditLog>(job: &Job<L>, document: &DocumentKey, steps: &[Step]) -> Result<Option<Live>, AuditError> {
+    let serving = job.serving();
+    let mut again = None;
+    for step in steps {
+        match (step, &serving) {
+            (Step::SendAgain(live), _) => again = Some(*live),
+            (direct, Some(serving)) => here(&*serving.index, document, *direct).await?,
+            // Nothing is found of an index that does not exist, but what is missing in it.
+            (_, None) => {}
+        }
+    }
+    Ok(again)
+}
+
+async fn here(index: &dyn VectorIndex, document: &DocumentKey, step: Step) -> Result<(), AuditError> {
+    let document = document.clone();
+    match step {
+        Step::DropHead(live) => index.delete_head(document, live).await?,
+        Step::Delete(revision, from_ordinal) => index.delete_chunks(document, revision, from_ordinal).await?,
+        Step::MoveHead(live) => {
+            let head = Head {
+                live,
+                previous: None,
+                deleted: true,
+                sweep: true,
+                chunk_count: 0,
+                part: 0,
+                moved_at_ms: now_ms(),
+            };
+            index.move_head(document, head).await?;
+        }
+        Step::SendAgain(_) => {}
+    }
+    Ok(())
+}
+
+async fn send<L: AuditLog>(
+    job: &Job<L>,
+    writer: &mut Option<L::Writer>,
+    again: &BTreeMap<DocumentKey, Live>,
+) -> Result<HashMap<DocumentKey, Lost>, log::LogError> {
+    job.phase(Phase::SendingAgain);
+    let writer = match writer {
+        Some(writer) => writer,
+        none => none.insert(job.log().take_over().await?),
+    };
+    let parts = Parts {
+        log: job.log(),
+        codec: job.codec(),
+        epoch: job.epoch(),
+    };
+    let serving = job.serving();
+    let model = serving.as_ref().map(|serving| &serving.model);
+    let sent = parts.send(again, model, writer, |parts| job.sent(parts)).await?;
+    Ok(sent)
+}
