@@ -103,7 +103,10 @@ type Links = [(Instance, Proxy)];
 
 async fn on(stack: &Stack, links: &Links, options: &Options, tell: &dyn Fn(String)) -> Result<Report> {
     let journal = Journal::create(&stack.dir().join("journal.jsonl"))?;
-    let client = Client::connect(&stack.addresses, journal).await?;
+    let instances = stack.size.instances().into_iter();
+    let ingests = instances.filter(|instance| instance.service == "ingest");
+    let ingests: Vec<_> = ingests.map(|instance| instance.part()).collect();
+    let client = Client::connect(&stack.addresses, &ingests, journal).await?;
     let documents = writers::documents(options.documents);
     let (faults, sightings) = (Faults::default(), Sightings::default());
     let (began, began_ms) = (Instant::now(), now_ms());
@@ -113,6 +116,7 @@ async fn on(stack: &Stack, links: &Links, options: &Options, tell: &dyn Fn(Strin
         options,
         &Actors {
             client: &client,
+            ingests: &ingests,
             documents: &documents,
             faults: &faults,
             sightings: &sightings,
@@ -172,6 +176,8 @@ async fn on(stack: &Stack, links: &Links, options: &Options, tell: &dyn Fn(Strin
 
 struct Actors<'r> {
     client: &'r Client,
+    /// Instances of ingest, by part.
+    ingests: &'r [String],
     documents: &'r [String],
     faults: &'r Faults,
     sightings: &'r Sightings,
@@ -187,6 +193,7 @@ async fn storm(
 ) -> Result<Watched> {
     let Actors {
         client,
+        ingests,
         documents,
         faults,
         sightings,
@@ -215,11 +222,8 @@ async fn storm(
         }
         anyhow::Ok(())
     };
-    let instances = stack.size.instances().into_iter();
-    let ingests = instances.filter(|instance| instance.service == "ingest");
-    let ingests: Vec<_> = ingests.map(|instance| instance.part()).collect();
-    let clients = ingests.iter().map(|ingest| client.through(ingest, &stack.addresses));
-    let clients: Vec<_> = clients.collect::<Result<_>>()?;
+    // Spread over the instances, where there are several.
+    let clients: Vec<_> = (0..ingests.len()).map(|number| client.of_instance(number)).collect();
     let share = documents.len().div_ceil(WRITERS).max(1);
     let writing = documents
         .chunks(share)
