@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::faults::{Faults, RECOVERY, pause};
 
-const BETWEEN_SECONDS: Range<u64> = 2..10;
+const BETWEEN_SECONDS: Range<u64> = 6..16;
 /// A broker's session lasts nine seconds.
 const FREEZE_SECONDS: Range<u64> = 3..14;
 /// For a partition to be led, or a transactional id coordinated, by somebody.
