@@ -88,6 +88,13 @@ impl Bed {
         })
     }
 
+    /// Instances of ingest, by part.
+    pub fn ingests(&self) -> Vec<String> {
+        let instances = self.links.iter().map(|(instance, _)| instance);
+        let ingests = instances.filter(|instance| instance.service == "ingest");
+        ingests.map(Instance::part).collect()
+    }
+
     /// Stops it. What it leaves is kept if somebody will want to look at it.
     pub async fn down(self, keep: bool, tell: &dyn Fn(String)) {
         for line in self.stack.forgotten() {

@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::faults::{Faults, RECOVERY, pause};
 
-const BETWEEN_SECONDS: Range<u64> = 2..10;
+const BETWEEN_SECONDS: Range<u64> = 6..16;
 /// A broker's session lasts nine seconds.
 const FREEZE_SECONDS: Range<u64> = 3..14;
 /// For a partition to be led, or a transactional id coordinated, by somebody.
@@ -128,10 +128,6 @@ impl Faults {
                 0..=3 => Victim::to_be_killed(stack, &mut rng)?,
                 _ => Victim::any(stack.size.brokers, &mut rng),
             };
-            let long = self.one_that_lasts().await;
-            if stop.is_cancelled() {
-                break;
-            }
             let part = victim.part(&cluster).await?;
             let from_ms = now_ms();
             match kind {
@@ -144,18 +140,44 @@ impl Faults {
                     self.note("restart", &victim.to_string(), from_ms);
                 }
                 _ => {
+                    let _long = self.one_that_lasts().await;
+                    if stop.is_cancelled() {
+                        break;
+                    }
                     let still = Still::hold(stack.serving(&part).await?)?;
                     tokio::time::sleep(freeze).await;
                     drop(still);
                     self.note("freeze", &victim.to_string(), from_ms);
-                    // One that nobody missed leaves nothing to wait for below.
                     stop.run_until_cancelled(tokio::time::sleep(RECOVERY)).await;
                 }
             }
             stack.serving(&part).await?;
             cluster.whole().await?;
-            drop(long);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_testkit::Size;
+
+    use super::*;
+
+    #[test]
+    fn each_instance_has_the_transactional_id_of_its_group_and_name() {
+        let size = Size {
+            brokers: 3,
+            replicas: 2,
+        };
+        let ids: Vec<_> = size.instances().iter().map(transactional_id).collect();
+        let expected = [
+            "millrace.parse.local-0",
+            "millrace.parse.local-1",
+            "millrace.embed.local-0",
+            "millrace.embed.local-1",
+            "millrace.index.local-0",
+        ];
+        assert_eq!(ids, expected);
     }
 }

@@ -55,8 +55,10 @@ pub fn key(document: &str) -> String {
 /// Asks and searches, and writes down what it asks for. Cheap to clone: a run has one journal.
 #[derive(Debug, Clone)]
 pub struct Client {
-    /// The instance of ingest that it speaks to.
-    inner: millrace_testkit::Client,
+    /// Through each instance of ingest.
+    ingests: Vec<millrace_testkit::Client>,
+    /// The one that it speaks to, unless that is away: position in `ingests`.
+    own: usize,
     shared: Arc<Shared>,
 }
 
@@ -75,7 +77,7 @@ struct Shared {
 
 impl Client {
     /// Of a stack that serves.
-    pub async fn connect(addresses: &Addresses, journal: Journal) -> Result<Self> {
+    pub async fn connect(addresses: &Addresses, ingests: &[String], journal: Journal) -> Result<Self> {
         let kafka = KafkaConfig {
             bootstrap_servers: addresses.kafka.clone(),
             ..KafkaConfig::default()
@@ -93,19 +95,25 @@ impl Client {
             recent: Mutex::default(),
             vector: embedding.values,
         };
+        let through = |ingest: &String| millrace_testkit::Client::through(ingest, addresses, TENANT);
         Ok(Self {
-            inner: millrace_testkit::Client::new(addresses, TENANT)?,
+            ingests: ingests.iter().map(through).collect::<Result<_>>()?,
+            own: 0,
             shared: Arc::new(shared),
         })
     }
 
-    /// The same through another instance of ingest: what it is told may be behind what others are told, and nobody is told
-    /// what did not happen.
-    pub fn through(&self, ingest: &str, addresses: &Addresses) -> Result<Self> {
-        Ok(Self {
-            inner: millrace_testkit::Client::through(ingest, addresses, TENANT)?,
-            shared: self.shared.clone(),
-        })
+    /// The same, speaking to that instance of ingest, counted round. One may be behind another in what it tells: each is
+    /// believed what it told, and none is taken to know all.
+    pub fn of_instance(&self, number: usize) -> Self {
+        Self {
+            own: number % self.ingests.len(),
+            ..self.clone()
+        }
+    }
+
+    fn inner(&self) -> &millrace_testkit::Client {
+        &self.ingests[self.own]
     }
 
     /// The journal.
@@ -115,12 +123,12 @@ impl Client {
 
     /// What is known of a document; none while nothing is, or nobody answers.
     pub async fn get(&self, document: &str) -> Result<Option<Document>> {
-        self.inner.get(document, 0).await
+        self.inner().get(document, 0).await
     }
 
     /// Waits until a revision is INDEXED.
     pub async fn indexed(&self, receipt: &Receipt) -> Result<Document> {
-        self.inner.indexed(receipt).await
+        self.inner().indexed(receipt).await
     }
 
     /// Every chunk of a document that a search finds; none if it was not answered, or in part.
@@ -134,7 +142,7 @@ impl Client {
             min_score: None,
             document_ids: vec![document.to_owned()],
         };
-        match self.inner.answer(request).await {
+        match self.inner().answer(request).await {
             Ok(answer) => Ok((!answer.partial).then_some(answer.hits)),
             Err(status) if is_for_now(&status) => Ok(None),
             Err(status) => Err(status).with_context(|| format!("search in {document}")),
@@ -156,7 +164,8 @@ impl Client {
             .any(|delete| delete.is_none_or(|delete| delete > revision))
     }
 
-    /// Asks until there is a receipt.
+    /// Asks until there is a receipt. Where an instance gives none the next one is asked, for what the first may have done:
+    /// that is a duplicate then.
     pub async fn ask(&self, document: &str, act: Act, number: usize) -> Result<Receipt> {
         let id = uuid::Uuid::new_v4().to_string();
         self.asked(&id, document, act)?;
@@ -169,18 +178,20 @@ impl Client {
             self.with_deletes(document, |deletes| deletes.push(None));
         }
         let began = Instant::now();
+        let mut ingests = self.ingests.iter().cycle().skip(self.own);
         let receipt = loop {
+            let ingest = ingests.next().context("there is an instance of ingest")?;
             ensure!(
                 began.elapsed() < ANSWERED_WITHIN,
                 "{act:?} of {document} was never answered"
             );
             let answer = match &body {
                 Some(body) => {
-                    let mut request = self.inner.request(document, body.clone());
+                    let mut request = ingest.request(document, body.clone());
                     request.request_id = id.clone();
-                    self.inner.send(request).await
+                    ingest.send(request).await
                 }
-                None => self.inner.send_delete(document, &id).await,
+                None => ingest.send_delete(document, &id).await,
             };
             match answer {
                 Ok(receipt) => break receipt,
@@ -312,7 +323,7 @@ impl Client {
     /// Waits until a revision has a final state, or nobody wants to know any more.
     pub async fn settled(&self, document: &str, revision: i64, stop: &CancellationToken) -> Result<()> {
         while !stop.is_cancelled() {
-            let document = self.inner.get(document, revision).await?;
+            let document = self.inner().get(document, revision).await?;
             if document.is_some_and(|document| FINAL.contains(&document.state())) {
                 return Ok(());
             }

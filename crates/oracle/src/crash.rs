@@ -195,7 +195,7 @@ pub async fn play(millrace: &Path, tell: &(dyn Fn(String) + Sync)) -> Result<Vec
     let outcome = async {
         let stage = Stage {
             stack: &bed.stack,
-            client: Client::connect(&bed.stack.addresses, journal).await?,
+            client: Client::connect(&bed.stack.addresses, &bed.ingests(), journal).await?,
             folder: bed.failpoints.path().to_owned(),
             documents: writers::documents(DOCUMENTS),
             sightings: Sightings::default(),

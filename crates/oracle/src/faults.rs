@@ -163,7 +163,10 @@ impl Faults {
         while pause(&mut rng, BETWEEN_OUTAGES_SECONDS, stop).await {
             let kind = rng.random_range(0..4);
             let freeze = Duration::from_secs(rng.random_range(BROKER_FREEZE_SECONDS));
-            if kind < 2 || stack.size.brokers > 1 {
+            if kind >= 2 && stack.size.brokers > 1 {
+                continue;
+            }
+            if kind < 2 {
                 let from_ms = now_ms();
                 stack.kill("registry", Signal::KILL).await?;
                 stack.serving("registry").await?;

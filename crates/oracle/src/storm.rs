@@ -88,7 +88,7 @@ async fn on(bed: &Bed, options: &Options, tell: &dyn Fn(String)) -> Result<Repor
     let run = Run {
         bed,
         options,
-        client: Client::connect(&stack.addresses, journal).await?,
+        client: Client::connect(&stack.addresses, &bed.ingests(), journal).await?,
         documents: writers::documents(options.documents),
         faults: Faults::default(),
         sightings: Sightings::default(),
@@ -175,11 +175,8 @@ impl Run<'_> {
             .map(|(part, link)| faults.of_instance(stack, part, link, seeds.random(), &over));
         let lanes: Vec<_> = lanes.collect();
         let rest = faults.of_the_rest(stack, seeds.random(), &over);
-        let instances = stack.size.instances().into_iter();
-        let ingests = instances.filter(|instance| instance.service == "ingest");
-        let ingests: Vec<_> = ingests.map(|instance| instance.part()).collect();
-        let clients = ingests.iter().map(|ingest| client.through(ingest, &stack.addresses));
-        let clients: Vec<_> = clients.collect::<Result<_>>()?;
+        let ingests = self.bed.ingests();
+        let clients: Vec<_> = (0..ingests.len()).map(|number| client.of_instance(number)).collect();
         let share = documents.len().div_ceil(WRITERS).max(1);
         let writing = documents
             .chunks(share)
