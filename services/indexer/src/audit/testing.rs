@@ -318,6 +318,12 @@ impl Bench {
         self.index().move_head(document(name), head).await.unwrap();
     }
 
+    /// Head and points lost, but for the first one.
+    pub(crate) async fn lose(&self, name: &str, offset: i64) {
+        self.index().delete_head(document(name), r(offset)).await.unwrap();
+        self.index().delete_chunks(document(name), r(offset), 1).await.unwrap();
+    }
+
     /// The head back at an older revision.
     pub(crate) async fn head_back(&self, name: &str, from: i64, to: i64) {
         self.index().delete_head(document(name), r(from)).await.unwrap();
