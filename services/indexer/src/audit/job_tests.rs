@@ -49,6 +49,17 @@ async fn what_is_right_or_on_its_way_is_no_finding() {
     assert_eq!(bench.found().await, []);
 }
 
+/// The first reading does not know them, and the index shows them: suspected, looked at again, and no finding.
+#[tokio::test]
+async fn what_changed_between_the_readings_is_suspected_and_no_finding() {
+    let bench = corpus().await;
+    bench.submit_meanwhile("a", 30);
+    bench.submit_meanwhile("new", 31);
+    let (findings, summary) = bench.audit(true).await;
+    assert_eq!((findings, summary.suspects), (vec![], 2));
+    assert_eq!(bench.shown("new").await, (Some(r(31)), 1));
+}
+
 #[tokio::test]
 async fn a_lost_head_over_all_its_points_needs_no_parts() {
     let bench = corpus().await;
