@@ -29,6 +29,7 @@ pub async fn every_service_serves_health_and_reflection(stack: &mut Option<Stack
         (&addresses.ingest, "millrace.ingest.v1.DeadLetterService"),
         (&addresses.embedder, "millrace.embedder.v1.EmbedderService"),
         (&addresses.indexer, "millrace.indexer.v1.SearchService"),
+        (&addresses.indexer, "millrace.indexer.v1.AuditService"),
     ] {
         let channel = millrace_rpc::client::channel(address)?;
         for service in ["", name] {

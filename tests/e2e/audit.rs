@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Output as Ended, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use millrace_api::ingest::v1::{DocumentState, Receipt};
-use millrace_events::{DocumentKey, Revision};
+use millrace_events::{DocumentKey, Revision, headers, topics};
+use millrace_flow::Delivery;
 use millrace_indexer::index::embedded::OpenEmbedded;
 use millrace_indexer::index::generation::{Generations, Serving};
 use millrace_indexer::index::{ChunkPoint, Head, RevisionPoints};
 use millrace_testkit::stack::Addresses;
-use millrace_testkit::{Client, Stack};
+use millrace_testkit::{Client, Stack, log, poll};
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::process::Command;
@@ -21,8 +23,11 @@ use crate::documents::sections;
 use crate::{check_topics, running};
 
 const TENANT: &str = "audit";
+/// Documents of a busy pipeline.
+const BUSY: usize = 12;
 /// Documents whose repair is cut off.
 const MANY: usize = 40;
+const SENT_WITHIN: Duration = Duration::from_secs(60);
 
 /// Some seventy chunks, in three parts: two sections do not fit into one.
 fn story(word: &str) -> String {
@@ -55,19 +60,26 @@ async fn clean(addresses: &Addresses) -> Result<()> {
     Ok(())
 }
 
-/// Submits, updates and deletes without waiting for anything.
+/// Submits, updates and deletes in rounds, as fast as the pipeline can; gives the number of commands once all are done.
 async fn busy(client: &Client, stop: &CancellationToken) -> Result<usize> {
-    let mut commands = 0;
+    let mut rounds = 0;
     while !stop.is_cancelled() {
-        let id = format!("busy/{}.md", commands % 12);
-        match commands % 7 {
-            6 => client.delete(&id).await?,
-            5 => client.submit(&id, story("ending")).await?,
-            _ => client.submit(&id, format!("Note {commands} of a busy day.")).await?,
-        };
-        commands += 1;
+        let mut receipts = Vec::new();
+        for n in 0..BUSY {
+            let id = format!("busy/{n}.md");
+            receipts.push(match (rounds + n) % BUSY {
+                0 => client.delete(&id).await?,
+                1 if rounds % 4 == 0 => client.submit(&id, story("ending")).await?,
+                _ => client.submit(&id, format!("Note {n} of round {rounds}.")).await?,
+            });
+        }
+        for receipt in &receipts {
+            let done = [DocumentState::Indexed, DocumentState::Deleted];
+            client.reaches(receipt, &done).await?;
+        }
+        rounds += 1;
     }
-    Ok(commands)
+    Ok(rounds * BUSY)
 }
 
 pub async fn a_busy_pipeline_yields_no_findings(stack: &mut Option<Stack>) -> Result<()> {
@@ -77,15 +89,13 @@ pub async fn a_busy_pipeline_yields_no_findings(stack: &mut Option<Stack>) -> Re
     let audits = async {
         // The writer ends with the audits, however those end.
         let _stop = stop.clone().drop_guard();
-        for _ in 0..6 {
+        for _ in 0..20 {
             clean(addresses).await?;
         }
         Ok(())
     };
     let ((), commands) = tokio::try_join!(audits, busy(&client, &stop))?;
-    ensure!(commands > 30, "only {commands} commands ran beside the audits");
-    let last = client.submit("busy/0.md", "The end of a busy day.").await?;
-    client.indexed(&last).await?;
+    ensure!(commands > BUSY, "only {commands} commands ran beside the audits");
     clean(addresses).await
 }
 
@@ -218,6 +228,7 @@ impl Corpus {
     async fn damage(&self, dir: &Path) -> Result<()> {
         let (damage, generations) = Damage::open(dir)?;
         damage.lose_head(&self.headless).await?;
+        damage.lose_points(&self.headless, 40).await?;
         damage.lose_points(&self.pointless, 0).await?;
         damage.lose_points(&self.halved, 20).await?;
         damage.plant(&self.crowded, 1..4).await?;
@@ -236,6 +247,7 @@ impl Corpus {
         damage.plant_head(&nobody).await?;
         for receipt in &self.many {
             damage.lose_head(receipt).await?;
+            damage.lose_points(receipt, 0).await?;
         }
         damage.0.index.flush().await?;
         drop((damage, generations));
@@ -285,6 +297,24 @@ fn by_document(findings: &[Value]) -> BTreeMap<String, (String, String)> {
     findings.iter().map(one).collect()
 }
 
+/// Returns once parts of such documents stand in the log a second time.
+async fn sent_again(addresses: &Addresses, name: &str) -> Result<()> {
+    let prefix = format!("{TENANT}/{name}");
+    poll::until("parts to be sent again", SENT_WITHIN, async || {
+        let parts = log::records(&addresses.kafka, topics::EMBEDDED.name).await?;
+        let restores = |part: &&Delivery| part.headers.get(headers::RESTORE).is_some();
+        let again = parts
+            .iter()
+            .filter(restores)
+            .filter(|part| log::key_of(part).starts_with(&prefix));
+        Ok(match again.count() {
+            0 => Err("none"),
+            _ => Ok(()),
+        })
+    })
+    .await
+}
+
 pub async fn damage_of_each_kind_is_found_and_repaired(stack: &mut Option<Stack>) -> Result<()> {
     let client = Client::new(&running(stack)?.addresses, TENANT)?;
     let corpus = Corpus::submit(&client).await?;
@@ -326,11 +356,12 @@ pub async fn damage_of_each_kind_is_found_and_repaired(stack: &mut Option<Stack>
         );
     }
 
-    // The indexer dies while it repairs the rest: the command goes on by itself.
+    // The indexer dies when it has sent the rest again: the command goes on by itself.
     let repairing = audit(addresses, &["--repair"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
+    sent_again(addresses, "many/").await?;
     stack.kill("indexer", Signal::KILL).await?;
     let ended = repairing.wait_with_output().await?;
     ensure!(ended.status.success(), "{ended:?}");

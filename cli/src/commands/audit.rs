@@ -18,8 +18,8 @@ const RESUMES: u32 = 10;
 
 /// Hold the index against the log, and repair it
 ///
-/// Compares what documents.status tells of every document with what the index holds of it, on a running pipeline: what is on
-/// its way is never a finding. Each finding is one line:
+/// Compares what documents.status tells of every document with what the index holds of it,
+/// on a running pipeline: what is on its way is never a finding. Each finding is one line:
 ///
 ///   MISSING      the log tells a live revision of which the index shows nothing
 ///   STALE        the index stands at an older revision, or shows what was deleted
@@ -27,8 +27,16 @@ const RESUMES: u32 = 10;
 ///   EXTRA        the index holds a document or a revision that the log does not know
 ///   ORPHANED     points that nothing owns and no clean-up takes; no search shows them
 ///
-/// With --repair, what nothing owns is deleted, and the others are sent through the index stage again, as the revisions that
-/// they are: what was submitted meanwhile wins. Cut off at any point, by whatever, it goes on when it is run again.
+/// With --repair, what nothing owns is deleted, and what is missing is sent through the index
+/// stage again, as the revision that it is: what was submitted meanwhile wins. Each line says
+/// how it ended:
+///
+///   REPAIRED     it is not found any more
+///   PARTS_GONE   chunks.embedded no longer holds the revision: submit the document again
+///   OTHER_MODEL  its vectors are of another model than the index: submit the document again
+///   PENDING      the index stage has not come to it within a minute: repair again
+///
+/// Cut off at any point, by whatever, a repair goes on when it is run again.
 #[derive(Debug, clap::Args)]
 #[command(
     verbatim_doc_comment,
@@ -145,7 +153,7 @@ fn show(told: &Told, as_json: bool) {
     let summary = &told.summary;
     if as_json {
         output::json(&json!({
-            "documents": summary.documents, "points": summary.points, "found": summary.found,
+            "documents": summary.documents, "points": summary.points, "suspects": summary.suspects, "found": summary.found,
             "repaired": summary.repaired, "not_repairable": summary.not_repairable,
         }));
     } else if told.findings.is_empty() {

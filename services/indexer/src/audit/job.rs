@@ -66,6 +66,8 @@ pub struct Summary {
     pub documents: usize,
     /// Points of the index.
     pub points: usize,
+    /// Documents at which the log and the index differed while both went on.
+    pub suspects: usize,
     /// Findings.
     pub found: usize,
     /// Of these, healed.
@@ -158,12 +160,14 @@ impl<L: AuditLog> Job<L> {
         let summary = Summary {
             documents: progress.documents,
             points: progress.points,
+            suspects: progress.suspects,
             found: ended.len(),
             repaired: count(|outcome| *outcome == Outcome::Repaired),
             not_repairable: count(|outcome| matches!(outcome, Outcome::NotRepairable(_))),
         };
         tracing::info!(
             found = summary.found,
+            suspects = summary.suspects,
             repaired = summary.repaired,
             documents = summary.documents,
             points = summary.points,

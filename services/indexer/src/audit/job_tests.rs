@@ -49,10 +49,31 @@ async fn what_is_right_or_on_its_way_is_no_finding() {
     assert_eq!(bench.found().await, []);
 }
 
+/// The first reading does not know them, and the index shows them: suspected, looked at again, and no finding.
 #[tokio::test]
-async fn a_lost_head_is_missing_and_comes_back() {
+async fn what_changed_between_the_readings_is_suspected_and_no_finding() {
     let bench = corpus().await;
+    bench.submit_meanwhile("a", 30);
+    bench.submit_meanwhile("new", 31);
+    let (findings, summary) = bench.audit(true).await;
+    assert_eq!((findings, summary.suspects), (vec![], 2));
+    assert_eq!(bench.shown("new").await, (Some(r(31)), 1));
+}
+
+#[tokio::test]
+async fn a_lost_head_over_all_its_points_needs_no_parts() {
+    let bench = corpus().await;
+    *bench.topics.0.gone_below.lock().unwrap() = 1000;
     bench.index().delete_head(document("a"), r(5)).await.unwrap();
+    bench.found_and_healed(&[("a", Kind::Missing)]).await;
+    assert_eq!(bench.shown("a").await, (Some(r(5)), 4));
+    assert_eq!(bench.topics.0.sent.lock().unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn what_was_lost_is_missing_and_comes_back() {
+    let bench = corpus().await;
+    bench.lose("a", 5).await;
     bench.index().delete_head(document("empty"), r(6)).await.unwrap();
     bench
         .found_and_healed(&[("a", Kind::Missing), ("empty", Kind::Missing)])
@@ -145,7 +166,7 @@ async fn an_index_that_is_gone_comes_back_whole() {
 #[tokio::test]
 async fn what_retention_took_and_what_another_model_made_is_not_repairable() {
     let bench = corpus().await;
-    bench.index().delete_head(document("a"), r(5)).await.unwrap();
+    bench.lose("a", 5).await;
     *bench.topics.0.gone_below.lock().unwrap() = 2;
     bench.status("other", 11, State::Indexed, 1);
     for n in 0..2 {
@@ -164,7 +185,7 @@ async fn what_retention_took_and_what_another_model_made_is_not_repairable() {
 async fn while_the_stage_is_away_a_repair_is_left_and_goes_on_when_asked_again() {
     let mut bench = corpus().await;
     bench.auditor.patience = Duration::from_millis(1);
-    bench.index().delete_head(document("a"), r(5)).await.unwrap();
+    bench.lose("a", 5).await;
     *bench.topics.0.away.lock().unwrap() = true;
     let (findings, _) = bench.audit(true).await;
     assert_eq!(findings, [("a".to_owned(), Kind::Missing, Outcome::Pending)]);
@@ -182,7 +203,7 @@ async fn while_the_stage_is_away_a_repair_is_left_and_goes_on_when_asked_again()
 #[tokio::test]
 async fn a_newer_revision_wins_over_a_repair() {
     let bench = corpus().await;
-    bench.index().delete_head(document("a"), r(5)).await.unwrap();
+    bench.lose("a", 5).await;
     *bench.topics.0.away.lock().unwrap() = true;
     let repairing = bench.audit(true);
     let newer = async {
@@ -242,7 +263,7 @@ async fn one_at_a_time_and_none_before_the_schemas_or_after_the_leave() {
 #[tokio::test]
 async fn a_repair_that_is_taken_over_says_so() {
     let bench = corpus().await;
-    bench.index().delete_head(document("a"), r(5)).await.unwrap();
+    bench.lose("a", 5).await;
     *bench.topics.0.taken_over.lock().unwrap() = true;
     let order = Order {
         repair: true,

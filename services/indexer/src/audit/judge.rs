@@ -13,9 +13,10 @@
 //! | 3 | `live`, not deleted | none | any | MISSING | sent again |
 //! | 4 | `live`, n chunks | = `live` | none shown of n > 0 | MISSING | sent again |
 //! | 5 | `live` | < `live` | any | STALE | sent again |
-//! | 6 | `live`, deleted | < `live` | any | STALE | the head moved: the log tells all that there is to it |
+//! | 6 | `live`, deleted | < `live` | any | STALE | raised: the log tells all that there is to it |
 //! | 7 | `live` | = `live`, but deleted in one and not in the other | any | STALE | the head deleted, then as 3 or 6 |
 //! | 8 | `live`, n chunks | = `live` | not 0 to n - 1, shown | WRONG_COUNT | those from n on deleted; else sent again |
+//! | | as 3, 4, 5, 7, 8 with n > 0 | | 0 to n - 1, some or all hidden | as there | raised: no part is needed, retention or not |
 //! | 9 | `live` | `live` < head ≤ `newest` | any of the head's | none: on its way, or newer than what was read before | |
 //! | 10 | any | any | > `newest` | ORPHANED | deleted |
 //! | 11 | any | head, its clean-up done | < head | ORPHANED | deleted |
@@ -25,7 +26,7 @@
 //! | 15 | any | any or none | head or `live` < points ≤ `newest` | none: on its way | |
 //! | 16 | as 3, 5, 6, 7 | | older | none beside it: once healed its head asks for a clean-up | |
 //!
-//! Each remedy names what it takes by document and revision, and heads by the revision that they stand at: what a client
+//! To raise is to show the points of the live revision and to move the head there. Each remedy names what it takes by document and revision, and heads by the revision that they stand at: what a client
 //! submits meanwhile has a greater one, and stays.
 
 use millrace_events::Revision;
@@ -122,8 +123,8 @@ pub enum Step {
     DropHead(Revision),
     /// Delete points of a revision, from an ordinal on.
     Delete(Revision, i32),
-    /// Move the head to a deletion.
-    MoveHead(Revision),
+    /// Show the points of the live revision, and move the head there: all of it is in the index, or it is a deletion.
+    Raise(Live),
     /// Send the revision's parts to the index stage again.
     SendAgain(Live),
 }
@@ -169,6 +170,11 @@ impl Seen {
 impl Tally {
     fn all(&self) -> u32 {
         self.shown.saturating_add(self.staged)
+    }
+
+    /// 0 to n - 1 are there, shown or not.
+    fn is_whole(&self, chunk_count: u32) -> bool {
+        self.all() == chunk_count && !self.reaches_beyond(chunk_count)
     }
 
     fn reaches_beyond(&self, chunk_count: u32) -> bool {
@@ -237,11 +243,12 @@ fn of_live(live: &Live, seen: &Seen) -> Option<Finding> {
         Some(_) if shown != live.chunk_count || beyond => (Kind::WrongCount, None),
         Some(_) => return None,
     };
-    let heal = match (live.deleted, kind) {
-        (true, _) => Some(Step::MoveHead(live.revision)),
+    let whole = points.is_some_and(|tally| tally.is_whole(live.chunk_count));
+    let heal = match kind {
+        _ if live.deleted || whole => Some(Step::Raise(*live)),
         // Whether the others are all there shows when these are gone.
-        (false, Kind::WrongCount) if beyond => None,
-        (false, _) => Some(Step::SendAgain(*live)),
+        Kind::WrongCount if beyond => None,
+        _ => Some(Step::SendAgain(*live)),
     };
     let ordinal = i32::try_from(live.chunk_count).unwrap_or(i32::MAX);
     let trim = (beyond && !live.deleted).then_some(Step::Delete(live.revision, ordinal));

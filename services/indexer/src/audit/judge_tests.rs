@@ -102,10 +102,9 @@ fn rows_3_and_4_a_live_revision_without_head_or_points_is_missing() {
     let again = vec![Step::SendAgain(live(5, 3))];
     assert_eq!(found(log, &Seen::default()), [(Kind::Missing, again.clone())]);
     assert_eq!(found(log, &seen(AT_5, &[])), [(Kind::Missing, again.clone())]);
-    assert_eq!(
-        found(log, &seen(AT_5, &[(5, 0..3, true)])),
-        [(Kind::Missing, again.clone())]
-    );
+    let raised = [(Kind::Missing, vec![Step::Raise(live(5, 3))])];
+    assert_eq!(found(log, &seen(AT_5, &[(5, 0..3, true)])), raised);
+    assert_eq!(found(log, &seen(None, &[(5, 0..2, true), (5, 2..3, false)])), raised);
     // Row 16: what is older is cleaned up once it is healed; points of its own count again then.
     let older = seen(None, &[(4, 0..2, false), (5, 0..1, false)]);
     assert_eq!(found(log, &older), [(Kind::Missing, again)]);
@@ -123,11 +122,14 @@ fn row_5_an_older_head_is_stale() {
     let index = seen(Some((4, false, false)), &[(4, 0..2, false), (3, 0..1, false)]);
     let again = vec![Step::SendAgain(live(5, 3))];
     assert_eq!(found(known(live(5, 3), 5), &index), [(Kind::Stale, again)]);
+    let raised = vec![Step::Raise(live(5, 3))];
+    let whole = seen(Some((4, false, false)), &[(4, 0..2, false), (5, 0..3, false)]);
+    assert_eq!(found(known(live(5, 3), 5), &whole), [(Kind::Stale, raised)]);
 }
 
 #[test]
 fn row_6_a_deletion_that_the_index_does_not_know_is_stale() {
-    let remedy = vec![Step::MoveHead(r(5))];
+    let remedy = vec![Step::Raise(deleted(5))];
     for was_deleted in [false, true] {
         let index = seen(Some((4, was_deleted, false)), &[]);
         assert_eq!(found(known(deleted(5), 5), &index), [(Kind::Stale, remedy.clone())]);
@@ -139,7 +141,7 @@ fn row_7_deleted_in_one_and_not_in_the_other_is_stale() {
     let index = seen(Some((5, true, false)), &[]);
     let remedy = vec![Step::DropHead(r(5)), Step::SendAgain(live(5, 3))];
     assert_eq!(found(known(live(5, 3), 5), &index), [(Kind::Stale, remedy)]);
-    let remedy = vec![Step::DropHead(r(5)), Step::MoveHead(r(5))];
+    let remedy = vec![Step::DropHead(r(5)), Step::Raise(deleted(5))];
     assert_eq!(found(known(deleted(5), 5), &seen(AT_5, &[])), [(Kind::Stale, remedy)]);
 }
 
@@ -150,7 +152,7 @@ fn row_8_points_too_few_too_many_or_hidden_are_a_wrong_count() {
     for points in [
         &[(5, 0..2, false)][..],
         &[(5, 1..3, false)],
-        &[(5, 0..2, false), (5, 2..3, true)],
+        &[(5, 0..1, false), (5, 2..3, true)],
     ] {
         assert_eq!(
             found(log, &seen(AT_5, points)),
@@ -158,6 +160,8 @@ fn row_8_points_too_few_too_many_or_hidden_are_a_wrong_count() {
             "{points:?}"
         );
     }
+    let hidden = seen(AT_5, &[(5, 0..2, false), (5, 2..3, true)]);
+    assert_eq!(found(log, &hidden), [(Kind::WrongCount, vec![Step::Raise(live(5, 3))])]);
     let trim = vec![Step::Delete(r(5), 3)];
     for points in [
         &[(5, 0..4, false)][..],

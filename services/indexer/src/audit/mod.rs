@@ -4,7 +4,7 @@
 //! 2. Read the index through ([`look`]): heads, and points by document and revision.
 //! 3. Hold them against each other ([`judge`]). What differs is only suspected: both went on meanwhile.
 //! 4. Look at the suspects again, the index with care and the log up to its new end. What differs still is found.
-//! 5. Heal, if that was ordered ([`repair`], [`parts`]): delete what nobody owns, move heads to deletions, send parts of
+//! 5. Heal, if that was ordered ([`repair`], [`parts`]): delete what nobody owns, move heads where all else is there, send parts of
 //!    live revisions to the index stage again; look again until nothing is found or nothing changes any more.
 //!
 //! | an audit ends | what it did | the same order again |

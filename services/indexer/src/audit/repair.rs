@@ -23,11 +23,14 @@ use super::ledger::Ledger;
 use super::log::AuditLog;
 use super::parts::{Lost, Parts};
 use super::{AuditError, log};
-use crate::index::{Head, VectorIndex};
+use crate::index::{Head, IndexError, VectorIndex};
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Remedies that one document is given, one after another; the longest way of one damage is three.
 const MOST: u32 = 6;
+
+/// The part of a head that no part announces again: the log has it.
+const ANNOUNCED: i32 = -1;
 
 /// What became of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,21 +167,27 @@ async fn here(index: &dyn VectorIndex, document: &DocumentKey, step: Step) -> Re
     match step {
         Step::DropHead(live) => index.delete_head(document, live).await?,
         Step::Delete(revision, from_ordinal) => index.delete_chunks(document, revision, from_ordinal).await?,
-        Step::MoveHead(live) => {
-            let head = Head {
-                live,
-                previous: None,
-                deleted: true,
-                sweep: true,
-                chunk_count: 0,
-                part: 0,
-                moved_at_ms: now_ms(),
-            };
-            index.move_head(document, head).await?;
-        }
+        Step::Raise(live) => raise(index, document, live).await?,
         Step::SendAgain(_) => {}
     }
     Ok(())
+}
+
+/// Points first, as the stage does it: no search keeps a hit that does not equal its head.
+async fn raise(index: &dyn VectorIndex, document: DocumentKey, live: Live) -> Result<(), IndexError> {
+    if !live.deleted {
+        index.unstage(document.clone(), live.revision).await?;
+    }
+    let head = Head {
+        live: live.revision,
+        previous: None,
+        deleted: live.deleted,
+        sweep: true,
+        chunk_count: live.chunk_count,
+        part: ANNOUNCED,
+        moved_at_ms: now_ms(),
+    };
+    index.move_head(document, head).await
 }
 
 async fn send<L: AuditLog>(

@@ -46,6 +46,8 @@ pub(crate) struct Held {
     /// The stage is away: what is sent again waits.
     pub(crate) away: Mutex<bool>,
     pub(crate) taken_over: Mutex<bool>,
+    /// What goes through the pipeline right after ends were asked for: behind the reading that asked.
+    late: Mutex<Vec<ChunksEmbedded>>,
 }
 
 impl Topics {
@@ -72,6 +74,20 @@ impl Topics {
         };
         records.push((topic, delivery));
         self.0.written.notify_waiters();
+    }
+
+    fn status(&self, of: &ChunksEmbedded, state: State) {
+        let status = DocumentStatus {
+            tenant: of.tenant.clone(),
+            document_id: of.document_id.clone(),
+            revision: of.revision,
+            state,
+            chunk_count: of.chunk_count,
+            ..DocumentStatus::default()
+        };
+        let value = Self::readable(&self.0.codec.encode(&status).unwrap());
+        let key = status.key().unwrap().to_string();
+        self.append(topics::STATUS, &key, Some(value), Headers::default());
     }
 
     /// The record at this place of all topics, once it is written.
@@ -104,6 +120,12 @@ impl AuditLog for Topics {
         for (_, delivery) in self.0.records.lock().unwrap().iter().filter(|(of, _)| *of == topic) {
             let end = delivery.origin.offset + 1;
             ranges.insert(delivery.origin.partition, (first.min(end), end));
+        }
+        let late = std::mem::take(&mut *self.0.late.lock().unwrap());
+        for part in late {
+            self.status(&part, State::Parsed);
+            index(&self.0.generations, part.clone(), 1).await.unwrap();
+            self.status(&part, State::Indexed);
         }
         Ok(ranges)
     }
@@ -226,6 +248,7 @@ impl Bench {
             sent: Mutex::default(),
             away: Mutex::default(),
             taken_over: Mutex::default(),
+            late: Mutex::default(),
         }));
         let auditor = Auditor {
             log: topics.clone(),
@@ -244,18 +267,14 @@ impl Bench {
     }
 
     pub(crate) fn status(&self, name: &str, offset: i64, state: State, chunk_count: i32) {
-        let status = DocumentStatus {
+        let of = ChunksEmbedded {
             tenant: "acme".into(),
             document_id: name.into(),
             revision: r(offset).get(),
-            state,
             chunk_count,
-            ..DocumentStatus::default()
+            ..ChunksEmbedded::default()
         };
-        let value = Topics::readable(&self.auditor.codec.get().unwrap().encode(&status).unwrap());
-        let key = format!("{}#{}", document(name), status.revision);
-        self.topics
-            .append(topics::STATUS, &key, Some(value), Headers::default());
+        self.topics.status(&of, state);
     }
 
     pub(crate) fn embedded(&self, part: &ChunksEmbedded) {
@@ -276,6 +295,12 @@ impl Bench {
                 self.status(name, offset, status.state, status.chunk_count);
             }
         }
+    }
+
+    /// Goes through the whole pipeline while the audit is at its first reading.
+    pub(crate) fn submit_meanwhile(&self, name: &str, offset: i64) {
+        let part = parts(name, offset, &[1], model("tiny"));
+        self.topics.0.late.lock().unwrap().extend(part);
     }
 
     pub(crate) fn index(&self) -> Arc<dyn VectorIndex> {
@@ -316,6 +341,12 @@ impl Bench {
             moved_at_ms: 1,
         };
         self.index().move_head(document(name), head).await.unwrap();
+    }
+
+    /// Head and points lost, but for the first one.
+    pub(crate) async fn lose(&self, name: &str, offset: i64) {
+        self.index().delete_head(document(name), r(offset)).await.unwrap();
+        self.index().delete_chunks(document(name), r(offset), 1).await.unwrap();
     }
 
     /// The head back at an older revision.

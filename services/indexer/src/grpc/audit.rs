@@ -155,6 +155,7 @@ fn summary(told: &Summary) -> api::AuditSummary {
         found: number(told.found),
         repaired: number(told.repaired),
         not_repairable: number(told.not_repairable),
+        suspects: number(told.suspects),
     }
 }
 

@@ -62,7 +62,8 @@ pub struct Head {
     pub sweep: bool,
     /// Chunks of the live revision.
     pub chunk_count: u32,
-    /// The part that completed the revision. It alone announces it, however often parts are replayed.
+    /// The part that completed the revision. It alone announces it, however often parts are replayed. -1: none does, an audit
+    /// moved the head to what was announced before.
     pub part: i32,
     /// When it moved, milliseconds since 1970 UTC. For people and for forgetting deleted documents; no search and no
     /// clean-up of points depends on a clock.

@@ -49,6 +49,21 @@ fn deletion(offset: i64) -> ChunksEmbedded {
     }
 }
 
+fn delivery(value: Option<Bytes>) -> Delivery {
+    Delivery {
+        origin: Origin {
+            topic: "chunks.embedded".into(),
+            partition: 3,
+            offset: 0,
+        },
+        key: None,
+        value,
+        headers: Headers::default(),
+        timestamp_ms: 0,
+        attempt: 1,
+    }
+}
+
 #[tokio::test]
 async fn each_end_of_a_revision_is_announced_as_the_table_says() {
     let (generations, _folder) = generations();
@@ -147,6 +162,39 @@ async fn what_can_never_be_indexed_is_invalid_and_another_model_stops_the_stage(
     assert!(failure.message().contains("larger-f32-2-01234567"), "{failure}");
 }
 
+/// Rows of what an audit sends again: brought in, or left, but never given up and never announced.
+#[tokio::test]
+async fn what_is_sent_again_restores_and_is_never_given_up() {
+    let (generations, _folder) = generations();
+    restore(&generations, record(1, 2), 9).await.unwrap();
+    let index = generations.serving().unwrap().index;
+    let document = record(1, 2).document().unwrap();
+    let heads = index.heads(vec![document.clone()]).await.unwrap();
+    assert_eq!(heads[&document].chunk_count, 2);
+    let mut other = record(2, 2);
+    other.model.id = "larger".into();
+    let mut contradicting = record(2, 2);
+    contradicting.chunk_count = 1;
+    for left in [other, contradicting] {
+        restore(&generations, left, 9).await.unwrap();
+    }
+    assert_eq!(index.heads(vec![document]).await.unwrap(), heads);
+    // Through the stage: nothing comes out.
+    let registry = Registry::new("http://127.0.0.1:1").unwrap();
+    let codec = Codec::built_in(registry, &[topics::EMBEDDED], &[topics::EMBEDDED]).unwrap();
+    let mut value = codec.encode(&record(3, 1)).unwrap().to_vec();
+    // Written under an id of its own, read under another one.
+    value[4] = 101;
+    let mut stage = IndexStage {
+        generations,
+        codec,
+        epoch: Epoch::FIRST,
+    };
+    let mut delivery = delivery(Some(value.into()));
+    delivery.headers.push(headers::RESTORE, "1");
+    assert!(stage.call(delivery).await.unwrap().0.is_empty());
+}
+
 #[tokio::test]
 async fn a_record_without_a_value_is_unreadable_and_asks_no_registry() {
     let (generations, _folder) = generations();
@@ -157,18 +205,7 @@ async fn a_record_without_a_value_is_unreadable_and_asks_no_registry() {
         codec: Codec::built_in(registry, &[], &[]).unwrap(),
         epoch: Epoch::FIRST,
     };
-    let mut delivery = Delivery {
-        origin: Origin {
-            topic: "chunks.embedded".into(),
-            partition: 3,
-            offset: 0,
-        },
-        key: None,
-        value: None,
-        headers: Headers::default(),
-        timestamp_ms: 0,
-        attempt: 1,
-    };
+    let mut delivery = delivery(None);
     let failure = stage.call(delivery.clone()).await.unwrap_err();
     assert_eq!((failure.class(), failure.reason()), ("INVALID", "UNREADABLE_RECORD"));
     delivery.value = Some(Bytes::from_static(b"\0\0\0\0\x01"));
