@@ -90,7 +90,7 @@ pub async fn run(chaos: Chaos) -> Result<()> {
     let tell = |text: String| progress.line(text);
     let millrace = std::env::current_exe().context("cannot find this program's own file")?;
     if chaos.crash_points {
-        let played = crash::play(&millrace, &tell).await?;
+        let played = Box::pin(crash::play(&millrace, &tell)).await?;
         let well = played.iter().all(Played::is_well);
         show(chaos.json, &played, |played| output::line(played));
         return judged(well, "a crash point was not hit, or something was found after it");
@@ -115,12 +115,12 @@ pub async fn run(chaos: Chaos) -> Result<()> {
             .iter()
             .filter(|mutant| all || chaos.mutant.iter().any(|name| name == mutant.name));
         let wanted: Vec<_> = wanted.copied().collect();
-        let hunted = mutation::hunt(&millrace, &wanted, &options, &interrupt, &tell).await?;
+        let hunted = Box::pin(mutation::hunt(&millrace, &wanted, &options, &interrupt, &tell)).await?;
         let found = hunted.iter().all(|hunted| hunted.found_with.is_some());
         show(chaos.json, &hunted, |hunted| output::line(hunted));
         return judged(found, "a broken rule was not found");
     }
-    let report = millrace_oracle::run(&millrace, &options, &interrupt, &tell).await?;
+    let report = Box::pin(millrace_oracle::run(&millrace, &options, &interrupt, &tell)).await?;
     if chaos.json {
         output::json(&report);
     } else {
