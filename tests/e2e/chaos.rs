@@ -19,6 +19,7 @@ pub async fn a_short_storm_breaks_no_promise(_: &mut Option<Stack>) -> Result<()
         canary_every: Duration::from_secs(5),
         calm: Duration::from_secs(180),
         mutant: None,
+        slow_search: false,
         size: Size::default(),
     };
     let millrace = Path::new(env!("CARGO_BIN_EXE_millrace"));

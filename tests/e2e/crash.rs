@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use libtest_mimic::{Failed, Trial};
 use millrace_oracle::crash::{self, Played};
 use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
 
 type Outcome = Result<Vec<Played>, String>;
 
@@ -30,6 +31,6 @@ fn play(runtime: &Runtime) -> Outcome {
     let millrace = Path::new(env!("CARGO_BIN_EXE_millrace"));
     let tell = |told: String| println!("{told}");
     runtime
-        .block_on(crash::play(millrace, &tell))
+        .block_on(crash::play(millrace, &CancellationToken::new(), &tell))
         .map_err(|error| format!("{error:#}"))
 }

@@ -90,7 +90,7 @@ pub async fn run(chaos: Chaos) -> Result<()> {
     let tell = |text: String| progress.line(text);
     let millrace = std::env::current_exe().context("cannot find this program's own file")?;
     if chaos.crash_points {
-        let played = Box::pin(crash::play(&millrace, &tell)).await?;
+        let played = Box::pin(crash::play(&millrace, &interrupt, &tell)).await?;
         let well = played.iter().all(Played::is_well);
         show(chaos.json, &played, |played| output::line(played));
         return judged(well, "a crash point was not hit, or something was found after it");
@@ -107,6 +107,7 @@ pub async fn run(chaos: Chaos) -> Result<()> {
         },
         calm: if chaos.mutant.is_empty() { CALM } else { MUTANT_CALM },
         mutant: None,
+        slow_search: !chaos.mutant.is_empty(),
     };
     progress.line(format!("seed {seed}"));
     if !chaos.mutant.is_empty() {

@@ -1,4 +1,4 @@
-//! The rules that a test can have broken.
+//! The rules that a test can have broken, and one thing that no rule forbids.
 
 /// A rule that is not kept while the mutant is active.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,9 +38,16 @@ mutants! {
     HEAD_UNCONDITIONAL "head-unconditional" "a head moves to whatever revision comes last";
     METADATA_AFTER_CUT "metadata-after-cut" "a position counts what finished after its transaction was cut";
     SWITCH_AT_LAST_PART "switch-at-last-part" "the last part makes a revision live, whether the others are there or not";
-    KILL_BURNS_ATTEMPTS "kill-burns-attempts" "a record that was under way at a death is given up";
+    KILL_BURNS_ATTEMPTS "kill-burns-attempts" "a single death of the process gives up the record that ran alone";
     OUTPUT_OUTSIDE "output-outside" "outputs are written beside the transaction, not in it";
     BITMAP_IGNORED "bitmap-ignored" "a new owner does not read what is finished above the position";
     ONE_QUERY "one-query" "a search takes its first query's hits and never asks again";
     NO_GRACE "no-grace" "clean-up does not wait for searches that began before";
 }
+
+/// No rule: a search takes its time between two queries. What keeps its promises keeps them then too, and what does not is
+/// found sooner.
+pub const SLOW_SEARCH: Mutant = Mutant {
+    name: "slow-search",
+    does: "a search waits between its queries",
+};

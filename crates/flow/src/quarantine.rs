@@ -195,7 +195,7 @@ impl Quarantine {
             };
             alone.chosen = Some(chosen);
             let deaths = suspect.map_or(0, |(_, deaths)| deaths);
-            if deaths >= DEATHS || mutants::KILL_BURNS_ATTEMPTS.is_active() {
+            if deaths >= DEATHS || deaths > 0 && mutants::KILL_BURNS_ATTEMPTS.is_active() {
                 self.parked.remove(&chosen);
                 alone.running = true;
                 return vec![Release::Bury(chosen)];

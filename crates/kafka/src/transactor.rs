@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::consumer::Member;
 use crate::convert;
-use millrace_failpoints::{mutants, points};
+use millrace_failpoints::{ACTIVE, mutants, points};
 use millrace_flow::Output;
 use millrace_flow::core::Transaction;
 use millrace_flow::log::{Commit, Outcome};
@@ -140,7 +140,7 @@ fn carry_out(
         let positions = positions(transaction).map_err(|error| Stop::Abort(error.to_string()))?;
         again(|| producer.send_offsets_to_transaction(&positions, &member, REQUEST))
     });
-    if transaction.records() == 0 {
+    if transaction.records() == 0 && matches!(outcome, Outcome::Committed) {
         points::START_COMMITTED.reached();
     }
     outcome
@@ -155,15 +155,23 @@ pub(crate) fn transact<'a>(
     let attempt = || -> Result<(), Stop> {
         again(|| producer.begin_transaction())?;
         points::TRANSACTION_BEGUN.reached();
+        let mut sent = 0;
         for output in outputs {
             send(producer, output)?;
+            sent += 1;
+        }
+        if ACTIVE {
+            // What is only queued has not happened yet.
+            delivered(producer);
         }
         if mutants::OUTPUT_OUTSIDE.is_active() {
             delivered(producer);
             again(|| producer.commit_transaction(Timeout::Never))?;
             again(|| producer.begin_transaction())?;
         }
-        points::OUTPUTS_SENT.reached();
+        if sent > 0 {
+            points::OUTPUTS_SENT.reached();
+        }
         besides()?;
         delivered(producer);
         points::OFFSETS_SENT.reached();

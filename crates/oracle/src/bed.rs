@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use millrace_failpoints::{FOLDER, Mutant};
+use millrace_failpoints::{FOLDER, Mutant, mutants};
 use millrace_testkit::size::Instance;
 use millrace_testkit::{ModelEndpoint, Proxy, Size, Stack};
 use tempfile::TempDir;
@@ -27,6 +27,8 @@ pub struct Wanted<'w> {
     pub longest_search: Duration,
     /// A rule that the services are to break.
     pub mutant: Option<Mutant>,
+    /// Searches take their time between two queries.
+    pub slow_search: bool,
 }
 
 /// A running one.
@@ -55,9 +57,12 @@ impl Bed {
             // In quotes: a property is a text.
             let session = format!("\"{}\"", SESSION.as_millis());
             environment.push((instance.variable("KAFKA__PROPERTIES__session.timeout.ms"), session));
-            if let Some(mutant) = wanted.mutant {
-                std::fs::write(failpoints.path().join(instance.service), mutant.name)?;
-            }
+            let on = wanted
+                .mutant
+                .iter()
+                .chain(wanted.slow_search.then_some(&mutants::SLOW_SEARCH));
+            let on: String = on.map(|mutant| format!("{}\n", mutant.name)).collect();
+            std::fs::write(failpoints.path().join(instance.service), on)?;
             links.push((instance, link));
         }
         let longest_ms = wanted.longest_search.as_millis();

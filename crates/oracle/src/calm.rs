@@ -8,7 +8,7 @@ use millrace_testkit::Stack;
 
 use crate::client::Client;
 use crate::evidence::{self, Evidence};
-use crate::verdict::judge;
+use crate::verdict::{judge, points};
 
 /// More than any letter of a run is redriven.
 const REDRIVES: i32 = 1000;
@@ -47,13 +47,27 @@ pub async fn finished(
     tokio::try_join!(passed, finished)
 }
 
-/// All that can be read when nothing goes on any more.
-pub async fn evidence(stack: &Stack, client: &Client, documents: &[String]) -> Result<Evidence> {
+/// All that can be read when nothing goes on any more. Clean-ups are waited for so long: points that nobody owns then are
+/// the audit's finding too.
+pub async fn evidence(stack: &Stack, client: &Client, documents: &[String], clean_up: Duration) -> Result<Evidence> {
     let mut evidence = evidence::topics(&stack.addresses, client.journal()).await?;
     evidence.index = evidence::index(client, documents).await?;
-    evidence.audit = client.audit().await?;
     evidence.deaths = deaths(stack)?;
-    Ok(evidence)
+    let (began, expected) = (Instant::now(), points(&evidence));
+    loop {
+        let (found, held) = client.audit().await?;
+        let over = began.elapsed() >= clean_up;
+        if !over && (held != expected || !found.is_empty()) {
+            tokio::time::sleep(AGAIN).await;
+            continue;
+        }
+        evidence.audit = found;
+        if held != expected && !clean_up.is_zero() {
+            let left = format!("{held} points when every clean-up should be over, expected were {expected}");
+            evidence.audit.push(left);
+        }
+        return Ok(evidence);
+    }
 }
 
 /// Ends of services that `up` told of and no fault causes: those are by SIGKILL, or clean.

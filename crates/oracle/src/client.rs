@@ -34,6 +34,8 @@ pub const TENANT: &str = "chaos";
 const AGAIN: Duration = Duration::from_millis(250);
 /// Far longer than any outage of a run.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(300);
+/// A word in every chunk of a run's documents, and in no canary of a model.
+pub const WORD: &str = "Note";
 /// Documents that searchers look at above all: their heads are about to move.
 const RECENT: usize = 6;
 /// More than any document has chunks.
@@ -272,8 +274,8 @@ impl Client {
         Err(Status::unavailable("the redrive ended early"))
     }
 
-    /// What the audit of the index finds of the run's documents.
-    pub async fn audit(&self) -> Result<Vec<String>> {
+    /// What the audit of the index finds, of all tenants, and how many points it read.
+    pub async fn audit(&self) -> Result<(Vec<String>, i64)> {
         poll::until("an audit to be answered", ANSWERED_WITHIN, async || {
             match self.try_audit().await {
                 Ok(found) => Ok(Ok(found)),
@@ -284,17 +286,14 @@ impl Client {
         .await
     }
 
-    async fn try_audit(&self) -> Result<Vec<String>, Status> {
-        let request = AuditIndexRequest {
-            tenant: TENANT.into(),
-            ..AuditIndexRequest::default()
-        };
+    async fn try_audit(&self) -> Result<(Vec<String>, i64), Status> {
+        let request = AuditIndexRequest::default();
         let mut told = self.shared.audit.clone().audit_index(request).await?.into_inner();
         let mut found = Vec::new();
         while let Some(message) = told.message().await? {
             match message.event {
                 Some(audit_index_response::Event::Finding(finding)) => found.push(format!("{finding:?}")),
-                Some(audit_index_response::Event::Summary(_)) => return Ok(found),
+                Some(audit_index_response::Event::Summary(summary)) => return Ok((found, summary.points)),
                 _ => {}
             }
         }
@@ -338,7 +337,7 @@ impl Client {
 fn body(document: &str, number: usize, sections: usize, refused: Option<usize>) -> String {
     let section = |n| {
         let mark = if refused == Some(n) { model::REFUSED } else { "" };
-        format!("# Note {n}\n\nNote {n} of write {number} to {document}. {mark}\n\n")
+        format!("# {WORD} {n}\n\n{WORD} {n} of write {number} to {document}. {mark}\n\n")
     };
     (0..sections).map(section).collect()
 }

@@ -28,6 +28,7 @@ use crate::calm;
 use crate::client::Client;
 use crate::journal::{Act, Journal};
 use crate::searchers::{self, Sightings};
+use crate::storm::Interrupted;
 use crate::verdict::{Verdict, judge};
 use crate::writers::{self, TWO_PARTS};
 
@@ -181,7 +182,11 @@ const LOOK: Duration = Duration::from_millis(20);
 const DOCUMENTS: usize = 6;
 
 /// Plays all scenes on a stack of its own, which is stopped in every case. `tell` is told how it goes.
-pub async fn play(millrace: &Path, tell: &(dyn Fn(String) + Sync)) -> Result<Vec<Played>> {
+pub async fn play(
+    millrace: &Path,
+    interrupt: &CancellationToken,
+    tell: &(dyn Fn(String) + Sync),
+) -> Result<Vec<Played>> {
     ensure!(ACTIVE, "this build has no failpoints: see CONTRIBUTING.md");
     tell("starting a stack".into());
     let wanted = Wanted {
@@ -189,10 +194,11 @@ pub async fn play(millrace: &Path, tell: &(dyn Fn(String) + Sync)) -> Result<Vec
         size: Size::default(),
         longest_search: LONGEST_SEARCH,
         mutant: None,
+        slow_search: false,
     };
     let bed = Bed::up(&wanted).await?;
     let journal = Journal::create(&bed.stack.dir().join("journal.jsonl"))?;
-    let outcome = async {
+    let playing = async {
         let stage = Stage {
             stack: &bed.stack,
             client: Client::connect(&bed.stack.addresses, &bed.ingests(), journal).await?,
@@ -201,8 +207,11 @@ pub async fn play(millrace: &Path, tell: &(dyn Fn(String) + Sync)) -> Result<Vec
             sightings: Sightings::default(),
         };
         stage.play(tell).await
-    }
-    .await;
+    };
+    let outcome = tokio::select! {
+        outcome = playing => outcome,
+        () = interrupt.cancelled() => Err(Interrupted.into()),
+    };
     let well = outcome.as_ref().is_ok_and(|played| played.iter().all(Played::is_well));
     bed.down(!well, &|told| tell(told)).await;
     outcome
@@ -274,8 +283,10 @@ impl Stage<'_> {
         for scene in scenes {
             if let Some(after) = scene.after {
                 let hit = Scene::of(scene.service, after, scene.drive);
-                // It has been a scene of its own.
-                fs::remove_file(self.hit(&hit)).context("played before its turn")?;
+                // It has been a scene of its own, or it is armed still.
+                if self.is_hit(&hit) {
+                    fs::remove_file(self.hit(&hit))?;
+                }
             }
             let points = scene
                 .after
@@ -359,7 +370,7 @@ impl Stage<'_> {
         for service in ["ingest", "embedder", "indexer"] {
             self.stack.serving(service).await?;
         }
-        let mut evidence = calm::evidence(self.stack, &self.client, &self.documents).await?;
+        let mut evidence = calm::evidence(self.stack, &self.client, &self.documents, Duration::ZERO).await?;
         self.sightings.into_evidence(&mut evidence);
         Ok(judge(&evidence))
     }

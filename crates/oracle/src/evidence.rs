@@ -2,18 +2,24 @@
 //! all that is judged.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use millrace_events::headers::REVISION;
 use millrace_events::{
     ChunksEmbedded, DeadLetter, DocumentParsed, DocumentStatus, DocumentSubmitted, Epoch, Kind, LetterState, Record,
     Revision, State, VectorsIndexed,
 };
 use millrace_flow::{Delivery, Failure};
 use millrace_testkit::log::{self, key_of, redrive};
+use millrace_testkit::poll;
 use millrace_testkit::stack::Addresses;
 
 use crate::client::{self, Client};
 use crate::journal::{Entry, Journal};
+
+/// For a search to be answered when nothing goes on any more.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
 
 /// What a search must not see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,8 +86,12 @@ pub struct Letter {
     pub revision: i64,
     /// Why it was given up.
     pub reason: String,
+    /// The stage that gave it up.
+    pub stage: String,
     /// What became of the letter.
     pub state: LetterState,
+    /// How often it was redriven.
+    pub redrives: i32,
     /// Attempts that were burned before it was given up.
     pub attempts: i32,
     /// When it came to this state, milliseconds since 1970 UTC.
@@ -110,6 +120,8 @@ pub struct Evidence {
     pub journal: Vec<Entry>,
     /// `documents.submitted`.
     pub commands: Vec<Command>,
+    /// What was redriven into `documents.submitted`: key, revision, how often.
+    pub redriven: Vec<(String, i64, i32)>,
     /// `documents.parsed`.
     pub parsed: Vec<Part>,
     /// `chunks.embedded`.
@@ -153,10 +165,15 @@ async fn read<R: Record>(addresses: &Addresses) -> Result<Vec<(Delivery, Option<
 
 /// All that the topics say, and the journal.
 pub async fn topics(addresses: &Addresses, journal: &Journal) -> Result<Evidence> {
-    let mut commands = Vec::new();
+    let (mut commands, mut redriven) = (Vec::new(), Vec::new());
     for (delivery, record) in read::<DocumentSubmitted>(addresses).await? {
         // What is redriven is no command of its own.
         if redrive(&delivery) > 0 {
+            let revision = delivery
+                .headers
+                .get_str(REVISION)
+                .and_then(|revision| revision.parse().ok());
+            redriven.push((key_of(&delivery), revision.unwrap_or(0), redrive(&delivery)));
             continue;
         }
         commands.push(Command {
@@ -176,6 +193,7 @@ pub async fn topics(addresses: &Addresses, journal: &Journal) -> Result<Evidence
     Ok(Evidence {
         journal: journal.entries(),
         commands,
+        redriven,
         parsed: parsed.collect(),
         embedded: embedded.collect(),
         events: events
@@ -203,7 +221,9 @@ pub async fn topics(addresses: &Addresses, journal: &Journal) -> Result<Evidence
                 key: document(&r.tenant, &r.document_id),
                 revision: r.revision,
                 reason: r.reason,
+                stage: r.stage,
                 state: r.state,
+                redrives: r.redrives,
                 attempts: r.attempts,
                 at_ms: r.updated_at_ms,
             })
@@ -228,8 +248,10 @@ fn part(at: &Delivery, (revision, part, parts): (i64, i32, i32), chunk_count: i3
 pub async fn index(client: &Client, documents: &[String]) -> Result<BTreeMap<String, Vec<(i64, i32)>>> {
     let mut index = BTreeMap::new();
     for document in documents {
-        let hits = client.hits(document).await?;
-        let hits = hits.with_context(|| format!("the index does not answer for {document}"))?;
+        let hits = poll::until("the index to answer", ANSWERED_WITHIN, async || {
+            Ok(client.hits(document).await?.ok_or_else(|| document.clone()))
+        })
+        .await?;
         let chunks = hits.iter().map(|hit| (hit.revision, hit.ordinal)).collect();
         index.insert(client::key(document), chunks);
     }

@@ -174,6 +174,10 @@ impl Faults {
                 continue;
             }
             let _weather = self.weather.write().await;
+            // Until they serve it is not the broker that is away.
+            for part in stack.size.parts() {
+                stack.serving(&part).await?;
+            }
             let from = now_ms();
             if kind == 2 {
                 let still = Still::hold(stack.serving("kafka").await?)?;

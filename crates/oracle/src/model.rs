@@ -8,19 +8,21 @@
 //! | `hang` | no answer |
 //! | `hang_up` | the connection is closed without an answer |
 //! | `nonsense` | 200, and no vectors |
+//! | `kill_at_work` | no answer to documents, and the embedder is killed with one under way, three times: the fourth process has a suspect |
 
 use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::Result;
 use millrace_runtime::clock::now_ms;
-use millrace_testkit::ModelEndpoint;
 use millrace_testkit::model::Misbehaviour;
+use millrace_testkit::{ModelEndpoint, Stack, poll};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use rustix::process::Signal;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::Client;
+use crate::client::{Client, WORD};
 use crate::faults::{Faults, pause};
 
 /// Of the vectors: those of the model that the stack's tokenizer and manifest belong to.
@@ -31,15 +33,34 @@ const LASTS_SECONDS: Range<u64> = 1..5;
 const BETWEEN_REDRIVES_SECONDS: Range<u64> = 10..20;
 /// How often a letter is redriven in the storm: those that nobody can read come back each time.
 const REDRIVES: i32 = 2;
+/// For an embedder to ask for the vectors of a document.
+const AT_WORK_WITHIN: Duration = Duration::from_secs(120);
 /// How long the endpoint then answers everything.
 const LENIENT: Duration = Duration::from_secs(5);
 
 /// Misbehaves from time to time, until it is told to stop; it behaves then.
-pub async fn faults(model: &ModelEndpoint, faults: &Faults, seed: u64, stop: &CancellationToken) -> Result<()> {
+pub async fn faults(
+    stack: &Stack,
+    model: &ModelEndpoint,
+    faults: &Faults,
+    seed: u64,
+    stop: &CancellationToken,
+) -> Result<()> {
     let mut rng = StdRng::seed_from_u64(seed);
+    // Once in any run: by chance a process is rarely killed before its positions have moved at all.
+    let mut at_work = true;
     while pause(&mut rng, BETWEEN_SECONDS, stop).await {
+        if at_work {
+            at_work = false;
+            kill_at_work(stack, model, faults).await?;
+            continue;
+        }
         let retry_after = Some(Duration::from_secs(rng.random_range(1..3)));
-        let (name, misbehaviour) = match rng.random_range(0..6) {
+        let (name, misbehaviour) = match rng.random_range(0..7) {
+            6 => {
+                at_work = true;
+                continue;
+            }
             0 | 1 => ("rate_limit", Misbehaviour::RateLimit { retry_after }),
             2 => ("errors", Misbehaviour::Status(500)),
             3 => ("hang", Misbehaviour::Hang),
@@ -53,6 +74,23 @@ pub async fn faults(model: &ModelEndpoint, faults: &Faults, seed: u64, stop: &Ca
         faults.note(name, "model", from_ms);
     }
     model.behave();
+    Ok(())
+}
+
+async fn kill_at_work(stack: &Stack, model: &ModelEndpoint, faults: &Faults) -> Result<()> {
+    let from_ms = now_ms();
+    // Its canary is answered, so that it takes partitions.
+    model.misbehave(Misbehaviour::HangOn(WORD));
+    for _ in 0..3 {
+        let hung = model.counts().hung;
+        let at_work = poll::until("a document to be under way", AT_WORK_WITHIN, async || {
+            Ok(if model.counts().hung > hung { Ok(()) } else { Err(hung) })
+        });
+        at_work.await?;
+        stack.kill("embedder", Signal::KILL).await?;
+    }
+    model.behave();
+    faults.note("kill_at_work", "embedder", from_ms);
     Ok(())
 }
 

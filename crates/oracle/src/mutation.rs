@@ -46,7 +46,7 @@ impl Display for Hunted {
     }
 }
 
-/// Runs each mutant with one seed after another, until it is found.
+/// Runs once without a mutant, which must be clean, then each mutant with one seed after another, until it is found.
 pub async fn hunt(
     millrace: &Path,
     mutants: &[Mutant],
@@ -55,6 +55,14 @@ pub async fn hunt(
     tell: &dyn Fn(String),
 ) -> Result<Vec<Hunted>> {
     ensure!(ACTIVE, "this build has no failpoints: see CONTRIBUTING.md");
+    tell("control: no rule is broken".into());
+    let control = run(millrace, options, interrupt, &|_| ()).await?;
+    let mut found = control.verdict.counts();
+    found.remove(NOT_COUNTED);
+    ensure!(
+        found.is_empty(),
+        "something is found although no rule is broken:\n{control}"
+    );
     let mut all = Vec::new();
     for mutant in mutants {
         let mut hunted = Hunted {

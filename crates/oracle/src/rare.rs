@@ -46,12 +46,12 @@ fn revoked_in_mid_revision(evidence: &Evidence, faults: &[Fault]) -> u64 {
             .or_insert((part.at_ms, part.at_ms));
         *span = (span.0.min(part.at_ms), span.1.max(part.at_ms));
     }
-    let of_embedder = |fault: &&Fault| fault.of.starts_with("embedder");
+    let of_embedder = |fault: &&Fault| fault.of.starts_with("embedder") && fault.name != LOST_COMMIT;
     let faults: Vec<_> = faults.iter().filter(of_embedder).collect();
     let hit = |span: &(i64, i64)| {
         faults
             .iter()
-            .any(|fault| span.0 < fault.until_ms && fault.from_ms < span.1)
+            .any(|fault| span.0 <= fault.from_ms && fault.from_ms < span.1)
     };
     spans.values().filter(|span| hit(span)).count() as u64
 }
@@ -140,7 +140,8 @@ mod tests {
         };
         for (fault, count) in [
             (fault("embedder", 12, 15), 1),
-            (fault("embedder-1", 5, 15), 1),
+            (fault("embedder-1", 12, 25), 1),
+            (fault("embedder", 5, 15), 0),
             (fault("indexer", 12, 15), 0),
             (fault("embedder", 21, 25), 0),
             (fault("embedder", 1, 9), 0),
@@ -159,7 +160,9 @@ mod tests {
             key: "t/d".into(),
             revision: 1,
             reason: "X".into(),
+            stage: "embed".into(),
             state,
+            redrives: 1,
             attempts: 1,
             at_ms,
         };

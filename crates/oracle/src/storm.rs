@@ -40,6 +40,8 @@ pub struct Options {
     pub calm: Duration,
     /// A rule that the services are to break.
     pub mutant: Option<Mutant>,
+    /// Searches take their time between two queries.
+    pub slow_search: bool,
 }
 
 /// The error of a run that was interrupted.
@@ -51,6 +53,8 @@ const WRITERS: usize = 3;
 const SEARCHERS: usize = 2;
 /// Short, so that replaced revisions are cleaned up within the run.
 const LONGEST_SEARCH: Duration = Duration::from_secs(5);
+/// Of two of those passes and more, when everything is finished.
+const CLEAN_UP: Duration = Duration::from_secs(40);
 
 /// Runs on a stack of its own, which is stopped in every case. `tell` is told how it goes; `interrupt` ends it without a
 /// verdict.
@@ -66,6 +70,7 @@ pub async fn run(
         size: options.size,
         longest_search: LONGEST_SEARCH,
         mutant: options.mutant,
+        slow_search: options.slow_search,
     };
     let bed = Bed::up(&wanted).await?;
     let outcome = tokio::select! {
@@ -107,7 +112,7 @@ async fn on(bed: &Bed, options: &Options, tell: &dyn Fn(String)) -> Result<Repor
     let calm_seconds = ended.elapsed().as_secs();
 
     tell("verdict: reading topics and index".into());
-    let mut evidence = calm::evidence(stack, &run.client, &run.documents).await?;
+    let mut evidence = calm::evidence(stack, &run.client, &run.documents, CLEAN_UP).await?;
     evidence.stuck = passed.err().into_iter().collect();
     run.sightings.into_evidence(&mut evidence);
     evidence.outages = run.faults.outages();
@@ -193,7 +198,7 @@ impl Run<'_> {
             let client = millrace_testkit::Client::through(ingest, &stack.addresses, canaries::TENANT)?;
             singing.push(canaries::sing(client, name, self.options.canary_every, &quiet));
         }
-        let endpoint = model::faults(model, faults, seeds.random(), &over);
+        let endpoint = model::faults(stack, model, faults, seeds.random(), &over);
         let redriving = model::redrives(model, client, seeds.random(), &over);
         // Drawn last: with one broker the others have the same seeds.
         let seed = seeds.random();

@@ -138,9 +138,12 @@ impl Proxy {
         let happened = CancellationToken::new();
         let order = (call, fate, happened.clone().drop_guard());
         *self.shared.order.lock().unwrap_or_else(PoisonError::into_inner) = Some(order);
-        timeout(ASKED_WITHIN, happened.cancelled())
-            .await
-            .with_context(|| format!("nobody asked for {call:?}"))
+        let asked = timeout(ASKED_WITHIN, happened.cancelled()).await;
+        if asked.is_err() {
+            // Nobody waits for it any more.
+            self.shared.fate(call as i16);
+        }
+        asked.with_context(|| format!("nobody asked for {call:?}"))
     }
 }
 

@@ -31,6 +31,8 @@ use crate::index::{Filter, Found, Head, IndexError, Query, VectorIndex};
 const MAX_ROUNDS: usize = 16;
 /// How much wider the next query is when too few hits remained.
 const WIDER: usize = 4;
+/// Between two queries of a search that is slow on purpose.
+const SLOW: Duration = Duration::from_millis(300);
 /// Widest query.
 const MAX_LIMIT: usize = 16_384;
 
@@ -90,6 +92,9 @@ pub async fn search(index: &dyn VectorIndex, wanted: Wanted, deadline: Instant) 
         }
         certain = round.hits;
         certain.retain(|hit| pins.is_certain(&hit.document));
+        if mutants::SLOW_SEARCH.is_active() {
+            tokio::time::sleep(SLOW).await;
+        }
     }
     Ok(partial(certain))
 }

@@ -92,8 +92,8 @@ impl Core {
         let items: Vec<Ready> = self.ready.drain(..count).collect();
         self.ready_bytes -= items.iter().map(|item| item.bytes).sum::<usize>();
         let mut finished: BTreeMap<u32, BTreeSet<i64>> = BTreeMap::new();
-        let after = self.ready.iter().filter(|_| mutants::METADATA_AFTER_CUT.is_active());
-        for item in items.iter().chain(after) {
+        let after = mutants::METADATA_AFTER_CUT.is_active().then_some(&self.ready);
+        for item in items.iter().chain(after.into_iter().flatten()) {
             finished.entry(item.id.slot).or_default().insert(item.id.offset);
         }
         let mut positions = Vec::new();

@@ -11,7 +11,7 @@ use hyper::{Response, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{NOT_A_NUMBER, NULL, REFUSED, SHORT, vector};
+use super::{NOT_A_NUMBER, NULL, SHORT, vector};
 
 /// A call, as far as it counts.
 #[derive(Debug, Default, Deserialize)]
@@ -52,9 +52,9 @@ impl Question {
         }
     }
 
-    /// Whether a text asks for it.
-    pub(super) fn is_refused(&self) -> bool {
-        self.texts().iter().any(|text| text.contains(REFUSED))
+    /// Whether a text has this in it.
+    pub(super) fn has(&self, word: &str) -> bool {
+        self.texts().iter().any(|text| text.contains(word))
     }
 
     /// The answer that was asked for, the last first, with so many vectors missing.

@@ -14,6 +14,8 @@ pub enum Misbehaviour {
     Status(u16),
     /// No answer, ever.
     Hang,
+    /// No answer, ever, to calls with this in a text; the others are answered as they should be.
+    HangOn(&'static str),
     /// Hangs up without an answer.
     HangUp,
     /// Hangs up in the middle of the answer.

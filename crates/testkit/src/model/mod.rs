@@ -162,6 +162,7 @@ impl Shared {
             }
             Some(Misbehaviour::Status(status)) => (&mut counts.failed, Act::Answer(error(status, "server_error"))),
             Some(Misbehaviour::Hang) => (&mut counts.hung, Act::Hang),
+            Some(Misbehaviour::HangOn(word)) if question.has(word) => (&mut counts.hung, Act::Hang),
             Some(Misbehaviour::HangUp) => (&mut counts.hung_up, Act::HangUp),
             Some(Misbehaviour::Cut) => (&mut counts.hung_up, Act::Answer(vectors(0).map(Reply::cut))),
             Some(Misbehaviour::Html) => (&mut counts.nonsense, Act::Answer(question.html())),
@@ -169,11 +170,11 @@ impl Shared {
             _ if question.model != ModelEndpoint::MODEL => {
                 (&mut counts.not_ours, Act::Answer(error(404, "model_not_found")))
             }
-            _ if question.is_refused() && !lenient => {
+            _ if question.has(REFUSED) && !lenient => {
                 (&mut counts.refused, Act::Answer(error(400, "invalid_request_error")))
             }
             Some(Misbehaviour::Slow(time)) => (&mut counts.slow, Act::AnswerAfter(time, vectors(0))),
-            None => (&mut counts.served, Act::Answer(vectors(0))),
+            Some(Misbehaviour::HangOn(_)) | None => (&mut counts.served, Act::Answer(vectors(0))),
         };
         *count += 1;
         act

@@ -2,7 +2,7 @@
 //!
 //! | finding | when |
 //! |---|---|
-//! | `lost` | a receipt without its command in the log; an INDEXED revision without one of its parts; a duplicate of nothing |
+//! | `lost` | a receipt without its command in the log; an INDEXED revision without one of its parts; a duplicate of nothing; SUPERSEDED by nothing; FAILED without a letter; a redriven letter without its record |
 //! | `duplicated` | a part twice in a topic, an event twice, two effects of one request |
 //! | `reordered` | a key's revisions or parts go back in a topic |
 //! | `indexed_too_early`, `stale_seen`, `deleted_seen`, `mixed_seen`, `none_seen`, `partial_seen` | a search saw what it must not: [`crate::searchers`] |
@@ -15,12 +15,14 @@
 //! | `canary_gap` | a partition's canary stood still for more than 30 s during the storm, outages of the broker not counted |
 //! | `died_by_itself` | a service ended, and no fault had ended it |
 
+mod letters;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use millrace_events::{Kind, State};
 use serde::Serialize;
 
-use crate::evidence::{Command, Evidence, Letter, Part, Sight};
+use crate::evidence::{Command, Event, Evidence, Part, Sight};
 use crate::journal::{Act, Entry};
 
 /// Longest time that a canary may stand still, milliseconds.
@@ -105,10 +107,11 @@ pub fn judge(evidence: &Evidence) -> Verdict {
     }
     let events = evidence.events.iter();
     let events = events.map(|event| (event.key.as_str(), (event.revision, 0), event.redrive));
+    announced_once(evidence, &mut verdict);
     in_order_and_once("vectors.indexed", events, &mut verdict);
-    let refused = refused(evidence);
+    let refused = letters::refused(evidence);
     commands(evidence, &states, &refused, &mut verdict);
-    letters(evidence, &refused, &mut verdict);
+    letters::judge(evidence, &refused, &mut verdict);
     announced(evidence, &states, &mut verdict);
     seen(evidence, &mut verdict);
     index(evidence, &states, &mut verdict);
@@ -200,6 +203,20 @@ fn effects(evidence: &Evidence, states: &States<'_>, verdict: &mut Verdict) {
     }
 }
 
+/// However often what caused it was redriven.
+fn announced_once(evidence: &Evidence, verdict: &mut Verdict) {
+    let mut all = BTreeSet::new();
+    for Event { key, revision, .. } in evidence.events.iter().filter(|event| event.redrive > 0) {
+        let first = evidence.events.iter().any(|event| {
+            let of_it = event.revision == *revision && event.key == *key;
+            of_it && event.redrive == 0
+        });
+        if first || !all.insert((key, revision)) {
+            verdict.add("duplicated", format!("vectors.indexed: {key}#{revision}, by redrives"));
+        }
+    }
+}
+
 /// What was redriven comes when it comes.
 fn in_order_and_once<'e>(
     topic: &str,
@@ -221,19 +238,6 @@ fn in_order_and_once<'e>(
             verdict.add("reordered", format!("{topic}: {key} goes from {before:?} to {at:?}"));
         }
     }
-}
-
-/// Ids of the requests whose revisions the model may have refused.
-fn refused(evidence: &Evidence) -> HashSet<&str> {
-    let ids = evidence.journal.iter().filter_map(|entry| match entry {
-        Entry::Asked {
-            id,
-            act: Act::Refused { .. },
-            ..
-        } => Some(id.as_str()),
-        _ => None,
-    });
-    ids.collect()
 }
 
 /// Each command ends, and as it must.
@@ -268,6 +272,12 @@ fn commands(evidence: &Evidence, states: &States<'_>, refused: &HashSet<&str>, v
                 verdict.add("never_finished", format!("{name} is FAILED still"));
             }
             Some(_) if !has(states, command, &ENDS) => verdict.add("never_finished", name),
+            Some((kind, _)) if has(states, command, &[wrong_end(*kind)]) => {
+                verdict.add("lost", format!("{name}: {kind:?} ends as {:?}", wrong_end(*kind)));
+            }
+            Some(_) if has(states, command, &[State::Superseded]) && !is_passed(states, command) => {
+                verdict.add("lost", format!("{name} is SUPERSEDED by nothing"));
+            }
             Some(_) if has(states, command, &[State::Indexed]) => {
                 let at = (command.key.clone(), command.revision);
                 for (topic, parts) in [("documents.parsed", &parsed), ("chunks.embedded", &embedded)] {
@@ -287,32 +297,20 @@ fn commands(evidence: &Evidence, states: &States<'_>, refused: &HashSet<&str>, v
     }
 }
 
-/// Letters are of what could not be worked on, and took one attempt.
-fn letters(evidence: &Evidence, refused: &HashSet<&str>, verdict: &mut Verdict) {
-    let well = |command: &&Command| {
-        let asks = command.asks.as_ref();
-        asks.is_some_and(|(_, id)| !refused.contains(id.as_str()))
-    };
-    let well = evidence.commands.iter().filter(well);
-    let well: BTreeSet<_> = well.map(|c| (c.key.as_str(), c.revision)).collect();
-    for letter in &evidence.letters {
-        let Letter {
-            key,
-            revision,
-            reason,
-            attempts,
-            ..
-        } = letter;
-        if well.contains(&(key.as_str(), *revision)) {
-            verdict.add("wrongly_dead_lettered", format!("{key}#{revision}: {reason}"));
-        }
-        if *attempts > 1 {
-            verdict.add(
-                "attempts_burned",
-                format!("{key}#{revision}: {reason} after {attempts}"),
-            );
-        }
+/// What a command of this kind never becomes.
+fn wrong_end(kind: Kind) -> State {
+    match kind {
+        Kind::Delete => State::Indexed,
+        _ => State::Deleted,
     }
+}
+
+/// Whether a greater revision of its document became live.
+fn is_passed(states: &States<'_>, command: &Command) -> bool {
+    states.iter().any(|((key, revision), known)| {
+        let became = known.contains(&State::Indexed) || known.contains(&State::Deleted);
+        became && *revision > command.revision && *key == command.key
+    })
 }
 
 /// An event for each revision that became live or was deleted, and for no other.
@@ -356,6 +354,27 @@ fn chunk_counts(evidence: &Evidence) -> HashMap<(&str, i64), i32> {
     parsed
         .map(|part| ((part.key.as_str(), part.revision), part.chunk_count))
         .collect()
+}
+
+/// How many points the index holds once every clean-up is over: a head of each document, and the chunks of live ones.
+pub fn points(evidence: &Evidence) -> i64 {
+    let counts = chunk_counts(evidence);
+    let mut live: HashMap<&str, (i64, i64)> = HashMap::new();
+    for status in &evidence.statuses {
+        let chunks = match status.state {
+            State::Indexed => counts
+                .get(&(status.key.as_str(), status.revision))
+                .copied()
+                .unwrap_or(0),
+            State::Deleted => 0,
+            _ => continue,
+        };
+        let known = live.entry(&status.key).or_insert((status.revision, 0));
+        if status.revision >= known.0 {
+            *known = (status.revision, i64::from(chunks));
+        }
+    }
+    live.values().map(|(_, chunks)| chunks + 1).sum()
 }
 
 /// The index holds the last revision of each document, whole, and nothing else of it.
@@ -427,5 +446,4 @@ fn overlap(one: (i64, i64), other: (i64, i64)) -> i64 {
 }
 
 #[cfg(test)]
-#[path = "verdict_tests.rs"]
 mod tests;

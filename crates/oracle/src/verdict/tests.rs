@@ -1,7 +1,7 @@
 use millrace_events::LetterState;
 
 use super::*;
-use crate::evidence::{Event, Status};
+use crate::evidence::{Event, Letter, Status};
 
 const DOCUMENT: &str = "chaos/d";
 
@@ -41,8 +41,10 @@ fn letter(revision: i64, attempts: i32) -> Letter {
     Letter {
         key: DOCUMENT.into(),
         revision,
-        reason: "X".into(),
+        reason: "CHUNK_REFUSED".into(),
+        stage: "parse".into(),
         state: LetterState::Open,
+        redrives: 0,
         attempts,
         at_ms: 0,
     }
@@ -77,6 +79,14 @@ fn duplicate(revision: i64, duplicate_of: i64) -> Status {
     Status {
         duplicate_of,
         ..status(revision, State::DuplicateOf)
+    }
+}
+
+fn redriven_letter(revision: i64) -> Letter {
+    Letter {
+        state: LetterState::Redriven,
+        redrives: 1,
+        ..letter(revision, 1)
     }
 }
 
@@ -148,7 +158,7 @@ type Change = fn(&mut Evidence);
 
 #[test]
 fn each_row_of_the_table() {
-    let rows: [(&[&str], Change); 34] = [
+    let rows: [(&[&str], Change); 40] = [
         (&["lost"], |e| _ = e.commands.remove(1)),
         (&["lost"], |e| e.journal.extend(entries(1, "z", Act::Delete))),
         (&["lost"], |e| _ = e.parsed.remove(0)),
@@ -158,7 +168,10 @@ fn each_row_of_the_table() {
         (&["duplicated"], |e| e.events.push(event(3))),
         (&["duplicated"], |e| {
             e.commands.push(command(4, Kind::Upsert, "c"));
-            e.statuses.push(status(4, State::Superseded));
+            e.statuses.push(status(4, State::Indexed));
+            e.events.push(event(4));
+            e.parsed.extend([part(4, 0), part(4, 1)]);
+            e.embedded.extend([part(4, 0), part(4, 1)]);
             e.index.clear();
         }),
         (&["reordered"], |e| e.embedded.swap(0, 1)),
@@ -169,7 +182,8 @@ fn each_row_of_the_table() {
         (&["none_seen"], |e| e.wrong.push((Sight::None, String::new()))),
         (&["partial_seen"], |e| e.whole.push((DOCUMENT.into(), 3, 2, 3))),
         (&["wrongly_dead_lettered"], |e| {
-            e.statuses.push(status(3, State::Failed))
+            e.statuses.push(status(3, State::Failed));
+            e.letters.push(letter(3, 1));
         }),
         (&["wrongly_dead_lettered"], |e| e.letters.push(letter(3, 1))),
         (&["attempts_burned"], |e| e.letters.push(letter(2, 2))),
@@ -180,7 +194,29 @@ fn each_row_of_the_table() {
             e.journal.extend(entries(3, "c", Act::Refused { sections: 3 }));
             e.statuses.pop();
             e.statuses.push(status(3, State::Failed));
+            e.letters.push(letter(3, 1));
             e.events.pop();
+        }),
+        (&["lost"], |e| e.letters.clear()),
+        (&["lost"], |e| {
+            e.statuses.pop();
+            e.statuses.push(status(3, State::Superseded));
+            e.events.pop();
+        }),
+        (&["lost"], |e| e.letters.push(redriven_letter(2))),
+        (&["duplicated"], |e| {
+            e.letters.push(redriven_letter(2));
+            e.redriven = vec![(DOCUMENT.into(), 2, 1); 2];
+        }),
+        (&["wrongly_dead_lettered"], |e| {
+            e.journal.extend(entries(3, "c", Act::Refused { sections: 3 }));
+            e.letters.push(Letter {
+                reason: "PROCESS_DIED".into(),
+                ..letter(3, 1)
+            });
+        }),
+        (&["duplicated"], |e| {
+            e.events.push(Event { redrive: 1, ..event(3) });
         }),
         (&["duplicated"], |e| {
             e.parsed.extend([redriven(part(3, 1)), redriven(part(3, 1))])
