@@ -30,6 +30,8 @@ macro_rules! points {
 }
 
 points! {
+    ID_TAKEN "id.taken" "the transactional id is taken and whoever had it fenced, no group is joined";
+    ASSIGNED "partitions.assigned" "partitions are assigned and their positions read, nothing is fetched";
     START_COMMITTED "start.committed" "positions are committed without outputs: a start is counted, or markers are passed";
     DRAINED "drain.committed" "the last transaction is committed, the member has not left its group";
     TRANSACTION_BEGUN "transaction.begun" "a transaction is begun, nothing is sent";

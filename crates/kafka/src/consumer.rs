@@ -15,6 +15,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{convert, rival};
+use millrace_failpoints::points;
 use millrace_flow::log::Event;
 use millrace_flow::position::Position;
 use millrace_flow::{Delivery, TopicPartition};
@@ -131,6 +132,7 @@ impl Context {
             ends.push((partition.clone(), high));
             partitions.push((partition, position));
         }
+        points::ASSIGNED.reached();
         // Before any record of them can be polled.
         self.thread().ends.clear();
         self.tell(Some(Event::Assigned { assignment, partitions }));

@@ -102,7 +102,12 @@ pub(crate) fn init(producer: &TransactionalProducer, leaving: &CancellationToken
             Err(KafkaError::Transaction(error)) if error.is_retriable() && !leaving.is_cancelled() => {
                 tracing::info!(error = %error.string(), "waiting for the transaction coordinator");
             }
-            other => return other,
+            initialised => {
+                if initialised.is_ok() {
+                    points::ID_TAKEN.reached();
+                }
+                return initialised;
+            }
         }
     }
 }

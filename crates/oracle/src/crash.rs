@@ -98,6 +98,8 @@ fn of_service(service: &'static str) -> Vec<Scene> {
         (points::OUTPUTS_SENT, Drive::Documents),
         (points::OFFSETS_SENT, Drive::Documents),
         (points::TRANSACTION_COMMITTED, Drive::Documents),
+        (points::ID_TAKEN, Drive::Start),
+        (points::ASSIGNED, Drive::Start),
         (points::START_COMMITTED, Drive::Start),
         (points::DRAINED, Drive::Start),
     ];

@@ -19,8 +19,8 @@
 //! - Of each kind of finding the first ones are told, with document and revision.
 //! - A run that ends without a verdict is an error, never a pass.
 //!
-//! Not part of any service. In a storm nothing inside a service is touched: what is tested is what runs. Scripted crashes and
-//! broken rules need `millrace-failpoints`, which other builds do not have. Rejected: a model of Kafka (it would promise what
+//! Not part of any service. In a storm by command nothing inside a service is touched: what is tested is what runs. Scripted
+//! crashes and broken rules need `millrace-failpoints`, which other builds do not have. Rejected: a model of Kafka (it would promise what
 //! Kafka does not).
 
 pub mod bed;
