@@ -74,6 +74,8 @@ pub struct Summary {
     pub repaired: usize,
     /// Of these, not to be healed from the log.
     pub not_repairable: usize,
+    /// Documents of which nothing was found because a status of theirs cannot be read.
+    pub not_judged: usize,
 }
 
 /// What an audit tells.
@@ -126,7 +128,7 @@ impl<L: AuditLog> Job<L> {
             true => repair::repair(&self, &mut ledger, found).await?,
             false => flat(found),
         };
-        self.tell(ended, &events).await;
+        self.tell(ended, ledger.not_judged(), &events).await;
         Ok(())
     }
 
@@ -154,7 +156,7 @@ impl<L: AuditLog> Job<L> {
         Ok(judged.filter(|(_, findings)| !findings.is_empty()).collect())
     }
 
-    async fn tell(&self, ended: Vec<(DocumentKey, Finding, Outcome)>, events: &mpsc::Sender<Event>) {
+    async fn tell(&self, ended: Vec<(DocumentKey, Finding, Outcome)>, not_judged: usize, events: &mpsc::Sender<Event>) {
         let progress = *self.progress.borrow();
         let count = |wanted: fn(&Outcome) -> bool| ended.iter().filter(|(.., outcome)| wanted(outcome)).count();
         let summary = Summary {
@@ -164,7 +166,14 @@ impl<L: AuditLog> Job<L> {
             found: ended.len(),
             repaired: count(|outcome| *outcome == Outcome::Repaired),
             not_repairable: count(|outcome| matches!(outcome, Outcome::NotRepairable(_))),
+            not_judged,
         };
+        if not_judged > 0 {
+            tracing::warn!(
+                not_judged,
+                "documents were not judged: a status of theirs cannot be read"
+            );
+        }
         tracing::info!(
             found = summary.found,
             suspects = summary.suspects,

@@ -276,3 +276,56 @@ async fn a_repair_that_is_taken_over_says_so() {
         "{ended:?}"
     );
 }
+
+#[tokio::test]
+async fn a_document_whose_status_cannot_be_read_is_neither_judged_nor_repaired() {
+    let bench = corpus().await;
+    for (name, at) in [("nobody", 3), ("a", 90)] {
+        bench.plant(name, at, 0..2, false).await;
+        bench.plant_head(name, at).await;
+        bench.unreadable_status(&format!("acme/{name}#{}", r(at)));
+    }
+    let (findings, summary) = bench.audit(true).await;
+    assert_eq!((findings, summary.not_judged), (vec![], 2));
+    assert_eq!(bench.shown("nobody").await, (Some(r(3)), 2));
+    assert_eq!(bench.shown("a").await, (Some(r(90)), 2));
+    // A newer revision says all that counts.
+    bench.submit("nobody", 100, &[1]).await;
+    bench.index().delete_head(document("nobody"), r(100)).await.unwrap();
+    bench.found_and_healed(&[("nobody", Kind::Missing)]).await;
+    assert_eq!(bench.audit(false).await.1.not_judged, 1);
+}
+
+#[tokio::test]
+async fn what_cannot_be_judged_any_more_is_not_told_as_repaired() {
+    let bench = corpus().await;
+    bench.lose("a", 5).await;
+    let repairing = bench.audit(true);
+    let unreadable = async {
+        while bench.topics.0.sent.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        bench.unreadable_status(&format!("acme/a#{}", r(20)));
+    };
+    *bench.topics.0.away.lock().unwrap() = true;
+    let ((findings, summary), ()) = tokio::join!(repairing, unreadable);
+    assert_eq!(findings, [("a".to_owned(), Kind::Missing, Outcome::Pending)]);
+    assert_eq!(summary.not_judged, 1);
+}
+
+/// It could be of any document: of this healthy one, which the log seems not to know.
+#[tokio::test]
+async fn a_status_that_could_be_of_any_document_ends_the_audit() {
+    let bench = corpus().await;
+    bench.plant("nobody", 3, 0..2, false).await;
+    bench.plant_head("nobody", 3).await;
+    bench.unreadable_status("nonsense");
+    let order = Order {
+        repair: true,
+        ..Order::default()
+    };
+    let events: Vec<_> = bench.auditor.order(order).unwrap().collect().await;
+    let ended = events.last().unwrap();
+    assert!(matches!(ended, Err(AuditError::Unreadable { .. })), "{ended:?}");
+    assert_eq!(bench.shown("nobody").await, (Some(r(3)), 2));
+}

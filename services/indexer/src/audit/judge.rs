@@ -25,6 +25,7 @@
 //! | 14 | `live`, deleted | none (forgotten after its time) | ≤ `live` | ORPHANED | deleted |
 //! | 15 | any | any or none | head or `live` < points ≤ `newest` | none: on its way | |
 //! | 16 | as 3, 5, 6, 7 | | older | none beside it: once healed its head asks for a clean-up | |
+//! | 17 | a status that nobody can read, none live above it | any | any | none: not judged, only counted | |
 //!
 //! To raise is to show the points of the live revision and to move the head there. Each remedy names what it takes by document and revision, and heads by the revision that they stand at: what a client
 //! submits meanwhile has a greater one, and stays.
@@ -38,6 +39,8 @@ pub struct Known {
     pub live: Option<Live>,
     /// The greatest revision with any status.
     pub newest: Option<Revision>,
+    /// The greatest revision with a status that nobody can read: it may be the live one.
+    pub unreadable: Option<Revision>,
 }
 
 /// The live revision, as the log has it.
@@ -139,6 +142,18 @@ impl Known {
             self.live = Some(live);
         }
     }
+
+    /// Takes in that a revision has a status which nobody can read.
+    pub fn learn_unreadable(&mut self, revision: Revision) {
+        self.learn(revision, None);
+        self.unreadable = self.unreadable.max(Some(revision));
+    }
+
+    /// Whatever could not be read would change nothing: row 17.
+    pub fn is_judged(&self) -> bool {
+        let below_live = |unreadable| self.live.is_some_and(|live| live.revision > unreadable);
+        self.unreadable.is_none_or(below_live)
+    }
 }
 
 impl Seen {
@@ -184,6 +199,9 @@ impl Tally {
 
 /// What is wrong with a document: nothing, one thing about what is live, and points that nobody owns.
 pub fn judge(before: &Known, seen: &Seen, after: &Known) -> Vec<Finding> {
+    if !(before.is_judged() && after.is_judged()) {
+        return Vec::new();
+    }
     let Some(newest) = after.newest else {
         return extra(before, seen, None).into_iter().collect();
     };

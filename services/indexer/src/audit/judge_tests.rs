@@ -27,6 +27,7 @@ fn known(live: Live, newest: i64) -> Known {
     Known {
         live: Some(live),
         newest: Some(r(newest)),
+        ..Known::default()
     }
 }
 
@@ -69,6 +70,7 @@ fn what_agrees_is_no_finding() {
     let failed = Known {
         live: None,
         newest: Some(r(5)),
+        ..Known::default()
     };
     nothing(failed, &seen(None, &[(5, 0..2, true)]));
 }
@@ -85,6 +87,7 @@ fn row_1_a_document_that_the_log_does_not_know_is_extra() {
     let later = Known {
         live: None,
         newest: Some(r(5)),
+        ..Known::default()
     };
     assert_eq!(judge(&Known::default(), &all, &later), []);
 }
@@ -231,6 +234,30 @@ fn rows_13_and_14_points_of_a_deleted_document_are_orphaned() {
 fn row_15_points_between_the_head_and_the_newest_are_on_their_way() {
     nothing(known(live(5, 3), 8), &seen(AT_5, &[(5, 0..3, false), (7, 0..2, true)]));
     nothing(known(deleted(5), 8), &seen(None, &[(7, 0..2, true)]));
+}
+
+#[test]
+fn row_17_what_may_have_a_newer_state_than_can_be_read_is_not_judged() {
+    let unreadable = |mut log: Known, offset| {
+        log.learn_unreadable(r(offset));
+        log
+    };
+    let ahead = seen(Some((9, false, true)), &[(9, 0..1, false), (3, 0..1, false)]);
+    let clean = known(live(5, 3), 5);
+    assert!(!judge(&clean, &ahead, &clean).is_empty());
+    for log in [
+        unreadable(Known::default(), 9),
+        unreadable(clean, 9),
+        unreadable(clean, 5),
+    ] {
+        nothing(log, &ahead);
+        nothing(log, &Seen::default());
+        assert_eq!(judge(&clean, &ahead, &log), []);
+    }
+    // A live one above it says all.
+    let below = unreadable(clean, 4);
+    assert_eq!(found(below, &ahead), found(clean, &ahead));
+    assert_eq!(below.newest, Some(r(5)));
 }
 
 #[test]

@@ -63,6 +63,17 @@ pub enum AuditError {
     /// More documents than one audit takes.
     #[error("there are more than {MAX_DOCUMENTS} documents: audit one tenant at a time")]
     TooMany,
+    /// A status that could be of any document.
+    #[error(
+        "the status at {place} cannot be read, and its key names no document: it could be of any, so none is judged \
+         ({why}); find who wrote it"
+    )]
+    Unreadable {
+        /// Where it stands.
+        place: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The process is leaving.
     #[error("this process is leaving: what was done stands, call again to go on")]
     Leaving,

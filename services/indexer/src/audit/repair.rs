@@ -126,7 +126,9 @@ pub async fn repair<L: AuditLog>(
         if left.len() < before {
             changed = Instant::now();
         }
-        for document in open.iter().filter(|document| !left.contains_key(*document)) {
+        // Of what is not judged any more nobody knows whether it is healed.
+        let gone = |document: &&DocumentKey| !left.contains_key(*document) && ledger.of(document).is_judged();
+        for document in open.iter().filter(gone) {
             cases.entry(document.clone()).or_default().now.clear();
         }
         job.healed(cases.values().filter(|case| case.now.is_empty()).count());

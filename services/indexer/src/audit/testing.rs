@@ -297,6 +297,12 @@ impl Bench {
         }
     }
 
+    /// A record of `documents.status` that nobody can read.
+    pub(crate) fn unreadable_status(&self, key: &str) {
+        let value = Some(Bytes::from_static(b"{}"));
+        self.topics.append(topics::STATUS, key, value, Headers::default());
+    }
+
     /// Goes through the whole pipeline while the audit is at its first reading.
     pub(crate) fn submit_meanwhile(&self, name: &str, offset: i64) {
         let part = parts(name, offset, &[1], model("tiny"));
