@@ -119,6 +119,22 @@ async fn an_older_head_is_stale_for_an_update_and_for_a_deletion() {
     );
 }
 
+/// Without its head, a letter of before that is sent again would bring the document back.
+#[tokio::test]
+async fn a_lost_deletion_comes_back_while_it_is_to_be_remembered() {
+    let mut bench = corpus().await;
+    bench.index().delete_head(document("gone"), r(4)).await.unwrap();
+    assert_eq!(bench.found().await, [("gone".to_owned(), Kind::Orphaned)]);
+    bench.auditor.keep_deleted = Duration::from_secs(60 * 60);
+    bench
+        .found_and_healed(&[("gone", Kind::Missing), ("gone", Kind::Orphaned)])
+        .await;
+    assert_eq!(bench.topics.0.sent.lock().unwrap().len(), 0);
+    let older = parts("gone", 3, &[2], model("tiny")).remove(0);
+    index(&bench.auditor.generations, older, 9).await.unwrap();
+    assert_eq!(bench.shown("gone").await, (None, 0));
+}
+
 #[tokio::test]
 async fn what_the_log_does_not_know_is_extra_and_swept() {
     let bench = corpus().await;

@@ -22,10 +22,12 @@
 //! | 11 | any | head, its clean-up done | < head | ORPHANED | deleted |
 //! | 12 | any | head, its clean-up to come | < head | none: the sweeper takes them | |
 //! | 13 | any | head, deleted | = head | ORPHANED | deleted |
-//! | 14 | `live`, deleted | none (forgotten after its time) | ≤ `live` | ORPHANED | deleted |
+//! | 14 | `live`, deleted | none | ≤ `live` | ORPHANED | deleted |
 //! | 15 | any | any or none | head or `live` < points ≤ `newest` | none: on its way | |
 //! | 16 | as 3, 5, 6, 7 | | older | none beside it: once healed its head asks for a clean-up | |
-//! | 17 | a status that nobody can read, none live above it | any | any | none: not judged, only counted | |
+//! | 17 | `live`, deleted so long ago that its head may be forgotten | none | none | none | |
+//! | 18 | `live`, deleted since then | none | any | MISSING: a letter sent again would bring the document back | raised |
+//! | 19 | a status that nobody can read, none live above it | any | any | none: not judged, only counted | |
 //!
 //! To raise is to show the points of the live revision and to move the head there. Each remedy names what it takes by document and revision, and heads by the revision that they stand at: what a client
 //! submits meanwhile has a greater one, and stays.
@@ -52,6 +54,8 @@ pub struct Live {
     pub deleted: bool,
     /// Its chunks.
     pub chunk_count: u32,
+    /// When it became live.
+    pub at_ms: i64,
 }
 
 /// What the index holds of a document.
@@ -149,7 +153,7 @@ impl Known {
         self.unreadable = self.unreadable.max(Some(revision));
     }
 
-    /// Whatever could not be read would change nothing: row 17.
+    /// Whatever could not be read would change nothing: row 19.
     pub fn is_judged(&self) -> bool {
         let below_live = |unreadable| self.live.is_some_and(|live| live.revision > unreadable);
         self.unreadable.is_none_or(below_live)
@@ -197,8 +201,9 @@ impl Tally {
     }
 }
 
-/// What is wrong with a document: nothing, one thing about what is live, and points that nobody owns.
-pub fn judge(before: &Known, seen: &Seen, after: &Known) -> Vec<Finding> {
+/// What is wrong with a document: nothing, one thing about what is live, and points that nobody owns. A deletion of before
+/// `remembered_from_ms` may be forgotten.
+pub fn judge(before: &Known, seen: &Seen, after: &Known, remembered_from_ms: i64) -> Vec<Finding> {
     if !(before.is_judged() && after.is_judged()) {
         return Vec::new();
     }
@@ -208,7 +213,7 @@ pub fn judge(before: &Known, seen: &Seen, after: &Known) -> Vec<Finding> {
     if seen.head.is_some_and(|head| head.live > newest) {
         return extra(before, seen, Some(newest)).into_iter().collect();
     }
-    let live = before.live.and_then(|live| of_live(&live, seen));
+    let live = before.live.and_then(|live| of_live(&live, seen, remembered_from_ms));
     // Row 16; of a document without a head no older point is a stray as long as the log says live.
     let head_moves = live.as_ref().is_some_and(|finding| finding.kind == Kind::Stale);
     let strays = seen.points.iter().filter(|tally| {
@@ -245,13 +250,13 @@ fn extra(before: &Known, seen: &Seen, newest: Option<Revision>) -> Option<Findin
     })
 }
 
-/// Rows 3 to 9.
-fn of_live(live: &Live, seen: &Seen) -> Option<Finding> {
+/// Rows 3 to 9, 17 and 18.
+fn of_live(live: &Live, seen: &Seen, remembered_from_ms: i64) -> Option<Finding> {
     let points = seen.of(live.revision);
     let shown = points.map_or(0, |tally| tally.shown);
     let beyond = points.is_some_and(|tally| tally.reaches_beyond(live.chunk_count));
     let (kind, drop) = match seen.head {
-        None if live.deleted => return None,
+        None if live.deleted && live.at_ms < remembered_from_ms => return None,
         None => (Kind::Missing, None),
         Some(head) if head.live > live.revision => return None,
         Some(head) if head.live < live.revision => (Kind::Stale, None),

@@ -13,6 +13,7 @@ fn live(offset: i64, chunk_count: u32) -> Live {
         revision: r(offset),
         deleted: false,
         chunk_count,
+        at_ms: 0,
     }
 }
 
@@ -50,6 +51,12 @@ fn seen(head: Option<(i64, bool, bool)>, points: &[(i64, std::ops::Range<i32>, b
 }
 
 const AT_5: Option<(i64, bool, bool)> = Some((5, false, false));
+
+const REMEMBERED_FROM_MS: i64 = 1000;
+
+fn judge(before: &Known, seen: &Seen, after: &Known) -> Vec<Finding> {
+    super::judge(before, seen, after, REMEMBERED_FROM_MS)
+}
 
 fn found(log: Known, seen: &Seen) -> Vec<(Kind, Vec<Step>)> {
     let findings = judge(&log, seen, &log);
@@ -237,7 +244,20 @@ fn row_15_points_between_the_head_and_the_newest_are_on_their_way() {
 }
 
 #[test]
-fn row_17_what_may_have_a_newer_state_than_can_be_read_is_not_judged() {
+fn rows_17_and_18_a_deletion_without_a_head_is_missing_while_it_is_to_be_remembered() {
+    let at = |at_ms| Live { at_ms, ..deleted(5) };
+    nothing(known(at(REMEMBERED_FROM_MS - 1), 5), &Seen::default());
+    let young = at(REMEMBERED_FROM_MS);
+    let missing = (Kind::Missing, vec![Step::Raise(young)]);
+    assert_eq!(found(known(young, 5), &Seen::default()), [missing.clone()]);
+    let orphaned = (Kind::Orphaned, vec![Step::Delete(r(4), 0)]);
+    let points = seen(None, &[(4, 0..1, false)]);
+    assert_eq!(found(known(young, 5), &points), [missing, orphaned]);
+    nothing(known(young, 5), &seen(Some((5, true, false)), &[]));
+}
+
+#[test]
+fn row_19_what_may_have_a_newer_state_than_can_be_read_is_not_judged() {
     let unreadable = |mut log: Known, offset| {
         log.learn_unreadable(r(offset));
         log

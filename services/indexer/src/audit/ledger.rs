@@ -96,6 +96,7 @@ impl<L: AuditLog> Ledger<L> {
             revision: key.revision,
             deleted,
             chunk_count: u32::try_from(status.chunk_count).unwrap_or(0),
+            at_ms: status.updated_at_ms,
         };
         let live = match status.state {
             State::Indexed => Some(live(false)),

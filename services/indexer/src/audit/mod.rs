@@ -101,6 +101,8 @@ pub struct Auditor<L> {
     pub epoch: Epoch,
     /// How long a repair waits for the index stage while nothing changes.
     pub patience: Duration,
+    /// How long the index remembers that a document is deleted.
+    pub keep_deleted: Duration,
     /// Ends audits.
     pub leaving: CancellationToken,
     /// One place: one audit at a time.
