@@ -80,7 +80,7 @@ async fn what_was_lost_is_missing_and_comes_back() {
         .await;
     assert_eq!(bench.shown("a").await, (Some(r(5)), 4));
     let sent = bench.topics.0.sent.lock().unwrap();
-    assert_eq!(sent.len(), 3);
+    assert_eq!(sent.len(), 2, "the empty one needs none");
     for output in &*sent {
         assert_eq!(output.headers.get_str(headers::REDRIVE), Some("1"));
         assert_eq!(output.headers.get_str(headers::RESTORE), Some("1"));
@@ -168,15 +168,26 @@ async fn points_that_nobody_owns_are_orphaned_and_swept() {
 #[tokio::test]
 async fn an_index_that_is_gone_comes_back_whole() {
     let bench = corpus().await;
-    let other = Bench::new();
+    let mut other = Bench::new();
+    other.auditor.keep_deleted = Duration::from_secs(60 * 60);
     *other.topics.0.records.lock().unwrap() = bench.topics.0.records.lock().unwrap().clone();
     let missing = |name| (name, Kind::Missing);
     other
-        .found_and_healed(&[missing("a"), missing("b"), missing("empty")])
+        .found_and_healed(&[missing("a"), missing("b"), missing("empty"), missing("gone")])
         .await;
     for name in ["a", "b", "gone", "empty"] {
         assert_eq!(other.shown(name).await, bench.shown(name).await, "{name}");
     }
+}
+
+#[tokio::test]
+async fn an_index_that_is_gone_comes_back_with_what_needs_no_parts() {
+    let bench = Bench::new();
+    bench.submit("empty", 6, &[0]).await;
+    let other = Bench::new();
+    *other.topics.0.records.lock().unwrap() = bench.topics.0.records.lock().unwrap().clone();
+    other.found_and_healed(&[("empty", Kind::Missing)]).await;
+    assert_eq!(other.shown("empty").await, (Some(r(6)), 0));
 }
 
 #[tokio::test]

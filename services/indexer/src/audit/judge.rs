@@ -17,6 +17,7 @@
 //! | 7 | `live` | = `live`, but deleted in one and not in the other | any | STALE | the head deleted, then as 3 or 6 |
 //! | 8 | `live`, n chunks | = `live` | not 0 to n - 1, shown | WRONG_COUNT | those from n on deleted; else sent again |
 //! | | as 3, 4, 5, 7, 8 with n > 0 | | 0 to n - 1, some or all hidden | as there | raised: no part is needed, retention or not |
+//! | | as 3, 5, 7 with n = 0 | | any | as there | raised: there is no part to need |
 //! | 9 | `live` | `live` < head ≤ `newest` | any of the head's | none: on its way, or newer than what was read before | |
 //! | 10 | any | any | > `newest` | ORPHANED | deleted |
 //! | 11 | any | head, its clean-up done | < head | ORPHANED | deleted |
@@ -29,8 +30,9 @@
 //! | 18 | `live`, deleted since then | none | any | MISSING: a letter sent again would bring the document back | raised |
 //! | 19 | a status that nobody can read, none live above it | any | any | none: not judged, only counted | |
 //!
-//! To raise is to show the points of the live revision and to move the head there. Each remedy names what it takes by document and revision, and heads by the revision that they stand at: what a client
-//! submits meanwhile has a greater one, and stays.
+//! To raise is to show the points of the live revision and to move the head there. Each remedy names what it takes by
+//! document and revision, and heads by the revision that they stand at: what a client submits meanwhile has a greater one,
+//! and stays.
 
 use millrace_events::Revision;
 
@@ -268,9 +270,9 @@ fn of_live(live: &Live, seen: &Seen, remembered_from_ms: i64) -> Option<Finding>
     };
     let whole = points.is_some_and(|tally| tally.is_whole(live.chunk_count));
     let heal = match kind {
-        _ if live.deleted || whole => Some(Step::Raise(*live)),
         // Whether the others are all there shows when these are gone.
         Kind::WrongCount if beyond => None,
+        _ if live.deleted || live.chunk_count == 0 || whole => Some(Step::Raise(*live)),
         _ => Some(Step::SendAgain(*live)),
     };
     let ordinal = i32::try_from(live.chunk_count).unwrap_or(i32::MAX);

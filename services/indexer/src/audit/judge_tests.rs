@@ -123,7 +123,12 @@ fn rows_3_and_4_a_live_revision_without_head_or_points_is_missing() {
     let empty = known(live(5, 0), 5);
     assert_eq!(
         found(empty, &Seen::default()),
-        [(Kind::Missing, vec![Step::SendAgain(live(5, 0))])]
+        [(Kind::Missing, vec![Step::Raise(live(5, 0))])]
+    );
+    let beyond = vec![Step::Delete(r(5), 0), Step::Raise(live(5, 0))];
+    assert_eq!(
+        found(empty, &seen(None, &[(5, 0..1, false)])),
+        [(Kind::Missing, beyond)]
     );
 }
 
@@ -135,6 +140,8 @@ fn row_5_an_older_head_is_stale() {
     let raised = vec![Step::Raise(live(5, 3))];
     let whole = seen(Some((4, false, false)), &[(4, 0..2, false), (5, 0..3, false)]);
     assert_eq!(found(known(live(5, 3), 5), &whole), [(Kind::Stale, raised)]);
+    let raised = vec![Step::Raise(live(5, 0))];
+    assert_eq!(found(known(live(5, 0), 5), &index), [(Kind::Stale, raised)]);
 }
 
 #[test]
@@ -153,6 +160,13 @@ fn row_7_deleted_in_one_and_not_in_the_other_is_stale() {
     assert_eq!(found(known(live(5, 3), 5), &index), [(Kind::Stale, remedy)]);
     let remedy = vec![Step::DropHead(r(5)), Step::Raise(deleted(5))];
     assert_eq!(found(known(deleted(5), 5), &seen(AT_5, &[])), [(Kind::Stale, remedy)]);
+}
+
+#[test]
+fn row_7_without_chunks_needs_no_part() {
+    let index = seen(Some((5, true, false)), &[]);
+    let remedy = vec![Step::DropHead(r(5)), Step::Raise(live(5, 0))];
+    assert_eq!(found(known(live(5, 0), 5), &index), [(Kind::Stale, remedy)]);
 }
 
 #[test]
