@@ -42,7 +42,7 @@ use crate::index::{IndexError, Scope};
 use job::{Event, Job};
 use log::{AuditLog, LogError};
 
-/// Documents of one audit, in the log or in the index: some 300 bytes each are held.
+/// Documents of one audit, in the log or in the index: some 450 bytes each are held, and 2 KiB of each that is repaired.
 pub const MAX_DOCUMENTS: usize = 2_000_000;
 
 /// Why there is no audit, or why it ended early.
