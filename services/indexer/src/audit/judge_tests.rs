@@ -262,11 +262,11 @@ fn rows_17_and_18_a_deletion_without_a_head_is_missing_while_it_is_to_be_remembe
     let at = |at_ms| Live { at_ms, ..deleted(5) };
     nothing(known(at(REMEMBERED_FROM_MS - 1), 5), &Seen::default());
     let young = at(REMEMBERED_FROM_MS);
-    let missing = (Kind::Missing, vec![Step::Raise(young)]);
-    assert_eq!(found(known(young, 5), &Seen::default()), [missing.clone()]);
+    let missing = || (Kind::Missing, vec![Step::Raise(young)]);
+    assert_eq!(found(known(young, 5), &Seen::default()), [missing()]);
     let orphaned = (Kind::Orphaned, vec![Step::Delete(r(4), 0)]);
     let points = seen(None, &[(4, 0..1, false)]);
-    assert_eq!(found(known(young, 5), &points), [missing, orphaned]);
+    assert_eq!(found(known(young, 5), &points), [missing(), orphaned]);
     nothing(known(young, 5), &seen(Some((5, true, false)), &[]));
 }
 
