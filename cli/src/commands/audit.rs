@@ -1,6 +1,7 @@
 //! `millrace audit`: the index held against the log.
 
 use anyhow::Result;
+use clap::builder::NonEmptyStringValueParser;
 use millrace_api::indexer::v1::audit_index_response::Event;
 use millrace_api::indexer::v1::{
     AuditFinding, AuditFindingKind, AuditIndexRequest, AuditPhase, AuditProgress, AuditRepair, AuditSummary,
@@ -21,7 +22,8 @@ const RESUMES: u32 = 10;
 /// Compares what documents.status tells of every document with what the index holds of it,
 /// on a running pipeline: what is on its way is never a finding. Each finding is one line:
 ///
-///   MISSING      the log tells a live revision of which the index shows nothing
+///   MISSING      the log tells a live revision of which the index shows nothing,
+///                or a deletion that the index has lost before its time
 ///   STALE        the index stands at an older revision, or shows what was deleted
 ///   WRONG_COUNT  chunks of the live revision are too few, too many or hidden
 ///   EXTRA        the index holds a document or a revision that the log does not know
@@ -56,10 +58,10 @@ pub struct Audit {
     #[arg(long)]
     repair: bool,
     /// Only of this tenant [default: all]
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     tenant: Option<String>,
     /// Only this document of the tenant; may be given several times
-    #[arg(long = "document", value_name = "DOCUMENT", requires = "tenant")]
+    #[arg(long = "document", value_name = "DOCUMENT", requires = "tenant", value_parser = NonEmptyStringValueParser::new())]
     documents: Vec<String>,
     /// One JSON object a line: findings, then the summary
     #[arg(long)]
@@ -154,10 +156,16 @@ fn show(told: &Told, as_json: bool) {
     if as_json {
         output::json(&json!({
             "documents": summary.documents, "points": summary.points, "suspects": summary.suspects, "found": summary.found,
-            "repaired": summary.repaired, "not_repairable": summary.not_repairable,
+            "repaired": summary.repaired, "not_repairable": summary.not_repairable, "not_judged": summary.not_judged,
         }));
     } else if told.findings.is_empty() {
         output::line("nothing found");
+    }
+    if summary.not_judged > 0 && !as_json {
+        output::line(format!(
+            "{} documents are not judged: a status of theirs cannot be read, the indexer's log says where",
+            summary.not_judged
+        ));
     }
 }
 
@@ -238,6 +246,20 @@ mod tests {
         assert!(line(&["--document", "a"]).is_err());
         let audit = line(&["--tenant", "acme", "--document", "a", "--document", "b"]).unwrap();
         assert_eq!(audit.documents, ["a", "b"]);
+    }
+
+    /// An empty variable of a script would be an order to repair everything.
+    #[test]
+    fn an_empty_name_does_not_mean_all() {
+        for flags in [
+            &["--repair", "--tenant", ""][..],
+            &["--tenant="],
+            &["--tenant", "acme", "--document", ""],
+            &["--tenant", "acme", "--document", "a", "--document="],
+        ] {
+            assert_eq!(line(flags).unwrap_err().exit_code(), 2, "{flags:?}");
+        }
+        assert_eq!(line(&["--tenant", "acme"]).unwrap().tenant.as_deref(), Some("acme"));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `documents.dlq` | the original's | the original's bytes; its headers, and behind them ours |
 //! | `documents.failed` | [`LetterKey`] of where the record first stood | [`DeadLetter`], OPEN |
-//! | `documents.status` | `tenant/document_id#revision` | FAILED; left out where no revision is known |
+//! | `documents.status` | `tenant/document_id#revision` | FAILED; left out where no revision is known, and of a part that an audit has sent again: its revision is live |
 //!
 //! Ours begin with the last `failure_reason`: what stands before it are the original's headers, byte for byte. A header
 //! that the original had under one of our names stays, and ours, behind it, is the one that Kafka's clients read.
@@ -33,7 +33,7 @@
 use bytes::Bytes;
 use millrace_events::headers::{
     FAILURE_ATTEMPTS, FAILURE_REASON, FAILURE_STAGE, FIRST_FAILED_AT_MS, KEY_ABSENT, ORIGIN, ORIGINAL_OMITTED,
-    ORIGINAL_TIMESTAMP_MS, REDRIVE, REVISION, connect,
+    ORIGINAL_TIMESTAMP_MS, REDRIVE, RESTORE, REVISION, connect,
 };
 use millrace_events::partial::Partial;
 use millrace_events::topics::{self, MAX_DEAD_LETTER_BYTES, PARTITIONS, Topic};
@@ -143,6 +143,9 @@ impl DocumentLetters {
     }
 
     fn status(&self, rejection: &Rejection, subject: &Subject) -> Option<Output> {
+        if rejection.delivery.headers.get(RESTORE).is_some() {
+            return None;
+        }
         let (tenant, document_id) = subject.names();
         let status = DocumentStatus {
             tenant,

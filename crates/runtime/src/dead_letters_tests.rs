@@ -352,6 +352,24 @@ fn a_redriven_record_keeps_its_letter_and_its_revision() {
     );
 }
 
+/// The log tells its revision as live: FAILED would take that back.
+#[test]
+fn a_part_that_an_audit_has_sent_again_fails_no_revision() {
+    for value in [Some(parsed("guide")), None] {
+        let mut original = delivery("chunks.embedded", home(), Some(DOCUMENT.as_bytes()), value);
+        original.headers.push(REVISION, REVISION_OF_PART.to_string());
+        assert!(bury(&rejection(original.clone())).status.is_some());
+        original.headers.push(RESTORE, "1");
+        let buried = bury(&rejection(original.clone()));
+        assert!(buried.status.is_none());
+        assert_nothing_lost(&original, &buried.letter);
+        assert_eq!(
+            (buried.state.state, buried.state.revision),
+            (LetterState::Open, REVISION_OF_PART)
+        );
+    }
+}
+
 #[test]
 fn headers_of_our_names_are_not_overwritten() {
     let mut original = delivery("documents.submitted", home(), Some(DOCUMENT.as_bytes()), None);

@@ -166,6 +166,7 @@ fn auditor(
         generations,
         epoch: EPOCH,
         patience: REPAIR_PATIENCE,
+        keep_deleted: sweep_config(config).keep_deleted,
         leaving,
         turn: Arc::new(Semaphore::new(1)),
     })

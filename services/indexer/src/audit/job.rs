@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream};
 use millrace_events::{DocumentKey, Epoch};
+use millrace_runtime::clock::now_ms;
 use millrace_runtime::codec::Codec;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval};
@@ -74,6 +75,8 @@ pub struct Summary {
     pub repaired: usize,
     /// Of these, not to be healed from the log.
     pub not_repairable: usize,
+    /// Documents of which nothing was found because a status of theirs cannot be read.
+    pub not_judged: usize,
 }
 
 /// What an audit tells.
@@ -117,7 +120,7 @@ impl<L: AuditLog> Job<L> {
             Some(serving) => look::through(&*serving.index, &scope, told).await?,
             None => Sight::new(),
         };
-        let suspects = suspects(&ledger, &sight);
+        let suspects = suspects(&ledger, &sight, self.remembered_from_ms());
         drop(sight);
         self.phase(Phase::LookingAgain);
         self.progress.send_modify(|progress| progress.suspects = suspects.len());
@@ -126,7 +129,7 @@ impl<L: AuditLog> Job<L> {
             true => repair::repair(&self, &mut ledger, found).await?,
             false => flat(found),
         };
-        self.tell(ended, &events).await;
+        self.tell(ended, ledger.not_judged(), &events).await;
         Ok(())
     }
 
@@ -146,15 +149,22 @@ impl<L: AuditLog> Job<L> {
             None => Sight::new(),
         };
         self.read(ledger).await?;
+        let remembered_from_ms = self.remembered_from_ms();
         let judged = of.into_iter().zip(before).map(|(document, before)| {
             let seen = sight.remove(&document).unwrap_or_default();
-            let findings = judge(&before, &seen, &ledger.of(&document));
+            let findings = judge(&before, &seen, &ledger.of(&document), remembered_from_ms);
             (document, findings)
         });
         Ok(judged.filter(|(_, findings)| !findings.is_empty()).collect())
     }
 
-    async fn tell(&self, ended: Vec<(DocumentKey, Finding, Outcome)>, events: &mpsc::Sender<Event>) {
+    /// Asked for after the index was read: what the sweeper has forgotten until then is older.
+    fn remembered_from_ms(&self) -> i64 {
+        let keep = i64::try_from(self.auditor.keep_deleted.as_millis()).unwrap_or(i64::MAX);
+        now_ms().saturating_sub(keep)
+    }
+
+    async fn tell(&self, ended: Vec<(DocumentKey, Finding, Outcome)>, not_judged: usize, events: &mpsc::Sender<Event>) {
         let progress = *self.progress.borrow();
         let count = |wanted: fn(&Outcome) -> bool| ended.iter().filter(|(.., outcome)| wanted(outcome)).count();
         let summary = Summary {
@@ -164,7 +174,14 @@ impl<L: AuditLog> Job<L> {
             found: ended.len(),
             repaired: count(|outcome| *outcome == Outcome::Repaired),
             not_repairable: count(|outcome| matches!(outcome, Outcome::NotRepairable(_))),
+            not_judged,
         };
+        if not_judged > 0 {
+            tracing::warn!(
+                not_judged,
+                "documents were not judged: a status of theirs cannot be read"
+            );
+        }
         tracing::info!(
             found = summary.found,
             suspects = summary.suspects,
@@ -218,15 +235,20 @@ impl<L: AuditLog> Job<L> {
 }
 
 /// Documents at which the log and the index differ, both as they were read.
-fn suspects<L: AuditLog>(ledger: &Ledger<L>, sight: &HashMap<DocumentKey, Seen>) -> Vec<DocumentKey> {
+fn suspects<L: AuditLog>(
+    ledger: &Ledger<L>,
+    sight: &HashMap<DocumentKey, Seen>,
+    remembered_from_ms: i64,
+) -> Vec<DocumentKey> {
+    let judge = |known: &Known, seen: &Seen| judge(known, seen, known, remembered_from_ms);
     let unseen = Seen::default();
     let in_log = ledger.documents().filter_map(|(document, known)| {
         let seen = sight.get(document).unwrap_or(&unseen);
-        (!judge(known, seen, known).is_empty()).then_some(document)
+        (!judge(known, seen).is_empty()).then_some(document)
     });
     let unknown = Known::default();
     let in_index = sight.iter().filter_map(|(document, seen)| {
-        let suspected = ledger.of(document) == unknown && !judge(&unknown, seen, &unknown).is_empty();
+        let suspected = ledger.of(document) == unknown && !judge(&unknown, seen).is_empty();
         suspected.then_some(document)
     });
     let all: BTreeSet<&DocumentKey> = in_log.chain(in_index).collect();

@@ -80,7 +80,7 @@ async fn what_was_lost_is_missing_and_comes_back() {
         .await;
     assert_eq!(bench.shown("a").await, (Some(r(5)), 4));
     let sent = bench.topics.0.sent.lock().unwrap();
-    assert_eq!(sent.len(), 3);
+    assert_eq!(sent.len(), 2, "the empty one needs none");
     for output in &*sent {
         assert_eq!(output.headers.get_str(headers::REDRIVE), Some("1"));
         assert_eq!(output.headers.get_str(headers::RESTORE), Some("1"));
@@ -119,6 +119,22 @@ async fn an_older_head_is_stale_for_an_update_and_for_a_deletion() {
     );
 }
 
+/// Without its head, a letter of before that is sent again would bring the document back.
+#[tokio::test]
+async fn a_lost_deletion_comes_back_while_it_is_to_be_remembered() {
+    let mut bench = corpus().await;
+    bench.index().delete_head(document("gone"), r(4)).await.unwrap();
+    assert_eq!(bench.found().await, [("gone".to_owned(), Kind::Orphaned)]);
+    bench.auditor.keep_deleted = Duration::from_secs(60 * 60);
+    bench
+        .found_and_healed(&[("gone", Kind::Missing), ("gone", Kind::Orphaned)])
+        .await;
+    assert_eq!(bench.topics.0.sent.lock().unwrap().len(), 0);
+    let older = parts("gone", 3, &[2], model("tiny")).remove(0);
+    index(&bench.auditor.generations, older, 9).await.unwrap();
+    assert_eq!(bench.shown("gone").await, (None, 0));
+}
+
 #[tokio::test]
 async fn what_the_log_does_not_know_is_extra_and_swept() {
     let bench = corpus().await;
@@ -152,15 +168,26 @@ async fn points_that_nobody_owns_are_orphaned_and_swept() {
 #[tokio::test]
 async fn an_index_that_is_gone_comes_back_whole() {
     let bench = corpus().await;
-    let other = Bench::new();
+    let mut other = Bench::new();
+    other.auditor.keep_deleted = Duration::from_secs(60 * 60);
     *other.topics.0.records.lock().unwrap() = bench.topics.0.records.lock().unwrap().clone();
     let missing = |name| (name, Kind::Missing);
     other
-        .found_and_healed(&[missing("a"), missing("b"), missing("empty")])
+        .found_and_healed(&[missing("a"), missing("b"), missing("empty"), missing("gone")])
         .await;
     for name in ["a", "b", "gone", "empty"] {
         assert_eq!(other.shown(name).await, bench.shown(name).await, "{name}");
     }
+}
+
+#[tokio::test]
+async fn an_index_that_is_gone_comes_back_with_what_needs_no_parts() {
+    let bench = Bench::new();
+    bench.submit("empty", 6, &[0]).await;
+    let other = Bench::new();
+    *other.topics.0.records.lock().unwrap() = bench.topics.0.records.lock().unwrap().clone();
+    other.found_and_healed(&[("empty", Kind::Missing)]).await;
+    assert_eq!(other.shown("empty").await, (Some(r(6)), 0));
 }
 
 #[tokio::test]
@@ -275,4 +302,57 @@ async fn a_repair_that_is_taken_over_says_so() {
         matches!(ended, Err(AuditError::Log(LogError::TakenOver(_)))),
         "{ended:?}"
     );
+}
+
+#[tokio::test]
+async fn a_document_whose_status_cannot_be_read_is_neither_judged_nor_repaired() {
+    let bench = corpus().await;
+    for (name, at) in [("nobody", 3), ("a", 90)] {
+        bench.plant(name, at, 0..2, false).await;
+        bench.plant_head(name, at).await;
+        bench.unreadable_status(&format!("acme/{name}#{}", r(at)));
+    }
+    let (findings, summary) = bench.audit(true).await;
+    assert_eq!((findings, summary.not_judged), (vec![], 2));
+    assert_eq!(bench.shown("nobody").await, (Some(r(3)), 2));
+    assert_eq!(bench.shown("a").await, (Some(r(90)), 2));
+    // A newer revision says all that counts.
+    bench.submit("nobody", 100, &[1]).await;
+    bench.index().delete_head(document("nobody"), r(100)).await.unwrap();
+    bench.found_and_healed(&[("nobody", Kind::Missing)]).await;
+    assert_eq!(bench.audit(false).await.1.not_judged, 1);
+}
+
+#[tokio::test]
+async fn what_cannot_be_judged_any_more_is_not_told_as_repaired() {
+    let bench = corpus().await;
+    bench.lose("a", 5).await;
+    let repairing = bench.audit(true);
+    let unreadable = async {
+        while bench.topics.0.sent.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        bench.unreadable_status(&format!("acme/a#{}", r(20)));
+    };
+    *bench.topics.0.away.lock().unwrap() = true;
+    let ((findings, summary), ()) = tokio::join!(repairing, unreadable);
+    assert_eq!(findings, [("a".to_owned(), Kind::Missing, Outcome::Pending)]);
+    assert_eq!(summary.not_judged, 1);
+}
+
+/// It could be of any document: of this healthy one, which the log seems not to know.
+#[tokio::test]
+async fn a_status_that_could_be_of_any_document_ends_the_audit() {
+    let bench = corpus().await;
+    bench.plant("nobody", 3, 0..2, false).await;
+    bench.plant_head("nobody", 3).await;
+    bench.unreadable_status("nonsense");
+    let order = Order {
+        repair: true,
+        ..Order::default()
+    };
+    let events: Vec<_> = bench.auditor.order(order).unwrap().collect().await;
+    let ended = events.last().unwrap();
+    assert!(matches!(ended, Err(AuditError::Unreadable { .. })), "{ended:?}");
+    assert_eq!(bench.shown("nobody").await, (Some(r(3)), 2));
 }

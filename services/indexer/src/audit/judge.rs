@@ -17,17 +17,22 @@
 //! | 7 | `live` | = `live`, but deleted in one and not in the other | any | STALE | the head deleted, then as 3 or 6 |
 //! | 8 | `live`, n chunks | = `live` | not 0 to n - 1, shown | WRONG_COUNT | those from n on deleted; else sent again |
 //! | | as 3, 4, 5, 7, 8 with n > 0 | | 0 to n - 1, some or all hidden | as there | raised: no part is needed, retention or not |
+//! | | as 3, 5, 7 with n = 0 | | any | as there | raised: there is no part to need |
 //! | 9 | `live` | `live` < head ≤ `newest` | any of the head's | none: on its way, or newer than what was read before | |
 //! | 10 | any | any | > `newest` | ORPHANED | deleted |
 //! | 11 | any | head, its clean-up done | < head | ORPHANED | deleted |
 //! | 12 | any | head, its clean-up to come | < head | none: the sweeper takes them | |
 //! | 13 | any | head, deleted | = head | ORPHANED | deleted |
-//! | 14 | `live`, deleted | none (forgotten after its time) | ≤ `live` | ORPHANED | deleted |
+//! | 14 | `live`, deleted | none | ≤ `live` | ORPHANED | deleted |
 //! | 15 | any | any or none | head or `live` < points ≤ `newest` | none: on its way | |
 //! | 16 | as 3, 5, 6, 7 | | older | none beside it: once healed its head asks for a clean-up | |
+//! | 17 | `live`, deleted so long ago that its head may be forgotten | none | none | none | |
+//! | 18 | `live`, deleted since then | none | any | MISSING: a letter sent again would bring the document back | raised |
+//! | 19 | a status that nobody can read, none live above it | any | any | none: not judged, only counted | |
 //!
-//! To raise is to show the points of the live revision and to move the head there. Each remedy names what it takes by document and revision, and heads by the revision that they stand at: what a client
-//! submits meanwhile has a greater one, and stays.
+//! To raise is to show the points of the live revision and to move the head there. Each remedy names what it takes by
+//! document and revision, and heads by the revision that they stand at: what a client submits meanwhile has a greater one,
+//! and stays.
 
 use millrace_events::Revision;
 
@@ -38,6 +43,8 @@ pub struct Known {
     pub live: Option<Live>,
     /// The greatest revision with any status.
     pub newest: Option<Revision>,
+    /// The greatest revision with a status that nobody can read: it may be the live one.
+    pub unreadable: Option<Revision>,
 }
 
 /// The live revision, as the log has it.
@@ -49,6 +56,8 @@ pub struct Live {
     pub deleted: bool,
     /// Its chunks.
     pub chunk_count: u32,
+    /// When it became live.
+    pub at_ms: i64,
 }
 
 /// What the index holds of a document.
@@ -139,6 +148,18 @@ impl Known {
             self.live = Some(live);
         }
     }
+
+    /// Takes in that a revision has a status which nobody can read.
+    pub fn learn_unreadable(&mut self, revision: Revision) {
+        self.learn(revision, None);
+        self.unreadable = self.unreadable.max(Some(revision));
+    }
+
+    /// Whatever could not be read would change nothing: row 19.
+    pub fn is_judged(&self) -> bool {
+        let below_live = |unreadable| self.live.is_some_and(|live| live.revision > unreadable);
+        self.unreadable.is_none_or(below_live)
+    }
 }
 
 impl Seen {
@@ -182,15 +203,19 @@ impl Tally {
     }
 }
 
-/// What is wrong with a document: nothing, one thing about what is live, and points that nobody owns.
-pub fn judge(before: &Known, seen: &Seen, after: &Known) -> Vec<Finding> {
+/// What is wrong with a document: nothing, one thing about what is live, and points that nobody owns. A deletion of before
+/// `remembered_from_ms` may be forgotten.
+pub fn judge(before: &Known, seen: &Seen, after: &Known, remembered_from_ms: i64) -> Vec<Finding> {
+    if !(before.is_judged() && after.is_judged()) {
+        return Vec::new();
+    }
     let Some(newest) = after.newest else {
         return extra(before, seen, None).into_iter().collect();
     };
     if seen.head.is_some_and(|head| head.live > newest) {
         return extra(before, seen, Some(newest)).into_iter().collect();
     }
-    let live = before.live.and_then(|live| of_live(&live, seen));
+    let live = before.live.and_then(|live| of_live(&live, seen, remembered_from_ms));
     // Row 16; of a document without a head no older point is a stray as long as the log says live.
     let head_moves = live.as_ref().is_some_and(|finding| finding.kind == Kind::Stale);
     let strays = seen.points.iter().filter(|tally| {
@@ -227,13 +252,13 @@ fn extra(before: &Known, seen: &Seen, newest: Option<Revision>) -> Option<Findin
     })
 }
 
-/// Rows 3 to 9.
-fn of_live(live: &Live, seen: &Seen) -> Option<Finding> {
+/// Rows 3 to 9, 17 and 18.
+fn of_live(live: &Live, seen: &Seen, remembered_from_ms: i64) -> Option<Finding> {
     let points = seen.of(live.revision);
     let shown = points.map_or(0, |tally| tally.shown);
     let beyond = points.is_some_and(|tally| tally.reaches_beyond(live.chunk_count));
     let (kind, drop) = match seen.head {
-        None if live.deleted => return None,
+        None if live.deleted && live.at_ms < remembered_from_ms => return None,
         None => (Kind::Missing, None),
         Some(head) if head.live > live.revision => return None,
         Some(head) if head.live < live.revision => (Kind::Stale, None),
@@ -245,9 +270,9 @@ fn of_live(live: &Live, seen: &Seen) -> Option<Finding> {
     };
     let whole = points.is_some_and(|tally| tally.is_whole(live.chunk_count));
     let heal = match kind {
-        _ if live.deleted || whole => Some(Step::Raise(*live)),
         // Whether the others are all there shows when these are gone.
         Kind::WrongCount if beyond => None,
+        _ if live.deleted || live.chunk_count == 0 || whole => Some(Step::Raise(*live)),
         _ => Some(Step::SendAgain(*live)),
     };
     let ordinal = i32::try_from(live.chunk_count).unwrap_or(i32::MAX);

@@ -13,6 +13,7 @@ fn live(offset: i64, chunk_count: u32) -> Live {
         revision: r(offset),
         deleted: false,
         chunk_count,
+        at_ms: 0,
     }
 }
 
@@ -27,6 +28,7 @@ fn known(live: Live, newest: i64) -> Known {
     Known {
         live: Some(live),
         newest: Some(r(newest)),
+        ..Known::default()
     }
 }
 
@@ -50,6 +52,12 @@ fn seen(head: Option<(i64, bool, bool)>, points: &[(i64, std::ops::Range<i32>, b
 
 const AT_5: Option<(i64, bool, bool)> = Some((5, false, false));
 
+const REMEMBERED_FROM_MS: i64 = 1000;
+
+fn judge(before: &Known, seen: &Seen, after: &Known) -> Vec<Finding> {
+    super::judge(before, seen, after, REMEMBERED_FROM_MS)
+}
+
 fn found(log: Known, seen: &Seen) -> Vec<(Kind, Vec<Step>)> {
     let findings = judge(&log, seen, &log);
     findings.into_iter().map(|f| (f.kind, f.remedy)).collect()
@@ -69,6 +77,7 @@ fn what_agrees_is_no_finding() {
     let failed = Known {
         live: None,
         newest: Some(r(5)),
+        ..Known::default()
     };
     nothing(failed, &seen(None, &[(5, 0..2, true)]));
 }
@@ -85,6 +94,7 @@ fn row_1_a_document_that_the_log_does_not_know_is_extra() {
     let later = Known {
         live: None,
         newest: Some(r(5)),
+        ..Known::default()
     };
     assert_eq!(judge(&Known::default(), &all, &later), []);
 }
@@ -113,7 +123,12 @@ fn rows_3_and_4_a_live_revision_without_head_or_points_is_missing() {
     let empty = known(live(5, 0), 5);
     assert_eq!(
         found(empty, &Seen::default()),
-        [(Kind::Missing, vec![Step::SendAgain(live(5, 0))])]
+        [(Kind::Missing, vec![Step::Raise(live(5, 0))])]
+    );
+    let beyond = vec![Step::Delete(r(5), 0), Step::Raise(live(5, 0))];
+    assert_eq!(
+        found(empty, &seen(None, &[(5, 0..1, false)])),
+        [(Kind::Missing, beyond)]
     );
 }
 
@@ -125,6 +140,8 @@ fn row_5_an_older_head_is_stale() {
     let raised = vec![Step::Raise(live(5, 3))];
     let whole = seen(Some((4, false, false)), &[(4, 0..2, false), (5, 0..3, false)]);
     assert_eq!(found(known(live(5, 3), 5), &whole), [(Kind::Stale, raised)]);
+    let raised = vec![Step::Raise(live(5, 0))];
+    assert_eq!(found(known(live(5, 0), 5), &index), [(Kind::Stale, raised)]);
 }
 
 #[test]
@@ -143,6 +160,13 @@ fn row_7_deleted_in_one_and_not_in_the_other_is_stale() {
     assert_eq!(found(known(live(5, 3), 5), &index), [(Kind::Stale, remedy)]);
     let remedy = vec![Step::DropHead(r(5)), Step::Raise(deleted(5))];
     assert_eq!(found(known(deleted(5), 5), &seen(AT_5, &[])), [(Kind::Stale, remedy)]);
+}
+
+#[test]
+fn row_7_without_chunks_needs_no_part() {
+    let index = seen(Some((5, true, false)), &[]);
+    let remedy = vec![Step::DropHead(r(5)), Step::Raise(live(5, 0))];
+    assert_eq!(found(known(live(5, 0), 5), &index), [(Kind::Stale, remedy)]);
 }
 
 #[test]
@@ -231,6 +255,43 @@ fn rows_13_and_14_points_of_a_deleted_document_are_orphaned() {
 fn row_15_points_between_the_head_and_the_newest_are_on_their_way() {
     nothing(known(live(5, 3), 8), &seen(AT_5, &[(5, 0..3, false), (7, 0..2, true)]));
     nothing(known(deleted(5), 8), &seen(None, &[(7, 0..2, true)]));
+}
+
+#[test]
+fn rows_17_and_18_a_deletion_without_a_head_is_missing_while_it_is_to_be_remembered() {
+    let at = |at_ms| Live { at_ms, ..deleted(5) };
+    nothing(known(at(REMEMBERED_FROM_MS - 1), 5), &Seen::default());
+    let young = at(REMEMBERED_FROM_MS);
+    let missing = || (Kind::Missing, vec![Step::Raise(young)]);
+    assert_eq!(found(known(young, 5), &Seen::default()), [missing()]);
+    let orphaned = (Kind::Orphaned, vec![Step::Delete(r(4), 0)]);
+    let points = seen(None, &[(4, 0..1, false)]);
+    assert_eq!(found(known(young, 5), &points), [missing(), orphaned]);
+    nothing(known(young, 5), &seen(Some((5, true, false)), &[]));
+}
+
+#[test]
+fn row_19_what_may_have_a_newer_state_than_can_be_read_is_not_judged() {
+    let unreadable = |mut log: Known, offset| {
+        log.learn_unreadable(r(offset));
+        log
+    };
+    let ahead = seen(Some((9, false, true)), &[(9, 0..1, false), (3, 0..1, false)]);
+    let clean = known(live(5, 3), 5);
+    assert!(!judge(&clean, &ahead, &clean).is_empty());
+    for log in [
+        unreadable(Known::default(), 9),
+        unreadable(clean, 9),
+        unreadable(clean, 5),
+    ] {
+        nothing(log, &ahead);
+        nothing(log, &Seen::default());
+        assert_eq!(judge(&clean, &ahead, &log), []);
+    }
+    // A live one above it says all.
+    let below = unreadable(clean, 4);
+    assert_eq!(found(below, &ahead), found(clean, &ahead));
+    assert_eq!(below.newest, Some(r(5)));
 }
 
 #[test]

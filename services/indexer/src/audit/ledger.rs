@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use millrace_events::{DocumentKey, DocumentStatus, State, topics};
+use millrace_events::{DocumentKey, DocumentStatus, State, StatusKey, topics};
 use millrace_flow::{Delivery, Failure};
 use millrace_runtime::codec::Codec;
 
@@ -41,10 +41,8 @@ impl<L: AuditLog> Ledger<L> {
     pub async fn read(&mut self, mut told: impl FnMut(usize)) -> Result<(), AuditError> {
         let ends = self.log.ranges(topics::STATUS).await?;
         while let Some(delivery) = self.reading.next_below(&ends).await? {
-            if let Some(status) = status(&self.codec, &delivery).await? {
-                self.learn(&status)?;
-                told(self.documents.len());
-            }
+            self.take(&delivery).await?;
+            told(self.documents.len());
         }
         Ok(())
     }
@@ -59,49 +57,66 @@ impl<L: AuditLog> Ledger<L> {
         self.documents.iter()
     }
 
-    fn learn(&mut self, status: &DocumentStatus) -> Result<(), AuditError> {
-        // What names no document is no state of one.
-        let (Ok(document), Ok(revision)) = (status.document(), status.checked_revision()) else {
+    /// Documents that are not judged: a status of theirs that counts cannot be read.
+    pub fn not_judged(&self) -> usize {
+        self.documents.values().filter(|known| !known.is_judged()).count()
+    }
+
+    /// | a record | what is learned |
+    /// |---|---|
+    /// | a tombstone | nothing: those are of revisions below the live one |
+    /// | its value names a document and a revision | its state |
+    /// | its value does not, its key does | that this revision has a state that nobody can read |
+    /// | neither does | nobody knows whose it is, so nothing can be judged: the audit ends |
+    async fn take(&mut self, delivery: &Delivery) -> Result<(), AuditError> {
+        let Some(value) = delivery.value.as_deref() else {
             return Ok(());
         };
-        if !covers(&self.scope, &document) {
-            return Ok(());
+        let why = match self.codec.decode::<DocumentStatus>(value).await {
+            Ok(status) => match status.key() {
+                Ok(key) => return self.learn(key, &status),
+                Err(error) => error.to_string(),
+            },
+            Err(Failure::Invalid { message, .. } | Failure::Failed { message, .. }) => message,
+            Err(failure) => return Err(LogError::Away(failure.to_string()).into()),
+        };
+        let Some(Ok(key)) = delivery.key.as_deref().map(StatusKey::from_bytes) else {
+            let place = delivery.origin.to_string();
+            return Err(AuditError::Unreadable { place, why });
+        };
+        tracing::warn!(origin = %delivery.origin, why, "a status cannot be read: its document may not be judged");
+        if let Some(known) = self.known(key.document)? {
+            known.learn_unreadable(key.revision);
         }
+        Ok(())
+    }
+
+    fn learn(&mut self, key: StatusKey, status: &DocumentStatus) -> Result<(), AuditError> {
         let live = |deleted| Live {
-            revision,
+            revision: key.revision,
             deleted,
             chunk_count: u32::try_from(status.chunk_count).unwrap_or(0),
+            at_ms: status.updated_at_ms,
         };
         let live = match status.state {
             State::Indexed => Some(live(false)),
             State::Deleted => Some(live(true)),
             State::Parsed | State::Failed | State::Superseded | State::DuplicateOf | State::Unknown => None,
         };
+        if let Some(known) = self.known(key.document)? {
+            known.learn(key.revision, live);
+        }
+        Ok(())
+    }
+
+    /// None of a document that is not asked for.
+    fn known(&mut self, document: DocumentKey) -> Result<Option<&mut Known>, AuditError> {
+        if !covers(&self.scope, &document) {
+            return Ok(None);
+        }
         if self.documents.len() >= MAX_DOCUMENTS && !self.documents.contains_key(&document) {
             return Err(AuditError::TooMany);
         }
-        self.documents.entry(document).or_default().learn(revision, live);
-        Ok(())
-    }
-}
-
-/// None of a tombstone: those are of revisions below the live one.
-async fn status(codec: &Codec, delivery: &Delivery) -> Result<Option<DocumentStatus>, LogError> {
-    let Some(value) = delivery.value.as_deref() else {
-        return Ok(None);
-    };
-    match codec.decode::<DocumentStatus>(value).await {
-        Ok(status) => Ok(Some(status)),
-        Err(Failure::Invalid { message, .. } | Failure::Failed { message, .. }) => {
-            let origin = &delivery.origin;
-            tracing::warn!(
-                partition = origin.partition,
-                offset = origin.offset,
-                message,
-                "a status is passed over: nobody can read it"
-            );
-            Ok(None)
-        }
-        Err(failure) => Err(LogError::Away(failure.to_string())),
+        Ok(Some(self.documents.entry(document).or_default()))
     }
 }

@@ -42,7 +42,7 @@ use crate::index::{IndexError, Scope};
 use job::{Event, Job};
 use log::{AuditLog, LogError};
 
-/// Documents of one audit, in the log or in the index: some 300 bytes each are held.
+/// Documents of one audit, in the log or in the index: some 450 bytes each are held, and 2 KiB of each that is repaired.
 pub const MAX_DOCUMENTS: usize = 2_000_000;
 
 /// Why there is no audit, or why it ended early.
@@ -63,6 +63,17 @@ pub enum AuditError {
     /// More documents than one audit takes.
     #[error("there are more than {MAX_DOCUMENTS} documents: audit one tenant at a time")]
     TooMany,
+    /// A status that could be of any document.
+    #[error(
+        "the status at {place} cannot be read, and its key names no document: it could be of any, so none is judged \
+         ({why}); find who wrote it"
+    )]
+    Unreadable {
+        /// Where it stands.
+        place: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The process is leaving.
     #[error("this process is leaving: what was done stands, call again to go on")]
     Leaving,
@@ -90,6 +101,8 @@ pub struct Auditor<L> {
     pub epoch: Epoch,
     /// How long a repair waits for the index stage while nothing changes.
     pub patience: Duration,
+    /// How long the index remembers that a document is deleted.
+    pub keep_deleted: Duration,
     /// Ends audits.
     pub leaving: CancellationToken,
     /// One place: one audit at a time.

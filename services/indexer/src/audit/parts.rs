@@ -10,7 +10,7 @@
 //! | `millrace-redrive` | how often it was sent again, this time included |
 //! | `millrace-restore` | `1` |
 //!
-//! Held in memory: the places, some 50 bytes a part, and one batch.
+//! Held in memory: the places, some 600 bytes a document of up to eleven parts and 50 for each part beyond, and one batch.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -54,7 +54,7 @@ pub struct Parts<'a, L> {
 #[derive(Debug, Default)]
 struct Found {
     parts: i32,
-    /// By number: where it first stands, and how often it was sent again since.
+    /// By number: where it stands last, as retention takes the oldest, and how often it was sent again.
     places: BTreeMap<i32, (i64, i32)>,
     model: Option<Model>,
 }
@@ -176,8 +176,8 @@ impl<L: AuditLog> Parts<'_, L> {
 impl Found {
     fn take(&mut self, part: ChunksEmbedded, delivery: &Delivery) {
         let redrives = delivery.headers.get_str(REDRIVE).and_then(|n| n.parse().ok());
-        let place = self.places.entry(part.part).or_insert((delivery.origin.offset, 0));
-        place.1 = place.1.max(redrives.unwrap_or(0));
+        let place = self.places.entry(part.part).or_default();
+        *place = (delivery.origin.offset, place.1.max(redrives.unwrap_or(0)));
         self.parts = part.parts;
         self.model = Some(part.model);
     }
@@ -207,4 +207,35 @@ fn only(ranges: Ranges, wanted: impl Fn(i32) -> Option<i64>) -> (Ranges, BTreeMa
     let starts = starts.collect();
     let ends = ranges.into_iter().filter(|(partition, _)| wanted(*partition).is_some());
     (ends.collect(), starts)
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_flow::{Headers, Origin};
+
+    use super::*;
+
+    /// Retention goes on between the two readings.
+    #[test]
+    fn the_latest_copy_of_a_part_is_the_one_that_is_sent_again() {
+        let mut found = Found::default();
+        for (offset, redrives) in [(3, "none"), (7, "2"), (9, "1")] {
+            let mut headers = Headers::default();
+            headers.push(REDRIVE, redrives);
+            let delivery = Delivery {
+                origin: Origin {
+                    topic: "chunks.embedded".into(),
+                    partition: 0,
+                    offset,
+                },
+                key: None,
+                value: None,
+                headers,
+                timestamp_ms: 0,
+                attempt: 1,
+            };
+            found.take(ChunksEmbedded::default(), &delivery);
+        }
+        assert_eq!(found.places[&0], (9, 2));
+    }
 }

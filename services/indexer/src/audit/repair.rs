@@ -50,7 +50,7 @@ pub enum Outcome {
 struct Case {
     /// Everything that was ever found.
     findings: Vec<Finding>,
-    /// What was found last.
+    /// What was found last: see [`slot`].
     now: Vec<Kind>,
     last: Vec<Step>,
     remedies: u32,
@@ -59,9 +59,11 @@ struct Case {
 
 impl Case {
     fn see(&mut self, found: &[Finding]) {
-        self.now = found.iter().map(|finding| finding.kind).collect();
+        self.now = found.iter().map(|finding| slot(finding.kind)).collect();
         for finding in found {
-            let known = |known: &Finding| known.kind == finding.kind && known.index == finding.index;
+            let about = slot(finding.kind);
+            let known =
+                |known: &Finding| slot(known.kind) == about && (about == Kind::Missing || known.index == finding.index);
             if !self.findings.iter().any(known) {
                 self.findings.push(finding.clone());
             }
@@ -80,12 +82,21 @@ impl Case {
     }
 
     fn outcome(&self, finding: &Finding) -> Outcome {
-        let sends = finding.remedy.iter().any(|step| matches!(step, Step::SendAgain(_)));
+        let about = slot(finding.kind);
         match self.lost {
-            _ if !self.now.contains(&finding.kind) => Outcome::Repaired,
-            Some(lost) if sends => Outcome::NotRepairable(lost),
+            _ if !self.now.contains(&about) => Outcome::Repaired,
+            Some(lost) if about == Kind::Missing => Outcome::NotRepairable(lost),
             _ => Outcome::Pending,
         }
+    }
+}
+
+/// What a finding is about. Of what is live one thing is wrong at a time, and while it is healed it changes its kind: a stale
+/// head that was dropped is missing.
+fn slot(kind: Kind) -> Kind {
+    match kind {
+        Kind::Missing | Kind::Stale | Kind::WrongCount => Kind::Missing,
+        Kind::Extra | Kind::Orphaned => kind,
     }
 }
 
@@ -99,9 +110,14 @@ pub async fn repair<L: AuditLog>(
     let (mut writer, mut left, mut changed) = (None, found, Instant::now());
     loop {
         let (mut again, mut taken) = (BTreeMap::new(), false);
+        // An index that does not exist comes with the first part: until then nothing can be raised in it.
+        let put_off = job.serving().is_none() && left.values().any(|findings| sends(findings));
         for (document, findings) in &left {
             let case = cases.entry(document.clone()).or_default();
             case.see(findings);
+            if put_off && !sends(findings) {
+                continue;
+            }
             let due = case.due(findings);
             if !due.is_empty() {
                 taken = true;
@@ -126,7 +142,9 @@ pub async fn repair<L: AuditLog>(
         if left.len() < before {
             changed = Instant::now();
         }
-        for document in open.iter().filter(|document| !left.contains_key(*document)) {
+        // Of what is not judged any more nobody knows whether it is healed.
+        let gone = |document: &&DocumentKey| !left.contains_key(*document) && ledger.of(document).is_judged();
+        for document in open.iter().filter(gone) {
             cases.entry(document.clone()).or_default().now.clear();
         }
         job.healed(cases.values().filter(|case| case.now.is_empty()).count());
@@ -147,6 +165,11 @@ pub async fn repair<L: AuditLog>(
     Ok(told.collect())
 }
 
+fn sends(findings: &[Finding]) -> bool {
+    let mut steps = findings.iter().flat_map(|finding| &finding.remedy);
+    steps.any(|step| matches!(step, Step::SendAgain(_)))
+}
+
 /// Takes the steps that need no log; gives the revision that is to be sent again.
 async fn take<L: AuditLog>(job: &Job<L>, document: &DocumentKey, steps: &[Step]) -> Result<Option<Live>, AuditError> {
     let serving = job.serving();
@@ -155,6 +178,8 @@ async fn take<L: AuditLog>(job: &Job<L>, document: &DocumentKey, steps: &[Step])
         match (step, &serving) {
             (Step::SendAgain(live), _) => again = Some(*live),
             (direct, Some(serving)) => here(&*serving.index, document, *direct).await?,
+            // Nothing but this is missing in an index that does not exist: a part of it makes one.
+            (Step::Raise(live), None) => again = Some(*live),
             // Nothing is found of an index that does not exist, but what is missing in it.
             (_, None) => {}
         }
@@ -209,4 +234,49 @@ async fn send<L: AuditLog>(
     let model = serving.as_ref().map(|serving| &serving.model);
     let sent = parts.send(again, model, writer, |parts| job.sent(parts)).await?;
     Ok(sent)
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_events::{Epoch, Revision};
+
+    use super::*;
+
+    fn finding(kind: Kind) -> Finding {
+        let at = Revision::new(Epoch::FIRST, 5).ok();
+        Finding {
+            kind,
+            log: at,
+            // Another one each time, as a head comes and goes.
+            index: at.filter(|_| kind == Kind::Stale),
+            expected: 3,
+            found: 0,
+            remedy: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_changes_its_kind_is_not_repaired() {
+        let of_live = [Kind::Missing, Kind::Stale, Kind::WrongCount];
+        for (first, then) in of_live.into_iter().flat_map(|first| of_live.map(|then| (first, then))) {
+            let mut case = Case::default();
+            case.see(&[finding(first)]);
+            case.see(&[finding(then)]);
+            assert_eq!(case.findings, [finding(first)], "{then:?}");
+            assert_eq!(case.outcome(&finding(first)), Outcome::Pending, "{first:?} {then:?}");
+            case.lost = Some(Lost::Parts);
+            assert_eq!(case.outcome(&finding(first)), Outcome::NotRepairable(Lost::Parts));
+            case.see(&[]);
+            assert_eq!(case.outcome(&finding(first)), Outcome::Repaired);
+        }
+    }
+
+    #[test]
+    fn what_is_too_many_is_repaired_whatever_is_missing_after_it() {
+        let mut case = Case::default();
+        case.see(&[finding(Kind::Extra)]);
+        case.see(&[finding(Kind::Missing)]);
+        let outcomes: Vec<_> = case.findings.iter().map(|finding| case.outcome(finding)).collect();
+        assert_eq!(outcomes, [Outcome::Repaired, Outcome::Pending]);
+    }
 }

@@ -16,6 +16,7 @@ use millrace_events::{
 use millrace_flow::{Delivery, Headers, Origin, Output};
 use millrace_kafka::TailEvent;
 use millrace_kafka::partitioner::partition_for;
+use millrace_runtime::clock::now_ms;
 use millrace_runtime::codec::Codec;
 use millrace_schema::Registry;
 use tempfile::TempDir;
@@ -31,6 +32,9 @@ use crate::index::embedded::OpenEmbedded;
 use crate::index::generation::Generations;
 use crate::index::{ChunkPoint, Head, RevisionPoints, Scope, VectorIndex};
 use crate::pipeline::index::{index, restore};
+
+/// How old what the log tells is.
+const MINUTE_MS: i64 = 60_000;
 
 #[derive(Clone)]
 pub(crate) struct Topics(pub(crate) Arc<Held>);
@@ -83,6 +87,7 @@ impl Topics {
             revision: of.revision,
             state,
             chunk_count: of.chunk_count,
+            updated_at_ms: now_ms() - MINUTE_MS,
             ..DocumentStatus::default()
         };
         let value = Self::readable(&self.0.codec.encode(&status).unwrap());
@@ -256,6 +261,7 @@ impl Bench {
             generations,
             epoch: Epoch::FIRST,
             patience: Duration::from_secs(60),
+            keep_deleted: Duration::ZERO,
             leaving: CancellationToken::new(),
             turn: Arc::new(Semaphore::new(1)),
         };
@@ -295,6 +301,12 @@ impl Bench {
                 self.status(name, offset, status.state, status.chunk_count);
             }
         }
+    }
+
+    /// A record of `documents.status` that nobody can read.
+    pub(crate) fn unreadable_status(&self, key: &str) {
+        let value = Some(Bytes::from_static(b"{}"));
+        self.topics.append(topics::STATUS, key, value, Headers::default());
     }
 
     /// Goes through the whole pipeline while the audit is at its first reading.

@@ -156,6 +156,7 @@ fn summary(told: &Summary) -> api::AuditSummary {
         repaired: number(told.repaired),
         not_repairable: number(told.not_repairable),
         suspects: number(told.suspects),
+        not_judged: number(told.not_judged),
     }
 }
 
@@ -173,7 +174,8 @@ fn rejection(error: &AuditError) -> Rejection {
             tracing::warn!(error = chain(error), "the index did not answer an audit");
             unavailable("INDEX_UNAVAILABLE", "the index is away", LATER)
         }
-        AuditError::Index(IndexError::Refused { .. } | IndexError::Unreadable { .. }) => {
+        AuditError::Unreadable { .. }
+        | AuditError::Index(IndexError::Refused { .. } | IndexError::Unreadable { .. }) => {
             internal("AUDIT_FAILED", chain(error))
         }
         AuditError::Log(LogError::TakenOver(cause)) => {

@@ -29,6 +29,8 @@ fn what_cannot_be_audited_is_refused_with_the_field() {
 fn each_end_has_its_code_and_says_when_to_come_again() {
     let (operation, message) = ("scan", String::from("x"));
     let unavailable = IndexError::Unavailable { operation, message };
+    let (place, why) = (String::from("documents.status/1/2"), String::from("x"));
+    let unreadable = AuditError::Unreadable { place, why };
     let taken_over = LogError::TakenOver("x".into());
     for (error, code, reason) in [
         (AuditError::Running, Code::ResourceExhausted, "AUDIT_RUNNING"),
@@ -36,6 +38,7 @@ fn each_end_has_its_code_and_says_when_to_come_again() {
         (AuditError::Leaving, Code::Unavailable, "DRAINING"),
         (AuditError::TooMany, Code::FailedPrecondition, "TOO_MANY_DOCUMENTS"),
         (unavailable.into(), Code::Unavailable, "INDEX_UNAVAILABLE"),
+        (unreadable, Code::Internal, "AUDIT_FAILED"),
         (LogError::Away("x".into()).into(), Code::Unavailable, "LOG_UNAVAILABLE"),
         (LogError::Refused("x".into()).into(), Code::Internal, "LOG_REFUSED"),
         (taken_over.into(), Code::Aborted, "TAKEN_OVER"),

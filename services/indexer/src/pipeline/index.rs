@@ -11,6 +11,7 @@
 //! |---|---|
 //! | any part | the index is restored from it, nothing is announced: the log has it already |
 //! | one that cannot be brought into the index | left, and the log says why: the audit finds that nothing was healed; to give it up would turn a live revision into a failed one |
+//! | one that is given up all the same: unreadable, a panic | a dead letter, and no status |
 //!
 //! A part whose model is not the one served stops the stage ([`Failure::Config`]): every other record of that embedder
 //! would meet the same, and waiting loses nothing.

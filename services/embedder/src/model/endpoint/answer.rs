@@ -9,8 +9,8 @@
 //! | 200 | anything else, cut off, or larger than such vectors can be | broken |
 //! | 429 | any | patience, for as long as `Retry-After` says, in seconds or as a date; else for one |
 //! | 400, 413, 422 | any | refused: one of the texts, or so many of them |
-//! | 408, 5xx | any | broken |
-//! | 401, 403, 404, and any other | any | config: the key, the model's name, the address |
+//! | 3xx, 401, 403, 404, 405 | any | config: the key, the model's name, the address |
+//! | any other: 408, 409, 423, 424, 425, 5xx | any | broken: it may pass. text-embeddings-inference says 424 when it is out of memory |
 //!
 //! A value that is null or NaN passes as NaN: the gate judges it. Of an error's body only its code is told, if it is a
 //! word such as `context_length_exceeded`: sentences may quote a text.
@@ -55,10 +55,11 @@ pub(super) fn judge(answered: Answered<'_>) -> Result<Vec<Vec<f32>>, BackendErro
         StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => {
             Err(BackendError::Refused(said()))
         }
-        status if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
-            Err(Outage::Broken(said()).into())
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
+            Err(Outage::Config(said()).into())
         }
-        _ => Err(Outage::Config(said()).into()),
+        status if status.is_redirection() => Err(Outage::Config(said()).into()),
+        _ => Err(Outage::Broken(said()).into()),
     }
 }
 

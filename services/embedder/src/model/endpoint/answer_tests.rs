@@ -77,6 +77,10 @@ fn each_status_has_its_class() {
         (413, "refused"),
         (422, "refused"),
         (408, "broken"),
+        (409, "broken"),
+        (423, "broken"),
+        (424, "broken"),
+        (425, "broken"),
         (500, "broken"),
         (502, "broken"),
         (503, "broken"),
@@ -87,7 +91,9 @@ fn each_status_has_its_class() {
         (404, "config"),
         (405, "config"),
         (301, "config"),
-        (204, "config"),
+        (308, "config"),
+        (204, "broken"),
+        (410, "broken"),
     ] {
         let error = judge(answered(status, "SECRET")).unwrap_err();
         let found = match &error {
