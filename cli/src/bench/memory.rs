@@ -1,9 +1,9 @@
 //! `millrace bench memory`: what a process holds at most while its stage is stalled in front of a large backlog.
 
-use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use millrace_oracle::watch::peak_kib;
 use serde::Deserialize;
 
 use super::child::{self, Child, Kind, Process};
@@ -79,7 +79,7 @@ async fn weigh(child: &Child) -> Result<(f64, Held)> {
     let mut changed = began;
     loop {
         let held: Held = serde_json::from_str(&process.said().await?).context("the child says something else")?;
-        let peak_kib = peak_kib(id)?;
+        let peak_kib = peak_kib(id.cast_signed()).context("this system has no /proc to read memory from")?;
         if (held, peak_kib) != last {
             last = (held, peak_kib);
             changed = Instant::now();
@@ -92,13 +92,4 @@ async fn weigh(child: &Child) -> Result<(f64, Held)> {
             bail!("the stage did not come to rest within {} s: {last:?}", LIMIT.as_secs());
         }
     }
-}
-
-/// Peak resident memory of a process, in KiB.
-fn peak_kib(id: u32) -> Result<u64> {
-    let status =
-        fs::read_to_string(format!("/proc/{id}/status")).context("this system has no /proc to read memory from")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-    kib.context("/proc says no VmHWM")
 }

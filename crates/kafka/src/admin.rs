@@ -171,6 +171,15 @@ impl Admin {
             .await
     }
 
+    /// First offset and end of each of the first `partitions` partitions, as [`Admin::watermarks`] tells them.
+    pub async fn ranges(&self, topic: &str, partitions: i32) -> Result<BTreeMap<i32, (i64, i64)>, AdminError> {
+        let mut ranges = BTreeMap::new();
+        for partition in 0..partitions {
+            ranges.insert(partition, self.watermarks(topic, partition).await?);
+        }
+        Ok(ranges)
+    }
+
     /// A topic's settings.
     pub async fn describe_topic_config(&self, topic: &str) -> Result<BTreeMap<String, String>, AdminError> {
         let failed = |source| AdminError::Call {

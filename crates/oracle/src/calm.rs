@@ -11,7 +11,7 @@ use crate::evidence::{self, Evidence};
 use crate::verdict::{judge, points};
 
 /// More than any letter of a run is redriven.
-const REDRIVES: i32 = 1000;
+pub(crate) const REDRIVES: i32 = 1000;
 /// Between two looks at the topics.
 const AGAIN: Duration = Duration::from_millis(500);
 

@@ -24,9 +24,10 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::bed::{Bed, Wanted};
-use crate::calm;
+use crate::calm::{self, REDRIVES};
 use crate::client::Client;
 use crate::journal::{Act, Journal};
+use crate::report::listed;
 use crate::searchers::{self, Sightings};
 use crate::storm::Interrupted;
 use crate::verdict::{Verdict, judge};
@@ -127,10 +128,7 @@ fn of_service(service: &'static str) -> Vec<Scene> {
 
 /// All scenes.
 pub fn scenes() -> Vec<Scene> {
-    ["ingest", "embedder", "indexer"]
-        .into_iter()
-        .flat_map(of_service)
-        .collect()
+    SERVICES.into_iter().flat_map(of_service).collect()
 }
 
 /// What became of a scene.
@@ -153,31 +151,24 @@ impl Played {
     }
 }
 
-/// Short, so that clean-ups come soon.
-const LONGEST_SEARCH: Duration = Duration::from_millis(1500);
 impl Display for Played {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let hit = if self.hit { "died there" } else { "NOT HIT" };
-        let found: Vec<_> = self
-            .found
-            .iter()
-            .map(|(kind, count)| format!("{kind} {count}"))
-            .collect();
-        let found = if found.is_empty() {
-            "nothing".to_owned()
-        } else {
-            found.join(", ")
+        let found = match self.found.is_empty() {
+            true => "nothing".to_owned(),
+            false => listed(&self.found),
         };
         write!(f, "{:<34} {hit}, found {found}: {}", self.scene, self.between)
     }
 }
 
+const SERVICES: [&str; 3] = ["ingest", "embedder", "indexer"];
+/// Short, so that clean-ups come soon.
+const LONGEST_SEARCH: Duration = Duration::from_millis(1500);
 /// For a process to come to its point.
 const HIT_WITHIN: Duration = Duration::from_secs(60);
 /// For everything to be finished.
 const FINISHED_WITHIN: Duration = Duration::from_secs(120);
-/// More than a letter of a run is redriven.
-const REDRIVES: i32 = 100;
 /// Between two works of a round.
 const BETWEEN: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(20);
@@ -240,7 +231,7 @@ impl Stage<'_> {
     }
 
     async fn rounds(&self, tell: &(dyn Fn(String) + Sync)) -> Result<Vec<Played>> {
-        let mut lists = ["ingest", "embedder", "indexer"].map(|service| of_service(service).into_iter().peekable());
+        let mut lists = SERVICES.map(|service| of_service(service).into_iter().peekable());
         let (mut played, mut known) = (Vec::new(), BTreeMap::new());
         loop {
             // While something is redriven nothing else happens: its transactions are the ones to be hit.
@@ -369,7 +360,7 @@ impl Stage<'_> {
     }
 
     async fn judge(&self) -> Result<Verdict> {
-        for service in ["ingest", "embedder", "indexer"] {
+        for service in SERVICES {
             self.stack.serving(service).await?;
         }
         let mut evidence = calm::evidence(self.stack, &self.client, &self.documents, Duration::ZERO).await?;

@@ -9,6 +9,7 @@ use millrace_failpoints::{ACTIVE, Mutant};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use crate::report::listed;
 use crate::storm::{Interrupted, Options, run};
 
 /// Seeds within which a mutant must be found.
@@ -33,13 +34,8 @@ pub struct Hunted {
 
 impl Display for Hunted {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let found: Vec<_> = self
-            .found
-            .iter()
-            .map(|(kind, count)| format!("{kind} {count}"))
-            .collect();
         match self.found_with {
-            Some(seed) => write!(f, "{:<20} found with seed {seed}: {}", self.mutant, found.join(", ")),
+            Some(seed) => write!(f, "{:<20} found with seed {seed}: {}", self.mutant, listed(&self.found)),
             None => write!(f, "{:<20} NOT FOUND ({})", self.mutant, self.does),
         }?;
         self.without_verdict.iter().try_for_each(|why| write!(f, "\n    {why}"))

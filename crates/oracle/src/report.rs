@@ -94,3 +94,9 @@ impl Display for Report {
         write!(f, "{}", if self.clean { "clean" } else { "NOT CLEAN" })
     }
 }
+
+/// `kind count`, of each kind that was found.
+pub(crate) fn listed(found: &BTreeMap<&'static str, usize>) -> String {
+    let found: Vec<_> = found.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+    found.join(", ")
+}

@@ -56,7 +56,8 @@ pub async fn watch(stack: &Stack, stop: &CancellationToken) -> Result<Watched> {
     Ok(watched)
 }
 
-fn peak_kib(pid: i32) -> Option<u64> {
+/// Peak resident memory of a process, KiB; none of one that is gone, and where there is no /proc.
+pub fn peak_kib(pid: i32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     line.split_whitespace().nth(1)?.parse().ok()

@@ -41,9 +41,9 @@ use millrace_events::{
     DeadLetter, DocumentKey, DocumentStatus, Epoch, LetterKey, LetterState, Record, Revision, State,
 };
 use millrace_flow::{DeadLetters, Delivery, Headers, Output, Outputs, Rejection};
-use millrace_kafka::partitioner::partition_for;
 
 use crate::codec::{Codec, trace_headers};
+use crate::partition::partition_of;
 
 /// Longest message of a dead letter, in characters.
 pub const MAX_MESSAGE_CHARS: usize = 1000;
@@ -237,7 +237,7 @@ impl Subject {
         }
         let document = by_key.or(by_record);
         let partition = match &document {
-            Some(document) => partition_for(document.to_string().as_bytes(), PARTITIONS),
+            Some(document) => partition_of(document),
             None => delivery.origin.partition.rem_euclid(PARTITIONS),
         };
         let revision = document

@@ -1,5 +1,6 @@
 use millrace_events::{DocumentParsed, DocumentSubmitted};
 use millrace_flow::Origin;
+use millrace_kafka::partitioner::partition_for;
 use millrace_schema::Registry;
 
 use super::*;

@@ -18,11 +18,12 @@
 mod letters;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fmt::Debug;
 
 use millrace_events::{Kind, State};
 use serde::Serialize;
 
-use crate::evidence::{Command, Event, Evidence, Part, Sight};
+use crate::evidence::{Command, Evidence, Part, Sight};
 use crate::journal::{Act, Entry};
 
 /// Longest time that a canary may stand still, milliseconds.
@@ -101,14 +102,19 @@ pub fn judge(evidence: &Evidence) -> Verdict {
         ("documents.parsed", &evidence.parsed),
         ("chunks.embedded", &evidence.embedded),
     ] {
-        let at = |part: &'_ Part| (part.revision, part.part);
-        let records = parts.iter().map(|part| (part.key.as_str(), at(part), part.redrive));
-        in_order_and_once(topic, records, &mut verdict);
+        let identity = |part: &Part| (part.key.clone(), part.revision, part.part, part.redrive);
+        once(topic, parts.iter().map(identity), &mut verdict);
+        let first = parts.iter().filter(|part| part.redrive == 0);
+        let at = first.map(|part| (part.key.as_str(), (part.revision, part.part)));
+        in_order(topic, at, &mut verdict);
     }
+    // However often what caused it was redriven.
     let events = evidence.events.iter();
-    let events = events.map(|event| (event.key.as_str(), (event.revision, 0), event.redrive));
-    announced_once(evidence, &mut verdict);
-    in_order_and_once("vectors.indexed", events, &mut verdict);
+    let identities = events.clone().map(|event| (&event.key, event.revision));
+    once("vectors.indexed", identities, &mut verdict);
+    let first = events.filter(|event| event.redrive == 0);
+    let at = first.map(|event| (event.key.as_str(), (event.revision, 0)));
+    in_order("vectors.indexed", at, &mut verdict);
     let refused = letters::refused(evidence);
     commands(evidence, &states, &refused, &mut verdict);
     letters::judge(evidence, &refused, &mut verdict);
@@ -203,36 +209,21 @@ fn effects(evidence: &Evidence, states: &States<'_>, verdict: &mut Verdict) {
     }
 }
 
-/// However often what caused it was redriven.
-fn announced_once(evidence: &Evidence, verdict: &mut Verdict) {
+/// Nothing of a topic stands there twice.
+fn once<T: Ord + Debug>(topic: &str, records: impl Iterator<Item = T>, verdict: &mut Verdict) {
     let mut all = BTreeSet::new();
-    for Event { key, revision, .. } in evidence.events.iter().filter(|event| event.redrive > 0) {
-        let first = evidence.events.iter().any(|event| {
-            let of_it = event.revision == *revision && event.key == *key;
-            of_it && event.redrive == 0
-        });
-        if first || !all.insert((key, revision)) {
-            verdict.add("duplicated", format!("vectors.indexed: {key}#{revision}, by redrives"));
+    for record in records {
+        if all.contains(&record) {
+            verdict.add("duplicated", format!("{topic}: {record:?}"));
         }
+        all.insert(record);
     }
 }
 
-/// What was redriven comes when it comes.
-fn in_order_and_once<'e>(
-    topic: &str,
-    records: impl Iterator<Item = (&'e str, (i64, i32), i32)>,
-    verdict: &mut Verdict,
-) {
+/// A key's revisions and parts do not go back. Of what was not redriven: that comes when it comes.
+fn in_order<'e>(topic: &str, records: impl Iterator<Item = (&'e str, (i64, i32))>, verdict: &mut Verdict) {
     let mut last: HashMap<&str, (i64, i32)> = HashMap::new();
-    let mut all = BTreeSet::new();
-    for (key, at, redrive) in records {
-        if !all.insert((key, at, redrive)) {
-            let example = format!("{topic}: {key}#{} part {} redrive {redrive}", at.0, at.1);
-            verdict.add("duplicated", example);
-        }
-        if redrive > 0 {
-            continue;
-        }
+    for (key, at) in records {
         let before = last.insert(key, at).filter(|before| *before > at);
         if let Some(before) = before {
             verdict.add("reordered", format!("{topic}: {key} goes from {before:?} to {at:?}"));
@@ -259,6 +250,11 @@ fn commands(evidence: &Evidence, states: &States<'_>, refused: &HashSet<&str>, v
         parts
     };
     let (parsed, embedded) = (parts(&evidence.parsed), parts(&evidence.embedded));
+    let greatest = greatest(states);
+    let is_passed = |command: &Command| {
+        let greatest = greatest.get(command.key.as_str());
+        greatest.is_some_and(|greatest| *greatest > command.revision)
+    };
     for command in &evidence.commands {
         let name = format!("{}#{}", command.key, command.revision);
         let failed = has(states, command, &[State::Failed]);
@@ -275,7 +271,7 @@ fn commands(evidence: &Evidence, states: &States<'_>, refused: &HashSet<&str>, v
             Some((kind, _)) if has(states, command, &[wrong_end(*kind)]) => {
                 verdict.add("lost", format!("{name}: {kind:?} ends as {:?}", wrong_end(*kind)));
             }
-            Some(_) if has(states, command, &[State::Superseded]) && !is_passed(states, command) => {
+            Some(_) if has(states, command, &[State::Superseded]) && !is_passed(command) => {
                 verdict.add("lost", format!("{name} is SUPERSEDED by nothing"));
             }
             Some(_) if has(states, command, &[State::Indexed]) => {
@@ -305,17 +301,22 @@ fn wrong_end(kind: Kind) -> State {
     }
 }
 
-/// Whether a greater revision of its document became live.
-fn is_passed(states: &States<'_>, command: &Command) -> bool {
-    states.iter().any(|((key, revision), known)| {
-        let became = known.contains(&State::Indexed) || known.contains(&State::Deleted);
-        became && *revision > command.revision && *key == command.key
-    })
+/// The greatest revision of each document that became live or was deleted.
+fn greatest<'e>(states: &States<'e>) -> HashMap<&'e str, i64> {
+    let mut greatest = HashMap::new();
+    for ((key, revision), _) in states.iter().filter(|(_, known)| became(known)) {
+        let known = greatest.entry(*key).or_insert(*revision);
+        *known = (*known).max(*revision);
+    }
+    greatest
+}
+
+fn became(known: &[State]) -> bool {
+    known.contains(&State::Indexed) || known.contains(&State::Deleted)
 }
 
 /// An event for each revision that became live or was deleted, and for no other.
 fn announced(evidence: &Evidence, states: &States<'_>, verdict: &mut Verdict) {
-    let became = |known: &[State]| known.contains(&State::Indexed) || known.contains(&State::Deleted);
     let reached: BTreeSet<_> = states
         .iter()
         .filter(|(_, known)| became(known))

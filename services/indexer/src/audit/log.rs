@@ -126,12 +126,8 @@ impl AuditLog for AuditTopics {
 
     async fn ranges(&self, topic: Topic) -> Result<Ranges, LogError> {
         let name = topic.in_epoch(self.epoch);
-        let mut ranges = Ranges::new();
-        for partition in 0..PARTITIONS {
-            let range = self.admin.watermarks(&name, partition).await;
-            ranges.insert(partition, range.map_err(|error| LogError::Away(chain(&error)))?);
-        }
-        Ok(ranges)
+        let ranges = self.admin.ranges(&name, PARTITIONS).await;
+        ranges.map_err(|error| LogError::Away(chain(&error)))
     }
 
     fn read(&self, topic: Topic, starts: BTreeMap<i32, i64>) -> Result<BoxStream<'static, TailEvent>, LogError> {

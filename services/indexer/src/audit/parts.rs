@@ -16,11 +16,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 use millrace_events::headers::{REDRIVE, RESTORE, REVISION};
-use millrace_events::topics::{self, PARTITIONS};
+use millrace_events::topics;
 use millrace_events::{ChunksEmbedded, DocumentKey, Epoch, Model, Revision};
 use millrace_flow::{Delivery, Failure, Output};
-use millrace_kafka::partitioner::partition_for;
 use millrace_runtime::codec::Codec;
+use millrace_runtime::partition::partition_of;
 
 use super::judge::Live;
 use super::log::{AuditLog, LogError, PartWriter, Ranges, Reading};
@@ -191,11 +191,6 @@ impl Found {
             _ => Some(Lost::Parts),
         }
     }
-}
-
-/// A document's partition, in every topic.
-fn partition_of(document: &DocumentKey) -> i32 {
-    partition_for(document.to_string().as_bytes(), PARTITIONS)
 }
 
 /// Where to read from and to, if only some partitions matter: the others are begun at their ends.

@@ -10,9 +10,9 @@ use futures::Stream;
 use millrace_events::topics::{self, PARTITIONS, Topic};
 use millrace_events::{DocumentKey, Record};
 use millrace_flow::Output;
-use millrace_kafka::partitioner::partition_for;
 use millrace_kafka::{Admin, AdminError, KafkaConfig, Producer, SendError, Tail, TailConfig, TailEvent};
 use millrace_rpc::error::chain;
+use millrace_runtime::partition::partition_of;
 use millrace_runtime::readiness::Condition;
 use tokio_util::sync::CancellationToken;
 
@@ -58,7 +58,7 @@ pub struct Ends(pub Admin);
 
 impl LogEnds for Ends {
     async fn submitted(&self, document: &DocumentKey) -> Result<(i64, i64), EndsError> {
-        let partition = partition_for(document.to_string().as_bytes(), PARTITIONS);
+        let partition = partition_of(document);
         let ends = self.0.watermarks(&topics::SUBMITTED.in_epoch(EPOCH), partition).await;
         ends.map_err(|error| EndsError(chain(&error)))
     }
@@ -162,12 +162,7 @@ impl<T: Kept> ReplicaTopic<T> {
 
 /// First offset and end of each partition of a topic, transaction markers included.
 async fn ranges(admin: &Admin, topic: Topic) -> Result<BTreeMap<i32, (i64, i64)>, AdminError> {
-    let topic = topic.in_epoch(EPOCH);
-    let mut ranges = BTreeMap::new();
-    for partition in 0..PARTITIONS {
-        ranges.insert(partition, admin.watermarks(&topic, partition).await?);
-    }
-    Ok(ranges)
+    admin.ranges(&topic.in_epoch(EPOCH), PARTITIONS).await
 }
 
 /// Returns once all that stood in the topic at the start is in its replica.

@@ -15,10 +15,9 @@ use bytes::Bytes;
 use millrace_events::headers::{
     FAILURE_REASON, FIRST_FAILED_AT_MS, KEY_ABSENT, ORIGIN, ORIGINAL_OMITTED, ORIGINAL_TIMESTAMP_MS, REDRIVE, REVISION,
 };
-use millrace_events::topics::PARTITIONS;
 use millrace_events::{DeadLetter, DocumentKey, LetterKey};
 use millrace_flow::{Delivery, Headers, Output};
-use millrace_kafka::partitioner::partition_for;
+use millrace_runtime::partition::partition_of;
 
 use super::skip::{Skip, input_of};
 use crate::EPOCH;
@@ -76,9 +75,7 @@ pub fn redriven(letter: &Delivery, state: &DeadLetter) -> Result<Output, Skip> {
     Ok(Output {
         topic: topic.in_epoch(EPOCH),
         // What stood under another key belongs to its document all the same.
-        partition: document
-            .ok()
-            .map(|document| partition_for(document.to_string().as_bytes(), PARTITIONS)),
+        partition: document.ok().as_ref().map(partition_of),
         key,
         value: letter.value.clone(),
         headers,

@@ -2,7 +2,9 @@ use std::sync::Arc;
 
 use millrace_events::LetterState;
 use millrace_events::headers::{FAILURE_STAGE, TRACEPARENT};
+use millrace_events::topics::PARTITIONS;
 use millrace_flow::Origin;
+use millrace_kafka::partitioner::partition_for;
 
 use super::*;
 use crate::testing::{TRACE, revision};
