@@ -31,7 +31,7 @@ use crate::index::{Filter, Found, Head, IndexError, Query, VectorIndex};
 const MAX_ROUNDS: usize = 16;
 /// How much wider the next query is when too few hits remained.
 const WIDER: usize = 4;
-/// Between two queries of a search that is slow on purpose.
+/// After each query, and before the next, of a search that is slow on purpose.
 const SLOW: Duration = Duration::from_millis(300);
 /// Widest query.
 const MAX_LIMIT: usize = 16_384;
@@ -92,11 +92,16 @@ pub async fn search(index: &dyn VectorIndex, wanted: Wanted, deadline: Instant) 
         }
         certain = round.hits;
         certain.retain(|hit| pins.is_certain(&hit.document));
-        if mutants::SLOW_SEARCH.is_active() {
-            tokio::time::sleep(SLOW).await;
-        }
+        slow().await;
     }
     Ok(partial(certain))
+}
+
+/// What a document may become while a search is between two of its steps, it becomes in a search that is slow.
+async fn slow() {
+    if mutants::SLOW_SEARCH.is_active() {
+        tokio::time::sleep(SLOW).await;
+    }
 }
 
 fn partial(hits: Vec<Found>) -> Answer {
@@ -132,6 +137,7 @@ impl Pins {
         self.0.values_mut().for_each(|pin| pin.certain = true);
         let limit = query.limit;
         let mut found = index.search(query).await?;
+        slow().await;
         let exhausted = found.len() < limit;
         found.sort_by(|a, b| {
             let by_score = b.score.total_cmp(&a.score);
