@@ -17,7 +17,9 @@ pub mod headers;
 pub mod ids;
 pub mod partial;
 pub mod points;
+pub mod proof;
 pub mod records;
+pub mod samples;
 pub mod topics;
 pub mod wire;
 

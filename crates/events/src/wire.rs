@@ -1,10 +1,14 @@
 //! The Confluent wire format: a zero byte, the registry's schema id (4 bytes, big-endian), the Avro body.
 
+use std::sync::Once;
+
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::schema::Schema;
+use apache_avro::util::max_allocation_bytes;
 use apache_avro::writer::datum::GenericDatumWriter;
 
 use crate::records::Record;
+use crate::topics::MAX_DEAD_LETTER_BYTES;
 
 /// A schema's number in the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -42,6 +46,10 @@ pub enum WireError {
     },
 }
 
+/// A length in a body is believed up to here. No value of a record is longer, whatever it says.
+const MAX_VALUE_BYTES: usize = MAX_DEAD_LETTER_BYTES;
+static BOUNDED: Once = Once::new();
+
 const MAGIC: u8 = 0;
 const HEADER_BYTES: usize = 5;
 
@@ -76,6 +84,8 @@ pub fn encode<R: Record>(record: &R, schema: &Schema, id: SchemaId) -> Result<Ve
 
 /// Reads a body written with `schema`.
 pub fn decode<R: Record>(mut body: &[u8], schema: &Schema, id: SchemaId) -> Result<R, WireError> {
+    // The decoder's own bound, one of the process, is 512 MiB: nine bytes of a record would ask for them.
+    BOUNDED.call_once(|| _ = max_allocation_bytes(MAX_VALUE_BYTES));
     let body_error = |source| WireError::Body {
         id,
         source: Box::new(source),
@@ -192,6 +202,17 @@ mod tests {
         let body = [2, b't', 2, b'd', 6, 2, 0];
         let read: DocumentStatus = decode(&body, &later, SchemaId(9)).unwrap();
         assert_eq!((read.state, read.revision, read.chunk_count), (State::Unknown, 3, 0));
+    }
+
+    #[test]
+    fn a_length_that_no_record_has_is_refused_before_it_is_allocated() {
+        let schema = schema::<DocumentStatus>();
+        // tenant: a string of 64 MiB, of which nothing is there.
+        let error = decode::<DocumentStatus>(&[0x80, 0x80, 0x80, 0x40], &schema, SchemaId(1)).unwrap_err();
+        let WireError::Body { source, .. } = error else {
+            panic!("{error}")
+        };
+        assert!(source.to_string().contains("allocate 67108864 bytes"), "{source}");
     }
 
     #[test]
