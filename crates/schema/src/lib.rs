@@ -11,9 +11,6 @@
 //!
 //! Rejected: `schema_registry_converter`, which hides which call failed and why, and decodes through untyped values.
 
-mod answer;
-mod error;
 mod registry;
 
-pub use error::RegistryError;
-pub use registry::{Registered, Registry, Verdict};
+pub use registry::{Registered, Registry, RegistryError, Verdict};
