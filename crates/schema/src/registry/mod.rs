@@ -1,5 +1,8 @@
 //! The client.
 
+mod answer;
+mod error;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -10,8 +13,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
 
-use crate::RegistryError;
-use crate::answer::Call;
+use self::answer::Call;
+pub use self::error::RegistryError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);

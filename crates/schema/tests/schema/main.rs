@@ -1,0 +1,3 @@
+//! The crate from outside: the client against scripted answers, the checker against tables of cases.
+
+mod registry;
