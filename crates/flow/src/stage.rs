@@ -155,7 +155,8 @@ pub trait DeadLetters: Send + Sync {
 ///
 /// | class | what it means | what the runtime does |
 /// |---|---|---|
-/// | `Transient` | a dependency is away | the same record again after a backoff; burns no attempt |
+/// | `Transient` | a dependency is away | the same record again after a backoff; burns no attempt, until only this one fails |
+/// | `Away` | a dependency is away that no record can bring down | as `Transient`, for as long as it takes |
 /// | `RateLimited` | a dependency asks for patience | as `Transient`, not before `retry_after` |
 /// | `Config` | refused for all records alike: unauthorised, unknown topic | stops, says so |
 /// | `Invalid` | this record can never work | a dead letter at once |
@@ -165,6 +166,14 @@ pub enum Failure {
     /// A dependency is away.
     #[error("{reason}: {message}")]
     Transient {
+        /// Stable code, UPPER_SNAKE.
+        reason: &'static str,
+        /// For people; names the operation and its cause.
+        message: String,
+    },
+    /// A dependency is away that no record can bring down: others may succeed meanwhile, since they did not need it.
+    #[error("{reason}: {message}")]
+    Away {
         /// Stable code, UPPER_SNAKE.
         reason: &'static str,
         /// For people; names the operation and its cause.
@@ -210,7 +219,7 @@ impl Failure {
     /// Name of the class as `GetPipeline` shows it.
     pub fn class(&self) -> &'static str {
         match self {
-            Self::Transient { .. } => "TRANSIENT",
+            Self::Transient { .. } | Self::Away { .. } => "TRANSIENT",
             Self::RateLimited { .. } => "RATE_LIMITED",
             Self::Config { .. } => "CONFIG",
             Self::Invalid { .. } => "INVALID",
@@ -221,6 +230,7 @@ impl Failure {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Transient { reason, .. }
+            | Self::Away { reason, .. }
             | Self::RateLimited { reason, .. }
             | Self::Config { reason, .. }
             | Self::Invalid { reason, .. }
@@ -231,6 +241,7 @@ impl Failure {
     pub fn message(&self) -> &str {
         match self {
             Self::Transient { message, .. }
+            | Self::Away { message, .. }
             | Self::RateLimited { message, .. }
             | Self::Config { message, .. }
             | Self::Invalid { message, .. }

@@ -8,7 +8,9 @@
 //! | | `freeze` | SIGSTOP of any, for less or more than a broker's session |
 //!
 //! Of three one is away at a time, and the next one goes only when every replica of every partition is in sync again: two
-//! away at once are fewer than must have a record. That is no outage, and nothing is held still for it.
+//! away at once are fewer than must have a record. Nothing is held still for it, and all promises hold meanwhile; only
+//! how long a canary stands still is not counted from the fault until all are in sync: the cluster has to find new leaders
+//! and coordinators for what the broker led.
 
 use std::fmt::{self, Display, Formatter};
 use std::ops::Range;
@@ -153,6 +155,7 @@ impl Faults {
             }
             stack.serving(&part).await?;
             cluster.whole().await?;
+            self.broker_was_away(from_ms);
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use millrace_runtime::clock::now_ms;
 use millrace_testkit::proxy::Call;
 use millrace_testkit::still::Still;
@@ -59,7 +59,7 @@ pub struct Fault {
     pub until_ms: i64,
 }
 
-/// Faults so far, and when the only broker was away.
+/// Faults so far, and when a broker was away.
 #[derive(Debug, Default)]
 pub struct Faults {
     past: Mutex<Vec<Fault>>,
@@ -85,9 +85,15 @@ impl Faults {
         self.past.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// From when to when the only broker was away, milliseconds since 1970 UTC.
+    /// From when to when a broker was away or its replicas were behind, milliseconds since 1970 UTC.
     pub fn outages(&self) -> Vec<(i64, i64)> {
         self.outages.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A broker was away, and is back.
+    pub(crate) fn broker_was_away(&self, from_ms: i64) {
+        let mut outages = self.outages.lock().unwrap_or_else(PoisonError::into_inner);
+        outages.push((from_ms, now_ms()));
     }
 
     /// Waits for the end of any other fault that lasts.
@@ -188,8 +194,7 @@ impl Faults {
                 brokers::restart_the_only(stack).await?;
                 self.note("restart", "broker", from);
             }
-            let mut outages = self.outages.lock().map_err(|_| anyhow!("a fault panicked"))?;
-            outages.push((from, now_ms()));
+            self.broker_was_away(from);
         }
         Ok(())
     }

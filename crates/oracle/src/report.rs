@@ -38,6 +38,10 @@ pub struct Report {
     pub redriven: i64,
     /// How often each path was taken that a run may miss.
     pub rare_paths: BTreeMap<&'static str, u64>,
+    /// How long a broker was away or not yet in sync again, seconds.
+    pub brokers_away_seconds: i64,
+    /// The longest that any canary stood still during the storm, outages of brokers and all, milliseconds.
+    pub longest_standstill_ms: i64,
     /// Peak resident memory of each service, over all its processes, MiB.
     pub peak_mib: BTreeMap<&'static str, u64>,
     /// Every kind of finding.
@@ -80,6 +84,12 @@ impl Display for Report {
                 .map(|(service, mib)| format!("{service} {mib} MiB")),
         );
         writeln!(f, "peak memory: {memory}; {} letters redriven", self.redriven)?;
+        let outages = self.brokers_away_seconds;
+        let standstill = self.longest_standstill_ms;
+        writeln!(
+            f,
+            "a broker was away for {outages} s; the longest that a canary stood still, that and all: {standstill} ms"
+        )?;
         let rare = list(&mut self.rare_paths.iter().map(|(path, count)| format!("{path} {count}")));
         writeln!(f, "rare paths: {rare}")?;
         if !self.missed().is_empty() {

@@ -19,7 +19,7 @@ use crate::faults::Faults;
 use crate::journal::{Act, Entry, Journal};
 use crate::report::Report;
 use crate::searchers::{self, Sightings};
-use crate::verdict::judge;
+use crate::verdict::{judge, longest_standstill_ms};
 use crate::watch::{Watched, watch};
 use crate::{calm, canaries, model, rare, writers};
 
@@ -137,6 +137,8 @@ async fn on(bed: &Bed, options: &Options, tell: &dyn Fn(String)) -> Result<Repor
         unanswered: run.sightings.unanswered(),
         redriven: seen.redriven + redriven,
         rare_paths,
+        brokers_away_seconds: evidence.outages.iter().map(|(from, until)| (until - from) / 1000).sum(),
+        longest_standstill_ms: longest_standstill_ms(&evidence),
         peak_mib: peak_kib.map(|(service, kib)| (service, kib >> 10)).collect(),
         clean: verdict.is_clean(),
         verdict,

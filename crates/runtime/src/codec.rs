@@ -2,11 +2,13 @@
 //!
 //! | decoding meets | failure |
 //! |---|---|
-//! | the registry away: no answer, 408, 5xx | Transient `REGISTRY_UNAVAILABLE` |
+//! | the registry away: no answer, 408, 5xx | Away `REGISTRY_UNAVAILABLE`: who knows a schema goes on meanwhile |
 //! | the registry asking for patience: 429 | RateLimited `REGISTRY_RATE_LIMITED` |
 //! | the registry refusing us: 401, 403 and what stands nowhere else here; something that is no registry | Config `REGISTRY_REFUSED` |
 //! | an id that the registry does not know or does not take: 400, 404, 413, 422 | Invalid `UNREADABLE_RECORD` |
 //! | bytes without the wire format, a body that does not fit its schema | Invalid `UNREADABLE_RECORD` |
+//! | a version of the topic's subject that this build does not read ([`versions`]) | Config `SCHEMA_UNREADABLE`: nothing is skipped, a build that reads it goes on from there |
+//! | such a schema that is no version of the subject | Invalid `UNREADABLE_RECORD` |
 //!
 //! | encoding meets | failure |
 //! |---|---|
@@ -29,6 +31,8 @@ use millrace_events::{Record, TraceContext};
 use millrace_flow::{Delivery, Failure, Headers};
 use millrace_rpc::error::chain;
 use millrace_schema::{Registry, RegistryError};
+
+use crate::versions::{self, Unreadable};
 
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -62,7 +66,8 @@ pub enum CodecError {
     },
     /// A version that others may have written with cannot be read by this build.
     #[error(
-        "version {version} of subject {subject} (schema id {id}) cannot be read by this build: {why}; deploy one that can"
+        "version {version} of subject {subject} (schema id {id}) cannot be read by this build: {why}; deploy one that can, \
+         or delete the version if nothing was written with it"
     )]
     Unreadable {
         /// The subject.
@@ -71,8 +76,8 @@ pub enum CodecError {
         version: i32,
         /// Its schema's id.
         id: u32,
-        /// What is wrong.
-        why: String,
+        /// What is wrong, and where.
+        why: Unreadable,
     },
     /// The registry refused, or is not one. An outage is waited for instead.
     #[error(transparent)]
@@ -145,14 +150,13 @@ impl Codec {
         }
         let mut readers = HashMap::new();
         for topic in reads {
-            let (_, own) = own_schema(topic)?;
             let subject = topic.subject();
             for version in registry.versions(&subject).await? {
                 // A version deleted between the two calls is not a version any more.
                 let Some(registered) = registry.version(&subject, version).await? else {
                     continue;
                 };
-                let schema = readable(&registered.schema, &own).map_err(|why| CodecError::Unreadable {
+                let schema = versions::readable(topic, &registered.schema).map_err(|why| CodecError::Unreadable {
                     subject: subject.clone(),
                     version,
                     id: registered.id,
@@ -233,14 +237,10 @@ impl Codec {
                     id.0
                 ),
             })?;
-        let schema = Schema::parse_str(&text).map(Arc::new).map_err(|e| Failure::Invalid {
-            reason: "UNREADABLE_RECORD",
-            message: format!(
-                "schema id {}, named by a record of {topic}, cannot be parsed: {}",
-                id.0,
-                chain(&e)
-            ),
-        })?;
+        let schema = match versions::readable(&R::TOPIC, &text) {
+            Ok(schema) => Arc::new(schema),
+            Err(why) => return Err(self.unreadable_version(&R::TOPIC, id, &why).await),
+        };
         tracing::info!(id = id.0, topic, "met a schema that is newer than this process");
         self.0
             .readers
@@ -248,6 +248,31 @@ impl Codec {
             .unwrap_or_else(PoisonError::into_inner)
             .insert(id, schema.clone());
         Ok(schema)
+    }
+
+    /// A version of the topic's own subject is somebody's deployment, and what is written with it waits for ours. Any
+    /// other schema is this one record's mistake.
+    async fn unreadable_version(&self, topic: &Topic, id: SchemaId, why: &Unreadable) -> Failure {
+        let (topic, subject) = (topic.name, topic.subject());
+        match versions::version_of(&self.0.registry, &subject, id.0).await {
+            Err(error) => registry_failure(&error),
+            Ok(Some(version)) => Failure::Config {
+                reason: "SCHEMA_UNREADABLE",
+                message: format!(
+                    "version {version} of subject {subject} (schema id {}) cannot be read by this build: {why}; deploy \
+                     one that can: it goes on with this record",
+                    id.0
+                ),
+            },
+            Ok(None) => Failure::Invalid {
+                reason: "UNREADABLE_RECORD",
+                message: format!(
+                    "a record of {topic} names schema id {}, which is no version of subject {subject} and cannot be \
+                     read: {why}",
+                    id.0
+                ),
+            },
+        }
     }
 
     fn known(&self, id: SchemaId) -> Option<Arc<Schema>> {
@@ -269,31 +294,6 @@ fn own_schema(topic: &Topic) -> Result<(&'static str, Schema), CodecError> {
     Ok((text, schema))
 }
 
-/// Parses a registered version, and checks what a decoder cannot do without: the record's name, and the fields that
-/// have no default. A checker that says more, before anything is registered, comes with schema governance.
-fn readable(text: &str, own: &Schema) -> Result<Schema, String> {
-    let theirs = Schema::parse_str(text).map_err(|e| chain(&e))?;
-    let (Schema::Record(ours), Schema::Record(writer)) = (own, &theirs) else {
-        return Err("it is not a record".to_owned());
-    };
-    if ours.name != writer.name {
-        return Err(format!("it is a record {}, not {}", writer.name, ours.name));
-    }
-    let required = ours
-        .fields
-        .iter()
-        .filter(|f| f.default.is_none())
-        .map(|f| f.name.as_str());
-    let missing: Vec<&str> = required
-        .filter(|name| !writer.fields.iter().any(|f| f.name == *name))
-        .collect();
-    if missing.is_empty() {
-        Ok(theirs)
-    } else {
-        Err(format!("it lacks {}, which have no default", missing.join(", ")))
-    }
-}
-
 fn unreadable<R: Record>(error: &WireError) -> Failure {
     Failure::Invalid {
         reason: "UNREADABLE_RECORD",
@@ -305,7 +305,7 @@ fn unreadable<R: Record>(error: &WireError) -> Failure {
 fn registry_failure(error: &RegistryError) -> Failure {
     let message = chain(error);
     match error {
-        RegistryError::Away { .. } => Failure::Transient {
+        RegistryError::Away { .. } => Failure::Away {
             reason: "REGISTRY_UNAVAILABLE",
             message,
         },

@@ -3,7 +3,7 @@
 //! A service's life, in the order of the modules: [`process`] (from arguments to exit code), [`config`] (defaults, file,
 //! environment, flags; a mistake names file and key; [`settings`] are sections that all have), [`telemetry`] (logs),
 //! [`tasks`] (named, joined, stopped within a bound), [`readiness`] (conditions become grpc health), [`codec`] (records ↔
-//! bytes, proved against the registry at start), [`stage`] (registry, then service, then Kafka), [`dead_letters`] (what is
+//! bytes, proved against the registry at start: [`versions`]), [`stage`] (registry, then service, then Kafka), [`dead_letters`] (what is
 //! written of records that are given up), [`server`] (gRPC with health, reflection, deadlines), [`pipeline`] (how the
 //! stages are doing).
 //!
@@ -29,3 +29,4 @@ pub mod settings;
 pub mod stage;
 pub mod tasks;
 pub mod telemetry;
+pub mod versions;

@@ -13,7 +13,7 @@ use tokio::sync::SetOnce;
 pub trait RecordCodec: Clone + Send + Sync + 'static {
     /// A record in the wire format.
     fn encode<R: Record>(&self, record: &R) -> Result<Bytes, Failure>;
-    /// A record from its wire format. `Transient` while the registry is away.
+    /// A record from its wire format. `Away` while the registry is, `Config` for a version that this build cannot read.
     fn decode<R: Record>(&self, value: &[u8]) -> impl Future<Output = Result<R, Failure>> + Send;
 }
 

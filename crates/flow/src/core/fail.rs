@@ -6,6 +6,7 @@
 //! | outputs, one larger than a topic takes | yes | given up: `OUTPUT_TOO_LARGE` | answered |
 //! | `Transient` | no | again after a backoff, or when the gate opens | away |
 //! | `Transient` for minutes while others succeed | yes | as `Failed` | |
+//! | `Away`, however long and whoever succeeds | no | as `Transient` | away |
 //! | `RateLimited` | no | again when the gate opens | limited |
 //! | `Config` | no | its partition stops and says so | |
 //! | `Invalid` | yes | given up | answered |
@@ -69,7 +70,7 @@ impl Core {
                 self.gate.lost(now);
                 (!last).then(|| (now + backoff(runs, jitter), false))
             }
-            Failure::Transient { .. } => {
+            Failure::Transient { .. } | Failure::Away { .. } => {
                 self.gate.away(runs == 0, &why, now, jitter);
                 Some((now + backoff(runs, jitter), true))
             }

@@ -136,17 +136,17 @@ fn an_outage_burns_no_attempt_however_long() {
     assert_eq!((world.written[0].len(), world.letters.len()), (1, 0));
 }
 
-#[test]
-fn a_record_that_alone_finds_its_dependency_away_fails_after_a_while() {
+/// The first of 200 records ends in `step` again and again while the others succeed, until it is given up or has run this
+/// often. Returns how often it ran.
+fn beside_others(step: Step, most: u32) -> (World, u32) {
     let records: Vec<(i64, u8)> = (0..200).map(|at| (at, at as u8)).collect();
     let mut world = World::good(&records);
     world.core.limits.blame_ms = 300_000;
     started(&mut world);
     world.run_all(&[Step::Arrive(0), Step::Run]);
     let mut runs = 0;
-    while world.letters.is_empty() {
-        // The first stays away, the others succeed.
-        world.step(Step::Transient(0));
+    while world.letters.is_empty() && runs < most {
+        world.step(step);
         runs += 1;
         while world
             .running
@@ -161,8 +161,28 @@ fn a_record_that_alone_finds_its_dependency_away_fails_after_a_while() {
             world.run_all(&[Step::Cut, Step::Commit]);
         }
     }
+    (world, runs)
+}
+
+#[test]
+fn a_record_that_alone_finds_its_dependency_away_fails_after_a_while() {
+    let (world, runs) = beside_others(Step::Transient(0), 20);
     assert_eq!(world.letters, [(0, 0)].into());
     assert!((4..10).contains(&runs), "{runs}");
+}
+
+#[test]
+fn nobody_is_blamed_for_what_no_record_can_bring_down() {
+    let (mut world, _) = beside_others(Step::Away(0), 20);
+    assert!(world.letters.is_empty());
+    let first = |work: &Work| work.delivery.origin.offset == 0 && work.delivery.attempt == 1;
+    let at = world
+        .running
+        .iter()
+        .position(first)
+        .expect("it runs again, at its first attempt");
+    world.run_all(&[Step::Finish(at as u8), Step::Cut, Step::Commit]);
+    assert!(world.written[0].contains(&0), "{:?}", world.written);
 }
 
 #[test]

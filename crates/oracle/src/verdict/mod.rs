@@ -12,7 +12,7 @@
 //! | `unannounced` | an event without the status that says so, or the other way round |
 //! | `index_differs` | a search at the end does not find exactly the last revision of a document |
 //! | `audit_finds` | the audit of the index found something: points that nobody owns, above all |
-//! | `canary_gap` | a partition's canary stood still for more than 30 s during the storm, outages of the broker not counted |
+//! | `canary_gap` | a partition's canary stood still for more than 30 s during the storm, outages of a broker not counted |
 //! | `died_by_itself` | a service ended, and no fault had ended it |
 
 mod letters;
@@ -414,7 +414,36 @@ fn index(evidence: &Evidence, states: &States<'_>, verdict: &mut Verdict) {
 }
 
 fn canary_gaps(evidence: &Evidence, verdict: &mut Verdict) {
+    for Standstill {
+        key,
+        until_ms,
+        counted_ms,
+        ..
+    } in standstills(evidence)
+    {
+        if counted_ms > CANARY_GAP_MS {
+            let found = format!("{key}: {counted_ms} ms before {until_ms}, outages not counted");
+            verdict.add("canary_gap", found);
+        }
+    }
+}
+
+/// The longest that any canary stood still during the storm, outages of brokers and all.
+pub fn longest_standstill_ms(evidence: &Evidence) -> i64 {
+    standstills(evidence).iter().map(|gap| gap.whole_ms).max().unwrap_or(0)
+}
+
+struct Standstill<'e> {
+    key: &'e str,
+    until_ms: i64,
+    whole_ms: i64,
+    /// Without the outages of brokers.
+    counted_ms: i64,
+}
+
+fn standstills(evidence: &Evidence) -> Vec<Standstill<'_>> {
     let (start, end) = evidence.storm;
+    let mut all = Vec::new();
     for key in &evidence.canaries {
         let indexed = evidence
             .statuses
@@ -425,21 +454,19 @@ fn canary_gaps(evidence: &Evidence, verdict: &mut Verdict) {
             .filter(|at_ms| (start..end).contains(at_ms));
         let mut times: Vec<i64> = during.chain([start, end]).collect();
         times.sort_unstable();
-        for pair in times.windows(2) {
-            let away: i64 = evidence
-                .outages
-                .iter()
-                .map(|outage| overlap((pair[0], pair[1]), *outage))
-                .sum();
-            let gap = pair[1] - pair[0] - away;
-            if gap > CANARY_GAP_MS {
-                verdict.add(
-                    "canary_gap",
-                    format!("{key}: {gap} ms before {}, outages not counted", pair[1]),
-                );
+        all.extend(times.windows(2).map(|pair| {
+            let outages = evidence.outages.iter();
+            let away: i64 = outages.map(|outage| overlap((pair[0], pair[1]), *outage)).sum();
+            let whole_ms = pair[1] - pair[0];
+            Standstill {
+                key,
+                until_ms: pair[1],
+                whole_ms,
+                counted_ms: whole_ms - away,
             }
-        }
+        }));
     }
+    all
 }
 
 fn overlap(one: (i64, i64), other: (i64, i64)) -> i64 {

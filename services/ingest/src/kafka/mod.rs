@@ -21,7 +21,7 @@ pub use letters::LetterTopics;
 use crate::EPOCH;
 use crate::codec::LateCodec;
 use crate::log::{AppendError, CommandLog, EndsError, LogEnds, Position};
-use crate::replica::{Event, Feed, Kept, Replica};
+use crate::replica::{Event, Feed, Kept, Replica, Standing};
 
 /// Topics in which a document lives in one and the same partition.
 const DOCUMENT_TOPICS: [Topic; 5] = [
@@ -109,19 +109,30 @@ impl<T: Kept> ReplicaTopic<T> {
         let topic = Self::TOPIC.in_epoch(EPOCH);
         let tail = millrace_kafka::tail(&self.kafka, TailConfig { topic, starts })?;
         let feeding = feed.run(events(tail), self.codec.clone(), shutdown.clone());
-        let caught_up = shutdown.run_until_cancelled(self.caught_up(&ends));
-        let (fed, _) = tokio::join!(feeding, caught_up);
+        let followed = shutdown.run_until_cancelled(self.follow(&ends));
+        let (fed, _) = tokio::join!(feeding, followed);
         Ok(fed?)
     }
 
-    async fn caught_up(&self, ends: &BTreeMap<i32, (i64, i64)>) {
+    async fn follow(&self, ends: &BTreeMap<i32, (i64, i64)>) {
         let records: i64 = ends.values().map(|(first, end)| end - first).sum();
         let topic = Self::TOPIC.name;
-        self.complete.not_ready(format!("reading {topic} to its end"));
-        tracing::info!(topic, records, "reading a topic to its end");
-        complete(&self.replica).await;
-        tracing::info!(topic, "the replica is complete");
-        self.complete.ready();
+        let mut before = None;
+        loop {
+            let now = self.replica.standing(&partitions(), before.as_ref()).await;
+            match &now {
+                Standing::Reading => {
+                    tracing::info!(topic, records, "reading a topic to its end");
+                    self.complete.not_ready(format!("reading {topic} to its end"));
+                }
+                Standing::Waiting(why) => self.complete.not_ready(why.clone()),
+                Standing::Complete => {
+                    tracing::info!(topic, "the replica is complete");
+                    self.complete.ready();
+                }
+            }
+            before = Some(now);
+        }
     }
 
     /// The topic's partitions as they are, once all topics exist.
@@ -167,8 +178,11 @@ async fn ranges(admin: &Admin, topic: Topic) -> Result<BTreeMap<i32, (i64, i64)>
 
 /// Returns once all that stood in the topic at the start is in its replica.
 pub async fn complete<T: Kept>(replica: &Replica<T>) {
-    let all: BTreeSet<i32> = (0..PARTITIONS).collect();
-    replica.complete(&all).await;
+    replica.complete(&partitions()).await;
+}
+
+fn partitions() -> BTreeSet<i32> {
+    (0..PARTITIONS).collect()
 }
 
 fn events(tail: Tail) -> impl Stream<Item = Event> + Send {

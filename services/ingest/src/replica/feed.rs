@@ -22,7 +22,8 @@ const BATCH: usize = 512;
 const DURABLE_EVERY: Duration = Duration::from_secs(1);
 /// Changes that a watcher may be behind; one that is further behind reads the state itself.
 const CHANGES: usize = 1024;
-const REGISTRY_PAUSE: Duration = Duration::from_secs(1);
+/// Between two attempts to read a record that is waited for.
+const RECORD_PAUSE: Duration = Duration::from_secs(1);
 /// A replica that was last fed longer ago than this is read anew: tombstones may be gone from the topic by now
 /// (Kafka keeps them for 24 hours).
 const MAX_AGE_MS: i64 = 12 * 60 * 60 * 1000;
@@ -47,14 +48,6 @@ pub enum ReplicaError {
     /// Its file failed.
     #[error("a replica stopped")]
     Store(#[from] StoreError),
-    /// Its topic cannot be read by this build or with these rights.
-    #[error("the replica of {topic} cannot read its topic")]
-    Unreadable {
-        /// The topic.
-        topic: &'static str,
-        /// Why.
-        source: Failure,
-    },
     /// The reader of the topic died.
     #[error("reading {topic} ended")]
     Ended {
@@ -70,6 +63,29 @@ struct Positions {
     next: BTreeMap<i32, i64>,
     /// Partitions whose committed end was reached since the process started.
     complete: BTreeSet<i32>,
+    /// Why the next record is not read yet.
+    waits: Option<String>,
+}
+
+/// What a replica can be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// It is not at the end that the process found.
+    Reading,
+    /// The next record cannot be read yet: why.
+    Waiting(String),
+    /// All that stood in the topic at the start is in it, and it follows.
+    Complete,
+}
+
+impl Positions {
+    fn standing(&self, partitions: &BTreeSet<i32>) -> Standing {
+        match &self.waits {
+            Some(why) => Standing::Waiting(why.clone()),
+            None if self.complete.is_superset(partitions) => Standing::Complete,
+            None => Standing::Reading,
+        }
+    }
 }
 
 /// Reads a replica. Cheap to clone.
@@ -141,6 +157,13 @@ impl<T: Kept> Replica<T> {
         self.positions.borrow().complete.is_superset(partitions)
     }
 
+    /// How it stands, now or as soon as it stands otherwise than `before`.
+    pub async fn standing(&self, partitions: &BTreeSet<i32>, before: Option<&Standing>) -> Standing {
+        let stands = |at: &Positions| at.standing(partitions);
+        self.wait(|at| Some(&stands(at)) != before).await;
+        stands(&self.positions.borrow())
+    }
+
     async fn wait(&self, there: impl FnMut(&Positions) -> bool) {
         if self.positions.clone().wait_for(there).await.is_err() {
             // The feed is gone and the process is ending: nobody may take this for "reached".
@@ -201,11 +224,15 @@ impl<T: Kept> Feed<T> {
                 () = shutdown.cancelled() => return self.apply(Applied::default(), true).await,
                 chunk = events.next() => chunk.ok_or(ReplicaError::Ended { topic: Self::TOPIC.name })?,
             };
-            let Some(applied) = shutdown.run_until_cancelled(applied::<T, C>(chunk, &codec)).await else {
+            let codec = Patient {
+                codec: &codec,
+                positions: &self.positions,
+            };
+            let Some(applied) = shutdown.run_until_cancelled(applied::<T, C>(chunk, codec)).await else {
                 continue;
             };
             let durable = durable_at.elapsed() >= DURABLE_EVERY;
-            self.apply(applied?, durable).await?;
+            self.apply(applied, durable).await?;
             if durable {
                 durable_at = Instant::now();
             }
@@ -257,7 +284,7 @@ impl<T: Kept> Default for Applied<T> {
     }
 }
 
-async fn applied<T: Kept, C: RecordCodec>(events: Vec<Event>, codec: &C) -> Result<Applied<T>, ReplicaError> {
+async fn applied<T: Kept, C: RecordCodec>(events: Vec<Event>, codec: Patient<'_, C>) -> Applied<T> {
     let mut applied = Applied::default();
     let batch = &mut applied.batch;
     for event in events {
@@ -270,11 +297,11 @@ async fn applied<T: Kept, C: RecordCodec>(events: Vec<Event>, codec: &C) -> Resu
                 batch
                     .offsets
                     .insert(delivery.origin.partition, delivery.origin.offset + 1);
-                batch.changes.extend(change::<T, C>(&delivery, codec).await?);
+                batch.changes.extend(change::<T, C>(&delivery, codec).await);
             }
         }
     }
-    Ok(applied)
+    applied
 }
 
 /// | record | change |
@@ -282,52 +309,74 @@ async fn applied<T: Kept, C: RecordCodec>(events: Vec<Event>, codec: &C) -> Resu
 /// | a record under the key that it belongs to | put |
 /// | no value | remove |
 /// | unreadable, or under a key of another | none: said in the log, the rest goes on |
-async fn change<T: Kept, C: RecordCodec>(delivery: &Delivery, codec: &C) -> Result<Option<ChangeOf<T>>, ReplicaError> {
+/// | of a schema that cannot be had, or not be read by this build | waited for: said in the log and by health |
+async fn change<T: Kept, C: RecordCodec>(delivery: &Delivery, codec: Patient<'_, C>) -> Option<ChangeOf<T>> {
     let origin = &delivery.origin;
     let key = match delivery.key.as_deref().map(T::key) {
         Some(Ok(key)) => key,
         Some(Err(error)) => {
             tracing::warn!(%origin, %error, "skipped a record with an unusable key");
-            return Ok(None);
+            return None;
         }
         None => {
             tracing::warn!(%origin, "skipped a record without a key");
-            return Ok(None);
+            return None;
         }
     };
     let Some(value) = &delivery.value else {
-        return Ok(Some(Change::Remove(key)));
+        return Some(Change::Remove(key));
     };
-    let record = match decode::<T::Record, C>(value, codec).await {
+    let record = match codec.decode::<T::Record>(value).await {
         Ok(record) => record,
-        Err(source @ Failure::Config { .. }) => {
-            let topic = T::Record::TOPIC.name;
-            return Err(ReplicaError::Unreadable { topic, source });
-        }
         Err(failure) => {
             tracing::warn!(%origin, %failure, "skipped a record that cannot be read");
-            return Ok(None);
+            return None;
         }
     };
     if T::key_of(&record).as_ref() != Ok(&key) {
         tracing::warn!(%origin, %key, "skipped a record that stands under another's key");
-        return Ok(None);
+        return None;
     }
-    Ok(Some(Change::Put {
+    Some(Change::Put {
         entry: Box::new(T::entry(record, delivery)),
         partition: origin.partition,
-    }))
+    })
 }
 
-/// Waits for a registry that is away.
-async fn decode<R: Record, C: RecordCodec>(value: &Bytes, codec: &C) -> Result<R, Failure> {
-    loop {
-        match codec.decode(value).await {
-            Err(failure @ (Failure::Transient { .. } | Failure::RateLimited { .. })) => {
-                tracing::warn!(topic = R::TOPIC.name, %failure, "a replica waits");
-                tokio::time::sleep(REGISTRY_PAUSE).await;
+/// Decodes, and waits for what is not the record's own fault, saying so.
+struct Patient<'a, C> {
+    codec: &'a C,
+    positions: &'a watch::Sender<Positions>,
+}
+
+impl<C> Clone for Patient<'_, C> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<C> Copy for Patient<'_, C> {}
+
+impl<C: RecordCodec> Patient<'_, C> {
+    async fn decode<R: Record>(self, value: &Bytes) -> Result<R, Failure> {
+        let mut waits = false;
+        loop {
+            let decoded = match self.codec.decode(value).await {
+                Err(failure @ (Failure::Invalid { .. } | Failure::Failed { .. })) => Err(failure),
+                Err(failure) => {
+                    tracing::warn!(topic = R::TOPIC.name, %failure, "a replica waits");
+                    let why = format!("a record of {} cannot be read yet: {failure}", R::TOPIC.name);
+                    self.positions.send_modify(|at| at.waits = Some(why));
+                    waits = true;
+                    tokio::time::sleep(RECORD_PAUSE).await;
+                    continue;
+                }
+                Ok(record) => Ok(record),
+            };
+            if waits {
+                self.positions.send_modify(|at| at.waits = None);
             }
-            decoded => return decoded,
+            return decoded;
         }
     }
 }

@@ -21,11 +21,15 @@ struct Fed {
 }
 
 fn fed() -> Fed {
+    fed_by(Offline)
+}
+
+fn fed_by(codec: impl RecordCodec) -> Fed {
     let folder = tempfile::tempdir().unwrap();
     let (replica, feed) = replica(Store::open(folder.path()).unwrap());
     let (events, receiver) = mpsc::channel(16);
     let shutdown = CancellationToken::new();
-    let running = tokio::spawn(feed.run(ReceiverStream::new(receiver), Offline, shutdown.clone()));
+    let running = tokio::spawn(feed.run(ReceiverStream::new(receiver), codec, shutdown.clone()));
     Fed {
         replica,
         events,
@@ -146,4 +150,53 @@ fn a_replica_that_cannot_go_on_is_read_anew() {
     assert!(of(15, 0, MAX_AGE_MS + 1).unwrap().contains("720 minutes"));
     assert!(outdated(&[(7, 1)].into(), &[(0, (0, 5))].into(), None, 0).is_some());
     assert_eq!(outdated(&BTreeMap::new(), &[(0, (0, 5))].into(), None, 0), None);
+}
+
+/// A registry that has a version which this build cannot read, until somebody deletes it.
+#[derive(Clone)]
+struct Unreadable(watch::Receiver<bool>);
+
+impl RecordCodec for Unreadable {
+    fn encode<R: Record>(&self, record: &R) -> Result<Bytes, Failure> {
+        Offline.encode(record)
+    }
+    async fn decode<R: Record>(&self, value: &[u8]) -> Result<R, Failure> {
+        if *self.0.borrow() {
+            return Err(Failure::Config {
+                reason: "SCHEMA_UNREADABLE",
+                message: "version 2 of subject documents.status-value".into(),
+            });
+        }
+        Offline.decode(value).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_this_build_cannot_read_is_waited_for_and_health_says_so() {
+    let (unreadable, seen) = watch::channel(true);
+    let fed = fed_by(Unreadable(seen));
+    let partitions = BTreeSet::from([3]);
+    let reading = fed.replica.standing(&partitions, None).await;
+    assert_eq!(reading, Standing::Reading);
+    fed.events.send(record(10, &status(1, State::Parsed))).await.unwrap();
+    let end = Event::CaughtUp {
+        partition: 3,
+        next_offset: 11,
+    };
+    fed.events.send(end).await.unwrap();
+    let Standing::Waiting(why) = fed.replica.standing(&partitions, Some(&reading)).await else {
+        panic!("it does not wait");
+    };
+    assert!(
+        why.contains("documents.status") && why.contains("version 2 of subject"),
+        "{why}"
+    );
+    assert!(!fed.replica.is_complete(&partitions), "nothing is skipped");
+    unreadable.send_replace(false);
+    fed.replica.complete(&partitions).await;
+    let before = Standing::Waiting(why);
+    assert_eq!(
+        fed.replica.standing(&partitions, Some(&before)).await,
+        Standing::Complete
+    );
 }

@@ -7,5 +7,5 @@
 pub mod feed;
 pub mod store;
 
-pub use feed::{Event, Feed, Replica, ReplicaError, replica};
+pub use feed::{Event, Feed, Replica, ReplicaError, Standing, replica};
 pub use store::{Batch, Change, ChangeOf, Kept, Store, StoreError};

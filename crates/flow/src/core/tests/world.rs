@@ -48,6 +48,7 @@ pub(super) fn failure(class: &str) -> Failure {
     let (reason, message) = ("TEST", String::new());
     match class {
         "TRANSIENT" => Failure::Transient { reason, message },
+        "AWAY" => Failure::Away { reason, message },
         "RATE_LIMITED" => Failure::RateLimited {
             reason,
             message,
@@ -95,6 +96,7 @@ pub(super) enum Step {
     Run,
     Finish(u8),
     Transient(u8),
+    Away(u8),
     RateLimited(u8),
     End(u8),
     Cut,
@@ -308,11 +310,15 @@ impl World {
                 let work = self.running.remove(pick(n, self.running.len()));
                 self.finish(work, Err(failure("TRANSIENT")));
             }
+            Step::Away(n) if !self.running.is_empty() => {
+                let work = self.running.remove(pick(n, self.running.len()));
+                self.finish(work, Err(failure("AWAY")));
+            }
             Step::RateLimited(n) if !self.running.is_empty() => {
                 let work = self.running.remove(pick(n, self.running.len()));
                 self.finish(work, Err(failure("RATE_LIMITED")));
             }
-            Step::Finish(_) | Step::Transient(_) | Step::RateLimited(_) => {}
+            Step::Finish(_) | Step::Transient(_) | Step::Away(_) | Step::RateLimited(_) => {}
             Step::Pace(hurries) => self.hurries = hurries,
             Step::End(n) => {
                 let number = number(n);
