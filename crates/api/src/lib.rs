@@ -2,6 +2,8 @@
 //!
 //! One module per package, named as the package is.
 #![allow(missing_docs, unused_qualifications, clippy::large_futures)]
+// Lists in the comments of protos lose a space of their indentation on the way into Rust.
+#![allow(clippy::doc_lazy_continuation)]
 
 /// Accepting documents and telling what became of them.
 pub mod ingest {
