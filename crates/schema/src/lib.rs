@@ -13,4 +13,4 @@
 
 mod registry;
 
-pub use registry::{Registered, Registry, RegistryError, Verdict};
+pub use registry::{Access, Credentials, Registered, Registry, RegistryError, Verdict};
