@@ -24,4 +24,4 @@ pub mod publish;
 mod registry;
 
 pub use avro::Schema;
-pub use registry::{Access, Credentials, Registered, Registry, RegistryError, Verdict};
+pub use registry::{Access, Credentials, CredentialsError, Registered, Registry, RegistryError, Sources, Verdict};

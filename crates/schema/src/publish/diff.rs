@@ -126,7 +126,7 @@ pub async fn diff(registry: &Registry, wanted: &Wanted) -> Result<Difference, Re
 }
 
 /// A subject's versions, oldest first.
-pub(super) async fn registered(registry: &Registry, subject: &str) -> Result<Vec<Registered>, RegistryError> {
+pub async fn registered(registry: &Registry, subject: &str) -> Result<Vec<Registered>, RegistryError> {
     let mut numbers = registry.versions(subject).await?;
     numbers.sort_unstable();
     let mut registered = Vec::new();

@@ -12,7 +12,7 @@ mod apply;
 mod diff;
 
 pub use apply::{Applied, PublishError, Step, apply};
-pub use diff::{Difference, Place, diff, diff_all};
+pub use diff::{Difference, Place, diff, diff_all, registered};
 
 use crate::compat::Mode;
 

@@ -36,6 +36,82 @@ pub enum Credentials {
     Bearer(String),
 }
 
+/// Credentials as configuration and flags have them: a secret stands in its own right or in a file.
+#[derive(Clone, Default)]
+pub struct Sources {
+    /// The user; none for a token, or for nobody.
+    pub user: Option<String>,
+    /// The password.
+    pub password: Option<String>,
+    /// A file with the password.
+    pub password_file: Option<PathBuf>,
+    /// The bearer token.
+    pub token: Option<String>,
+    /// A file with the bearer token.
+    pub token_file: Option<PathBuf>,
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources").finish_non_exhaustive()
+    }
+}
+
+/// Credentials that do not go together, or a file that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{key}: {why}")]
+pub struct CredentialsError {
+    /// The field of [`Sources`].
+    pub key: &'static str,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl Sources {
+    /// Reads the files, once: a secret that changes is seen at the next start.
+    ///
+    /// | user | password | token | credentials |
+    /// |---|---|---|---|
+    /// | no | no | no | none |
+    /// | yes | one | no | basic |
+    /// | no | no | one | bearer |
+    /// | yes | no | no | refused |
+    /// | no | one or two | any | refused |
+    /// | yes | any | one or two | refused |
+    /// | any | two | any | refused |
+    /// | any | any | two | refused |
+    pub fn read(self) -> Result<Credentials, CredentialsError> {
+        let refused = |key, why: &str| {
+            let why = why.to_owned();
+            Err(CredentialsError { key, why })
+        };
+        let password = one("password_file", self.password, self.password_file)?;
+        let token = one("token_file", self.token, self.token_file)?;
+        match (self.user, password, token) {
+            (None, None, None) => Ok(Credentials::None),
+            (Some(user), Some(password), None) => Ok(Credentials::Basic { user, password }),
+            (None, None, Some(token)) => Ok(Credentials::Bearer(token)),
+            (Some(_), None, None) => refused("user", "must have a password or password_file beside it"),
+            (None, Some(_), _) => refused("password", "must have a user beside it"),
+            (Some(_), _, Some(_)) => refused("user", "must be left out where a token is given"),
+        }
+    }
+}
+
+/// A secret that stands here or in a file, not in both.
+fn one(key: &'static str, here: Option<String>, file: Option<PathBuf>) -> Result<Option<String>, CredentialsError> {
+    let refused = |why: String| Err(CredentialsError { key, why });
+    let Some(file) = file else { return Ok(here) };
+    if here.is_some() {
+        return refused("must be left out where the secret itself is given".to_owned());
+    }
+    match std::fs::read_to_string(&file) {
+        Ok(text) if text.trim().is_empty() => refused(format!("{} is empty", file.display())),
+        Ok(text) => Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned())),
+        Err(e) => refused(format!("{} cannot be read: {e}", file.display())),
+    }
+}
+
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

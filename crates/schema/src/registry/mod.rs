@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
 
-pub use self::access::{Access, Credentials};
+pub use self::access::{Access, Credentials, CredentialsError, Sources};
 use self::answer::Call;
 pub use self::error::RegistryError;
 
@@ -129,6 +129,12 @@ impl Registry {
         let schema: Arc<str> = schema.into();
         write(&self.0.schemas).insert(id, schema.clone());
         Ok(Some(schema))
+    }
+
+    /// All subjects.
+    pub async fn subjects(&self) -> Result<Vec<String>, RegistryError> {
+        let call = self.call("list the subjects".to_owned());
+        call.send_required(self.0.client.get(self.url(&["subjects"]))).await
     }
 
     /// The numbers of a subject's versions; empty if there is no such subject.

@@ -1,9 +1,11 @@
 //! TLS and credentials against a TLS server in this process, with a certificate of an authority made for the test.
+// Clippy takes only `#[test]` functions for tests, not what they call.
+#![allow(clippy::unwrap_used)]
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use millrace_schema::{Access, Credentials, Registry, RegistryError};
+use millrace_schema::{Access, Credentials, Registry, RegistryError, Sources};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -189,5 +191,101 @@ fn what_cannot_be_used_is_said_before_anything_is_sent() {
     ] {
         let error = Registry::connect(&access).unwrap_err().to_string();
         assert!(error.contains(expected) && !error.contains("hunter"), "{error}");
+    }
+}
+
+#[test]
+fn secrets_come_from_one_place() {
+    let dir = TempDir::new().unwrap();
+    let (file, empty) = (dir.path().join("secret"), dir.path().join("empty"));
+    std::fs::write(&file, "hunter2\n").unwrap();
+    std::fs::write(&empty, "\n").unwrap();
+    let text = |text: &str| Some(text.to_owned());
+    let sources = Sources::default;
+    let user = || Sources {
+        user: text("user"),
+        ..sources()
+    };
+    for (sources, expected) in [
+        (sources(), Ok(Credentials::None)),
+        (
+            Sources {
+                password_file: Some(file.clone()),
+                ..user()
+            },
+            Ok(basic("user", "hunter2")),
+        ),
+        (
+            Sources {
+                password: text("hunter3"),
+                ..user()
+            },
+            Ok(basic("user", "hunter3")),
+        ),
+        (
+            Sources {
+                token_file: Some(file.clone()),
+                ..sources()
+            },
+            Ok(Credentials::Bearer("hunter2".to_owned())),
+        ),
+        (user(), Err("user")),
+        (
+            Sources {
+                token: text("hunter4"),
+                ..user()
+            },
+            Err("user"),
+        ),
+        (
+            Sources {
+                password: text("hunter4"),
+                ..sources()
+            },
+            Err("password"),
+        ),
+        (
+            Sources {
+                password: text("hunter4"),
+                token: text("t"),
+                ..sources()
+            },
+            Err("password"),
+        ),
+        (
+            Sources {
+                password: text("hunter4"),
+                password_file: Some(file.clone()),
+                ..user()
+            },
+            Err("password_file"),
+        ),
+        (
+            Sources {
+                token: text("hunter4"),
+                token_file: Some(file),
+                ..sources()
+            },
+            Err("token_file"),
+        ),
+        (
+            Sources {
+                token_file: Some(empty),
+                ..sources()
+            },
+            Err("token_file"),
+        ),
+        (
+            Sources {
+                token_file: Some(dir.path().join("none")),
+                ..sources()
+            },
+            Err("token_file"),
+        ),
+    ] {
+        let shown = format!("{sources:?}");
+        let read = sources.read();
+        assert!(!format!("{shown}{read:?}").contains("hunter"), "{shown}{read:?}");
+        assert_eq!(read.map_err(|e| e.key), expected);
     }
 }

@@ -1,4 +1,6 @@
 //! Folders of schemas: a clean one, ten planted mistakes, and what lock and golden write.
+// Clippy takes only `#[test]` functions for tests, not what they call.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
