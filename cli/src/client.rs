@@ -90,6 +90,10 @@ impl Target {
             ..KafkaConfig::default()
         })
     }
+    /// The registry's address.
+    pub fn registry_address(&self) -> Result<String> {
+        self.address(self.registry.as_ref(), "--registry", |a| &a.registry)
+    }
     /// The registry's address, only where it was given.
     pub fn given_registry(&self) -> Option<&String> {
         self.registry.as_ref()

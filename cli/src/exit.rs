@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use millrace_schema::RegistryError;
 use tonic::{Code, Status};
 
 /// Part of the work failed; what failed has been shown.
@@ -9,10 +10,20 @@ use tonic::{Code, Status};
 #[error("{0}")]
 pub struct Shown(pub String);
 
+/// The command line names what cannot be used: a file that is not there, a folder that is none.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
 /// The code of an error.
 pub fn code(error: &anyhow::Error) -> u8 {
     let status = error.chain().find_map(|cause| cause.downcast_ref::<Status>());
+    let away = error
+        .downcast_ref::<RegistryError>()
+        .is_some_and(RegistryError::is_outage);
     match status.map(Status::code) {
+        _ if error.is::<Usage>() => 2,
+        _ if away => 69,
         Some(Code::Unavailable | Code::DeadlineExceeded) => 69,
         _ => 1,
     }

@@ -15,6 +15,7 @@ mod demo;
 mod exit;
 mod files;
 mod output;
+mod registry;
 mod retry;
 mod stack;
 mod topics;
@@ -42,6 +43,7 @@ enum Command {
     Dlq(commands::dlq::Dlq),
     Audit(commands::audit::Audit),
     Topics(commands::topics::Topics),
+    Schema(commands::schema::Schema),
     Bench(commands::bench::Bench),
     Chaos(commands::chaos::Chaos),
     Run(commands::run::Run),
@@ -56,10 +58,10 @@ const AFTER_HELP: &str = "Begin with:
 Exit codes:
   0   done
   1   it failed, or part of it: a document refused or FAILED, nothing known of a document, a stack that cannot
-      start, an index that an audit found something in
-  2   the command line is not understood
+      start, an index that an audit found something in, a schema that does not fit
+  2   the command line is not understood, or names what is not there
   64  a service's configuration is not usable
-  69  a service or broker does not answer
+  69  a service, broker or registry does not answer
   78  a service was fenced: another process has its instance name";
 
 #[tokio::main]
@@ -81,6 +83,7 @@ async fn main() -> ExitCode {
         Command::Bench(bench) => commands::bench::run(bench).await,
         Command::Chaos(chaos) => commands::chaos::run(chaos).await,
         Command::Topics(topics) => commands::topics::run(topics, target).await,
+        Command::Schema(schema) => commands::schema::run(schema, target).await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,6 +5,8 @@ use millrace_events::Epoch;
 use millrace_events::topics::{ALL, Cleanup, PARTITIONS, Topic};
 use millrace_kafka::{Admin, Created, NewTopic, TopicInfo};
 use millrace_schema::Registry;
+use millrace_schema::compat::Mode;
+use millrace_schema::publish::{self, PublishError, Wanted};
 
 /// One topic after [`apply`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,23 +95,24 @@ pub fn config(topic: &Topic, replication: i32) -> Vec<(String, String)> {
     config
 }
 
-/// Registers the topics' schemas, compatibility first; services look theirs up and never register. Says how many.
+/// The subjects of the topics, as this build has them.
+pub fn subjects() -> Vec<Wanted> {
+    let wanted = |topic: &Topic| Wanted {
+        subject: topic.subject(),
+        mode: Mode::FullTransitive,
+        versions: topic.versions.iter().map(|v| (*v).to_owned()).collect(),
+    };
+    ALL.iter().filter(|topic| topic.schema.is_some()).map(wanted).collect()
+}
+
+/// Registers the topics' schemas; services look theirs up and never register. Says of how many subjects.
 pub async fn register(registry: &Registry) -> Result<usize> {
-    let mut count = 0;
-    for topic in &ALL {
-        let Some(schema) = topic.schema else { continue };
-        let subject = topic.subject();
-        registry
-            .set_compatibility(&subject, "FULL_TRANSITIVE")
-            .await
-            .with_context(|| subject.clone())?;
-        registry
-            .register(&subject, schema)
-            .await
-            .with_context(|| subject.clone())?;
-        count += 1;
+    match publish::apply(registry, &subjects(), false).await {
+        Ok(applied) => Ok(applied.len()),
+        // As itself, so that an outage is told from a refusal.
+        Err(PublishError::Registry(e)) => Err(e.into()),
+        Err(e) => Err(e.into()),
     }
-    Ok(count)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ pub mod dlq;
 pub mod document;
 pub mod fetch;
 pub mod run;
+pub mod schema;
 pub mod search;
 pub mod submit;
 pub mod topics;

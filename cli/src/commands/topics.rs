@@ -4,11 +4,11 @@ use anyhow::Result;
 use millrace_events::Epoch;
 use millrace_events::topics::ALL;
 use millrace_kafka::Admin;
-use millrace_schema::Registry;
 use serde_json::json;
 
 use crate::client::Target;
 use crate::output;
+use crate::registry::RegistryArgs;
 use crate::topics;
 
 /// Create Millrace's topics, or list them
@@ -18,6 +18,8 @@ use crate::topics;
   millrace topics apply --kafka broker-1:9092,broker-2:9092    three brokers or more: 3 replicas, 2 in sync
   millrace topics list --json")]
 pub struct Topics {
+    #[command(flatten)]
+    access: RegistryArgs,
     #[command(subcommand)]
     action: Action,
 }
@@ -26,7 +28,7 @@ pub struct Topics {
 enum Action {
     /// Create the topics that lack; change none that exists
     ///
-    /// With --registry their schemas are registered there too, with compatibility FULL_TRANSITIVE.
+    /// With --registry their schemas are registered there too, as `millrace schema apply` does it.
     Apply {
         /// Replicas of each partition [default: 3 with three brokers or more, else 1]
         #[arg(long, value_name = "N")]
@@ -63,7 +65,7 @@ pub async fn run(command: Topics, target: &Target) -> Result<()> {
             }
             // A remote cluster's schemas are its registry's owner's; here both were named.
             if let Some(address) = target.given_registry() {
-                topics::register(&Registry::new(address)?).await?;
+                topics::register(&command.access.connect(address)?).await?;
             }
         }
         Action::List { json } => list(&admin, json).await?,

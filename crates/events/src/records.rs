@@ -3,9 +3,11 @@
 //! Readers fill what an older writer did not know with defaults and skip what a newer one added. Times are
 //! milliseconds since 1970 UTC, revisions are [`crate::Revision`] as numbers, vectors little-endian f32.
 
+use apache_avro::Schema;
 use serde::{Deserialize, Serialize};
 
 use crate::topics::{self, Topic};
+use crate::wire::{self, SchemaId, WireError};
 use crate::{DocumentKey, IdError, LetterKey, Revision, StatusKey};
 
 /// A record type and the topic whose schema it follows.
@@ -271,6 +273,24 @@ impl Record for DocumentStatus {
 }
 impl Record for DeadLetter {
     const TOPIC: Topic = topics::FAILED;
+}
+
+/// Reads a body as the record type of its topic does, and says only whether that works. None: no record type of ours.
+pub fn reads(topic: &str, schema: &Schema, body: &[u8]) -> Option<Result<(), WireError>> {
+    fn read<R: Record>(schema: &Schema, body: &[u8]) -> Result<(), WireError> {
+        wire::decode::<R>(body, schema, SchemaId(0)).map(|_| ())
+    }
+    type Read = fn(&Schema, &[u8]) -> Result<(), WireError>;
+    let readers: [(Topic, Read); 6] = [
+        (topics::SUBMITTED, read::<DocumentSubmitted>),
+        (topics::PARSED, read::<DocumentParsed>),
+        (topics::EMBEDDED, read::<ChunksEmbedded>),
+        (topics::INDEXED, read::<VectorsIndexed>),
+        (topics::STATUS, read::<DocumentStatus>),
+        (topics::FAILED, read::<DeadLetter>),
+    ];
+    let (_, read) = readers.into_iter().find(|(of, _)| of.name == topic)?;
+    Some(read(schema, body))
 }
 
 macro_rules! identified {

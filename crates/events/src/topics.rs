@@ -27,8 +27,10 @@ pub enum Cleanup {
 pub struct Topic {
     /// Its name in epoch 1, and the stem of its subject.
     pub name: &'static str,
-    /// The current schema, as JSON; none where values are raw bytes.
+    /// The current schema, as JSON: the newest version; none where values are raw bytes.
     pub schema: Option<&'static str>,
+    /// Every published version of the schema, as JSON, from version 1 on.
+    pub versions: &'static [&'static str],
     /// What happens to old records.
     pub cleanup: Cleanup,
     /// Largest record in bytes.
@@ -38,45 +40,51 @@ pub struct Topic {
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 macro_rules! topic {
-    ($(#[$doc:meta])* $name:ident, $topic:literal, $cleanup:expr) => {
+    ($(#[$doc:meta])* $name:ident, $topic:literal, [$($version:literal),+], $cleanup:expr) => {
         $(#[$doc])*
-        pub const $name: Topic = Topic {
-            name: $topic,
-            schema: Some(include_str!(concat!("../../../schemas/", $topic, "/v1.avsc"))),
-            cleanup: $cleanup,
-            max_record_bytes: MAX_RECORD_BYTES,
+        pub const $name: Topic = {
+            const VERSIONS: &[&str] =
+                &[$(include_str!(concat!("../../../schemas/", $topic, "/v", $version, ".avsc"))),+];
+            Topic {
+                name: $topic,
+                schema: VERSIONS.last().copied(),
+                versions: VERSIONS,
+                cleanup: $cleanup,
+                max_record_bytes: MAX_RECORD_BYTES,
+            }
         };
     };
 }
 
 topic!(
     /// Accepted commands; key `tenant/document_id`.
-    SUBMITTED, "documents.submitted", Cleanup::Delete(DAY.saturating_mul(7))
+    SUBMITTED, "documents.submitted", [1], Cleanup::Delete(DAY.saturating_mul(7))
 );
 topic!(
     /// Parts of parsed revisions; key `tenant/document_id`.
-    PARSED, "documents.parsed", Cleanup::Delete(DAY.saturating_mul(7))
+    PARSED, "documents.parsed", [1], Cleanup::Delete(DAY.saturating_mul(7))
 );
 topic!(
     /// Parts of embedded revisions; key `tenant/document_id`.
-    EMBEDDED, "chunks.embedded", Cleanup::Delete(DAY.saturating_mul(7))
+    EMBEDDED, "chunks.embedded", [1], Cleanup::Delete(DAY.saturating_mul(7))
 );
 topic!(
     /// Events: a revision became live or a document was deleted; key `tenant/document_id`.
-    INDEXED, "vectors.indexed", Cleanup::Delete(DAY.saturating_mul(7))
+    INDEXED, "vectors.indexed", [1], Cleanup::Delete(DAY.saturating_mul(7))
 );
 topic!(
     /// State of each revision; key `tenant/document_id#revision`, on the document's partition.
-    STATUS, "documents.status", Cleanup::Compact
+    STATUS, "documents.status", [1], Cleanup::Compact
 );
 topic!(
     /// State of each dead letter; key `topic/partition/offset` of the original, on the document's partition.
-    FAILED, "documents.failed", Cleanup::Compact
+    FAILED, "documents.failed", [1], Cleanup::Compact
 );
 /// Original key, value and headers of dead letters, byte for byte.
 pub const DLQ: Topic = Topic {
     name: "documents.dlq",
     schema: None,
+    versions: &[],
     cleanup: Cleanup::Delete(DAY.saturating_mul(30)),
     max_record_bytes: MAX_DEAD_LETTER_BYTES,
 };
@@ -101,6 +109,20 @@ impl Topic {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_versions_are_those_of_the_folder() {
+        let schemas = concat!(env!("CARGO_MANIFEST_DIR"), "/../../schemas");
+        for topic in ALL.iter().filter(|t| t.schema.is_some()) {
+            let versions = topic.versions.len();
+            for number in 1..=versions {
+                let path = format!("{schemas}/{}/v{number}.avsc", topic.name);
+                assert_eq!(std::fs::read_to_string(path).unwrap(), topic.versions[number - 1]);
+            }
+            let next = format!("{schemas}/{}/v{}.avsc", topic.name, versions + 1);
+            assert!(!std::path::Path::new(&next).exists(), "{next} is not built in");
+        }
+    }
 
     #[test]
     fn names_carry_the_epoch_from_the_second_on() {

@@ -1,27 +1,86 @@
 //! Sections that the configuration of every service has.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use millrace_flow::layers::Calls;
 use millrace_flow::runner::Limits;
+use millrace_schema::{Access, Registry, Sources};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::config::ConfigError;
+use crate::process::ProcessError;
 
 /// `[registry]`: the schema registry.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RegistryConfig {
-    /// Address of its Confluent-compatible API: `http://host:port`, and a path if it has one.
+    /// Address of its Confluent-compatible API: `http://host:port` or `https://host`, and a path if it has one.
     pub url: String,
+    /// User of HTTP basic authentication, if it asks for one; Confluent Cloud's API key is one.
+    pub user: String,
+    /// The user's password.
+    pub password: Secret,
+    /// A file with the password, in its place. Read at start.
+    pub password_file: PathBuf,
+    /// Bearer token, if it asks for one in place of a user.
+    pub token: Secret,
+    /// A file with the token, in its place. Read at start.
+    pub token_file: PathBuf,
+    /// Certificate authorities (PEM) that an `https://` registry's certificate must come from; without it the system's.
+    pub ca_file: PathBuf,
 }
 
 impl Default for RegistryConfig {
     fn default() -> Self {
         Self {
             url: "http://127.0.0.1:8081".into(),
+            user: String::new(),
+            password: Secret::default(),
+            password_file: PathBuf::new(),
+            token: Secret::default(),
+            token_file: PathBuf::new(),
+            ca_file: PathBuf::new(),
         }
+    }
+}
+
+impl fmt::Debug for RegistryConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistryConfig")
+            // An address may hold a password.
+            .field("url", &Access::to(&self.url).shown())
+            .field("user", &self.user)
+            .field("password", &self.password)
+            .field("password_file", &self.password_file)
+            .field("token", &self.token)
+            .field("token_file", &self.token_file)
+            .field("ca_file", &self.ca_file)
+            .finish()
+    }
+}
+
+impl RegistryConfig {
+    /// A client of the registry; connects when first used. Reads the files, and refuses what does not go together.
+    pub fn connect(&self) -> Result<Registry, ProcessError> {
+        let file = |path: &PathBuf| (!path.as_os_str().is_empty()).then(|| path.clone());
+        let secret = |secret: &Secret| (!secret.is_empty()).then(|| secret.reveal().to_owned());
+        let sources = Sources {
+            user: (!self.user.is_empty()).then(|| self.user.clone()),
+            password: secret(&self.password),
+            password_file: file(&self.password_file),
+            token: secret(&self.token),
+            token_file: file(&self.token_file),
+        };
+        let credentials = sources
+            .read()
+            .map_err(|e| ConfigError::refused(&format!("registry.{}", e.key), e.why))?;
+        let mut access = Access::to(&self.url).with_credentials(credentials);
+        if let Some(ca_file) = file(&self.ca_file) {
+            access = access.with_ca_file(ca_file);
+        }
+        Ok(Registry::connect(&access)?)
     }
 }
 
@@ -106,6 +165,46 @@ pub fn check_stage(stage: &Limits, calls: &Calls) -> Result<(), ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_registry_is_reached_as_configured_or_refused_by_the_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("secret");
+        std::fs::write(&file, "hunter2\n").unwrap();
+        let file = file.display();
+        for (text, key) in [
+            (String::new(), None),
+            (format!("user = 'u'\npassword_file = '{file}'"), None),
+            (format!("token_file = '{file}'"), None),
+            ("url = 'https://registry'\ntoken = 'hunter2'".to_owned(), None),
+            ("user = 'u'".to_owned(), Some("registry.user")),
+            ("token_file = '/none'".to_owned(), Some("registry.token_file")),
+            (
+                format!("token_file = '{file}'\ntoken = 'hunter2'"),
+                Some("registry.token_file"),
+            ),
+            (
+                "url = 'https://registry'\nca_file = '/none'".to_owned(),
+                Some("/none cannot be used"),
+            ),
+            (
+                "url = 'http://a:hunter2@registry'\ntoken = 'hunter2'".to_owned(),
+                Some("credentials both in the address"),
+            ),
+        ] {
+            let config: RegistryConfig =
+                figment::Figment::from(figment::providers::Serialized::defaults(RegistryConfig::default()))
+                    .merge(<figment::providers::Toml as figment::providers::Format>::string(&text))
+                    .extract()
+                    .unwrap();
+            let connected = config.connect();
+            assert_eq!(connected.is_err(), key.is_some(), "{text}: {connected:?}");
+            let error = connected.err().map(|e| e.to_string()).unwrap_or_default();
+            assert!(error.contains(key.unwrap_or_default()), "{text}: {error}");
+            let shown = format!("{error}{config:?}");
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+    }
 
     #[test]
     fn a_secret_is_not_shown() {

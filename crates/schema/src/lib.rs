@@ -10,7 +10,7 @@
 //! - No schema makes the checker panic, overflow its stack or run for long: size, depth and work are bounded.
 //!
 //! Parts: `registry` asks a registry that speaks Confluent's API (Confluent, Apicurio, Karapace); [`avro`] reads schemas;
-//! [`compat`] compares them.
+//! [`compat`] compares them; [`folder`] is a repository's folder of them, checked without a network.
 //!
 //! Services only look up. Registering is for `millrace topics apply`.
 //!
@@ -19,7 +19,9 @@
 
 pub mod avro;
 pub mod compat;
+pub mod folder;
+pub mod publish;
 mod registry;
 
 pub use avro::Schema;
-pub use registry::{Registered, Registry, RegistryError, Verdict};
+pub use registry::{Access, Credentials, CredentialsError, Registered, Registry, RegistryError, Sources, Verdict};

@@ -50,7 +50,7 @@ impl Process for EmbedderProcess {
         config.check()?;
         let mut tasks = Tasks::new()?;
         let (listener, _) = server::bind(&config.listen).await?;
-        let registry = Registry::new(&config.registry.url)?;
+        let registry = config.registry.connect()?;
         let (readiness, health) = Readiness::new(&GRPC_SERVICES);
         let model = readiness.condition("model");
         let (schemas, running) = (

@@ -98,7 +98,7 @@ impl EndpointConfig {
             (
                 "url",
                 self.url.starts_with("http://"),
-                "must begin with http:// (this build has no TLS: put a proxy that has beside the embedder)",
+                "must begin with http:// (no TLS to an endpoint: put a proxy that has it beside the embedder)",
             ),
             (
                 "url",

@@ -64,7 +64,7 @@ impl Process for IndexerProcess {
 
     async fn run(config: Config) -> Result<(), ProcessError> {
         config.check()?;
-        let registry = Registry::new(&config.registry.url)?;
+        let registry = config.registry.connect()?;
         let embedder = client::channel(&config.embedder).map_err(|e| ConfigError::refused("embedder", chain(&e)))?;
         let mut tasks = Tasks::new()?;
         let shutdown = tasks.shutdown_token();

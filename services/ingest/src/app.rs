@@ -63,7 +63,7 @@ impl Process for IngestProcess {
         let mut tasks = Tasks::new()?;
         let shutdown = tasks.shutdown_token();
         let (listener, _) = server::bind(&config.listen).await?;
-        let registry = Registry::new(&config.registry.url)?;
+        let registry = config.registry.connect()?;
         let admin = Admin::new(&config.kafka).map_err(ProcessError::start("ask Kafka for its topics"))?;
         let producer = Producer::new(&config.kafka, &format!("{SERVICE}.{}", config.instance))?;
         let counter =

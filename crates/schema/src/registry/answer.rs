@@ -38,6 +38,8 @@ struct ErrorBody {
 pub(crate) struct Call<'a> {
     pub(crate) operation: String,
     pub(crate) registry: &'a str,
+    /// Which credentials go with it.
+    pub(crate) told: &'static str,
 }
 
 impl Call<'_> {
@@ -101,7 +103,10 @@ impl Call<'_> {
         }
     }
 
-    fn refused(&self, status: StatusCode, code: Option<i64>, message: String) -> RegistryError {
+    fn refused(&self, status: StatusCode, code: Option<i64>, mut message: String) -> RegistryError {
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            message = format!("{message}; {}", self.told);
+        }
         RegistryError::Refused {
             operation: self.operation.clone(),
             registry: self.registry.to_owned(),

@@ -5,8 +5,8 @@ use std::time::Duration;
 /// A call to the registry that did not work. Every message names the operation, its subject or id, and the registry.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RegistryError {
-    /// The address is not one.
-    #[error("`{address}` is not a registry's address: {why}")]
+    /// The address is not one, or what is to be used with it (credentials, authorities) cannot be.
+    #[error("`{address}` cannot be used as a registry: {why}")]
     Address {
         /// What was given, without user and password.
         address: String,

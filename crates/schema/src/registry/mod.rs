@@ -1,5 +1,6 @@
 //! The client.
 
+mod access;
 mod answer;
 mod error;
 
@@ -13,6 +14,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
 
+pub use self::access::{Access, Credentials, CredentialsError, Sources};
 use self::answer::Call;
 pub use self::error::RegistryError;
 
@@ -49,6 +51,8 @@ struct Inner {
     base: Url,
     /// The address without user and password, for messages.
     shown: String,
+    /// Which credentials the registry is sent, for messages.
+    told: &'static str,
     /// Only what never changes, and only answers: an outage or a "not registered" is asked again.
     schemas: RwLock<HashMap<u32, Arc<str>>>,
     ids: RwLock<HashMap<(String, String), u32>>,
@@ -71,35 +75,23 @@ struct LevelAnswer {
 }
 
 impl Registry {
-    /// A client of the registry at `address`, for example `http://127.0.0.1:8081/apis/ccompat/v7`. Connects when first
-    /// used; never through a proxy.
+    /// A client of the registry at `address`, for example `http://127.0.0.1:8081/apis/ccompat/v7`, as [`Self::connect`].
     pub fn new(address: &str) -> Result<Self, RegistryError> {
-        let refused = |shown: &str, why: String| RegistryError::Address {
-            address: shown.to_owned(),
-            why,
-        };
-        let base = Url::parse(address).map_err(|e| refused(without_user(address), e.to_string()))?;
-        let shown = shown(&base);
-        match base.scheme() {
-            "http" if base.has_host() => {}
-            "https" => {
-                return Err(refused(
-                    &shown,
-                    "TLS is not built in yet, write http://HOST:PORT/PATH".to_owned(),
-                ));
-            }
-            _ => return Err(refused(&shown, "write http://HOST:PORT/PATH".to_owned())),
-        }
-        let client = Client::builder()
+        Self::connect(&Access::to(address))
+    }
+
+    /// A client of a registry. Connects when first used; never through a proxy, and never to where it is redirected.
+    pub fn connect(access: &Access) -> Result<Self, RegistryError> {
+        let base = access.url()?;
+        let builder = Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(ANSWER_TIMEOUT)
-            .no_proxy()
-            .build()
-            .map_err(|e| refused(&shown, e.to_string()))?;
+            .no_proxy();
         Ok(Self(Arc::new(Inner {
-            client,
+            client: access.client(&base, builder)?,
+            shown: access.shown(),
+            told: access.credentials_shown(&base),
             base,
-            shown,
             schemas: RwLock::default(),
             ids: RwLock::default(),
         })))
@@ -137,6 +129,12 @@ impl Registry {
         let schema: Arc<str> = schema.into();
         write(&self.0.schemas).insert(id, schema.clone());
         Ok(Some(schema))
+    }
+
+    /// All subjects.
+    pub async fn subjects(&self) -> Result<Vec<String>, RegistryError> {
+        let call = self.call("list the subjects".to_owned());
+        call.send_required(self.0.client.get(self.url(&["subjects"]))).await
     }
 
     /// The numbers of a subject's versions; empty if there is no such subject.
@@ -218,6 +216,7 @@ impl Registry {
         Call {
             operation,
             registry: &self.0.shown,
+            told: self.0.told,
         }
     }
 
@@ -237,20 +236,6 @@ impl fmt::Debug for Registry {
             .field("address", &self.0.shown)
             .finish_non_exhaustive()
     }
-}
-
-fn shown(url: &Url) -> String {
-    let mut url = url.clone();
-    // Fails only where there is no host, and then there is no user either.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url.set_query(None);
-    url.as_str().trim_end_matches('/').to_owned()
-}
-
-/// What cannot be parsed may still carry a password before its last `@`.
-fn without_user(address: &str) -> &str {
-    address.rsplit_once('@').map_or(address, |(_, rest)| rest)
 }
 
 fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
