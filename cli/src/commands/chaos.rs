@@ -27,7 +27,7 @@ use crate::stack::size::MOST_REPLICAS;
   millrace chaos --minutes 15 --replicas 2      two instances each of ingest and embedder
   millrace chaos --minutes 15 --json            one object on stdout: faults, requests, memory, rare paths, verdict
   millrace chaos --minutes 15 --strict          a run that came by nothing rare fails
-  cargo run --release -p millrace-cli --features failpoints -- chaos --mutant all --minutes 1.5 --seed 1
+  cargo run --release -p millrace-cli --features failpoints -- chaos --mutant all --minutes 1 --seed 1 --documents 12
                                                 whoever finds nothing must be seen finding something
 
 Exit code 0 when nothing was found (of mutants: when each was), 1 otherwise or when a run could not be finished, 2 for

@@ -1,5 +1,7 @@
 //! `millrace up`.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +21,7 @@ use crate::stack::{Interrupted, Options, Stack};
   millrace up --dir /tmp/second        another stack beside the first
   millrace up --brokers 3 --dir /tmp/three        three replicas of each record, of which two must have it
   millrace up --replicas 2 --dir /tmp/two         two instances each of ingest and embedder: ingest-1, embedder-1
+  millrace up --program embedder=/opt/millrace-next/millrace     one service from another build, to try an upgrade
   millrace up --json                   one line on stdout when everything is ready:
     {\"kafka\":\"127.0.0.1:17001\",\"registry\":\"http://127.0.0.1:17003/apis/ccompat/v7\",\"ingest\":\"http://127.0.0.1:17004\",…}
   kill -9 $(cat .millrace/pids/embedder.pid)      it is started again; with --no-supervise it is not")]
@@ -35,6 +38,9 @@ pub struct Up {
     /// Instances of ingest and of the embedder, up to 4 [default: as at the first start, else 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST_REPLICAS)))]
     replicas: Option<u16>,
+    /// Run a service from another build of millrace; the file is looked up at each of its starts, so a link can be turned
+    #[arg(long, value_name = "SERVICE=FILE", value_parser = program, env = "MILLRACE_UP_PROGRAMS", value_delimiter = ',')]
+    program: Vec<(String, PathBuf)>,
     /// Only broker and registry, with topics and schemas
     #[arg(long, hide = true)]
     no_services: bool,
@@ -52,6 +58,7 @@ pub async fn run(up: Up, target: &Target) -> Result<()> {
         },
         supervise: !up.no_supervise,
         services: !up.no_services,
+        programs: up.program.into_iter().collect(),
         progress: progress.clone(),
     };
     let mut stack = match Stack::start(options, &interrupt).await {
@@ -76,6 +83,20 @@ pub async fn run(up: Up, target: &Target) -> Result<()> {
     };
     stack.stop().await?;
     failure.map_or(Ok(()), Err)
+}
+
+fn program(text: &str) -> Result<(String, PathBuf), String> {
+    let (service, file) = text
+        .split_once('=')
+        .ok_or("write SERVICE=FILE, for example embedder=./millrace-1.1")?;
+    if !["ingest", "embedder", "indexer"].contains(&service) {
+        return Err(format!("{service} is no service: ingest, embedder or indexer"));
+    }
+    let file = std::path::absolute(file).map_err(|error| error.to_string())?;
+    match file.is_file() {
+        true => Ok((service.to_owned(), file)),
+        false => Err(format!("{} is no file", file.display())),
+    }
 }
 
 /// How many brokers a cluster may have: two could not lose one.

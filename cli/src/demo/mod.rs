@@ -10,6 +10,7 @@ mod flow;
 mod measure;
 mod sentences;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -83,6 +84,7 @@ pub async fn run(demo: Demo, target: &Target) -> Result<()> {
         dir: target.dir.clone(),
         asked: Asked::default(),
         supervise: true,
+        programs: BTreeMap::new(),
         services: true,
         progress: progress.clone(),
     };

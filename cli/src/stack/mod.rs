@@ -16,6 +16,7 @@
 //! settings may be another version's; a clean stop and start takes seconds), threads in one process instead of
 //! processes (nothing could be killed, so nothing would be proved).
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -64,6 +65,8 @@ pub struct Options {
     pub supervise: bool,
     /// Whether the three services belong to it; without them it is broker and registry, topics and schemas.
     pub services: bool,
+    /// Services that run from another build of this program, by name.
+    pub programs: BTreeMap<String, PathBuf>,
     /// Where it shows what it does.
     pub progress: Progress,
 }
@@ -189,7 +192,8 @@ impl Stack {
         }
         let mut probes = Vec::new();
         for instance in state.size.instances() {
-            let program = services::prepare(&instance, layout, cache, state)?;
+            let other = options.programs.get(instance.service);
+            let program = services::prepare(&instance, layout, cache, state, other)?;
             let address = state.addresses.of(&program.name);
             let address = address.with_context(|| format!("{} has no address", program.name))?;
             let probe = Probe::Service(millrace_rpc::client::channel(address)?);

@@ -1,7 +1,7 @@
 //! The services: this same binary, `millrace run <service>`, each instance with a config file made from the stack's state.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -15,8 +15,15 @@ use super::state::{Layout, State, write_whole};
 /// Set for a service whose stdin is the pipe of its `up`.
 pub const ENDS_WITH_STDIN: &str = "MILLRACE_ENDS_WITH_STDIN";
 
-/// Writes an instance's config file and says how it is started.
-pub fn prepare(instance: &Instance, layout: &Layout, cache: &Cache, state: &State) -> Result<Program> {
+/// Writes an instance's config file and says how it is started: from this program's file, or `other`'s, which is looked up
+/// at each start.
+pub fn prepare(
+    instance: &Instance,
+    layout: &Layout,
+    cache: &Cache,
+    state: &State,
+    other: Option<&PathBuf>,
+) -> Result<Program> {
     let (name, service) = (instance.part(), instance.service);
     let path = layout.config(&name);
     let text = format!(
@@ -28,9 +35,13 @@ pub fn prepare(instance: &Instance, layout: &Layout, cache: &Cache, state: &Stat
     let (mut envs, without) = own_variables(instance, std::env::vars_os());
     // Logs go to a file: no colours.
     envs.extend([(ENDS_WITH_STDIN.into(), "1".into()), ("NO_COLOR".into(), "1".into())]);
+    let command = match other {
+        Some(program) => program.clone(),
+        None => std::env::current_exe().context("cannot find this program's own file")?,
+    };
     Ok(Program {
         name,
-        command: std::env::current_exe().context("cannot find this program's own file")?,
+        command,
         args: vec!["run".into(), service.into(), "--config".into(), path.into_os_string()],
         envs,
         without,

@@ -43,8 +43,14 @@ macro_rules! topic {
     ($(#[$doc:meta])* $name:ident, $topic:literal, [$($version:literal),+], $cleanup:expr) => {
         $(#[$doc])*
         pub const $name: Topic = {
+            #[cfg(not(feature = "next"))]
             const VERSIONS: &[&str] =
                 &[$(include_str!(concat!("../../../schemas/", $topic, "/v", $version, ".avsc"))),+];
+            #[cfg(feature = "next")]
+            const VERSIONS: &[&str] = &[
+                $(include_str!(concat!("../../../schemas/", $topic, "/v", $version, ".avsc"))),+,
+                include_str!(concat!("../next/", $topic, ".avsc")),
+            ];
             Topic {
                 name: $topic,
                 schema: VERSIONS.last().copied(),
@@ -110,6 +116,7 @@ impl Topic {
 mod tests {
     use super::*;
 
+    #[cfg(not(feature = "next"))]
     #[test]
     fn the_versions_are_those_of_the_folder() {
         let schemas = concat!(env!("CARGO_MANIFEST_DIR"), "/../../schemas");

@@ -156,7 +156,7 @@ pub trait DeadLetters: Send + Sync {
 /// | class | what it means | what the runtime does |
 /// |---|---|---|
 /// | `Transient` | a dependency is away | the same record again after a backoff; burns no attempt, until only this one fails |
-/// | `Away` | a dependency is away that no record can bring down | as `Transient`, for as long as it takes |
+/// | `Away` | a dependency is away that no record can bring down, and not all need | the same record again after a backoff, for as long as it takes; burns no attempt |
 /// | `RateLimited` | a dependency asks for patience | as `Transient`, not before `retry_after` |
 /// | `Config` | refused for all records alike: unauthorised, unknown topic | stops, says so |
 /// | `Invalid` | this record can never work | a dead letter at once |

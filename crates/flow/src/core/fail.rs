@@ -6,7 +6,7 @@
 //! | outputs, one larger than a topic takes | yes | given up: `OUTPUT_TOO_LARGE` | answered |
 //! | `Transient` | no | again after a backoff, or when the gate opens | away |
 //! | `Transient` for minutes while others succeed | yes | as `Failed` | |
-//! | `Away`, however long and whoever succeeds | no | as `Transient` | away |
+//! | `Away`, however long and whoever succeeds | no | again after a backoff | |
 //! | `RateLimited` | no | again when the gate opens | limited |
 //! | `Config` | no | its partition stops and says so | |
 //! | `Invalid` | yes | given up | answered |
@@ -70,7 +70,12 @@ impl Core {
                 self.gate.lost(now);
                 (!last).then(|| (now + backoff(runs, jitter), false))
             }
-            Failure::Transient { .. } | Failure::Away { .. } => {
+            // Those who do not need it go on: the gate is not its.
+            Failure::Away { .. } => {
+                self.gate.lost(now);
+                Some((now + backoff(runs, jitter), false))
+            }
+            Failure::Transient { .. } => {
                 self.gate.away(runs == 0, &why, now, jitter);
                 Some((now + backoff(runs, jitter), true))
             }
