@@ -2,4 +2,5 @@
 
 mod access;
 mod folder;
+mod publish;
 mod registry;
