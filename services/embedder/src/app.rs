@@ -12,7 +12,6 @@ use millrace_runtime::server::{self, Server};
 use millrace_runtime::stage::StageParts;
 use millrace_runtime::tasks::Tasks;
 use millrace_runtime::telemetry::Telemetry;
-use millrace_schema::Registry;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tonic::service::Routes;

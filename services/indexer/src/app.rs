@@ -21,7 +21,6 @@ use millrace_runtime::server::{self, Server};
 use millrace_runtime::stage::StageParts;
 use millrace_runtime::tasks::Tasks;
 use millrace_runtime::telemetry::Telemetry;
-use millrace_schema::Registry;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;

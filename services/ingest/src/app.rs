@@ -14,7 +14,6 @@ use millrace_runtime::server::{self, Server};
 use millrace_runtime::stage::StageParts;
 use millrace_runtime::tasks::Tasks;
 use millrace_runtime::telemetry::Telemetry;
-use millrace_schema::Registry;
 use tonic::service::Routes;
 use tower::ServiceBuilder;
 

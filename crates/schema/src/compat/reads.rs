@@ -26,7 +26,7 @@ use super::{Mismatch, reasons};
 /// Deepest nesting that is followed through names.
 pub(super) const MAX_DEPTH: usize = 512;
 /// Most comparisons of types, fields and symbols.
-const MAX_STEPS: usize = 5_000_000;
+pub(super) const MAX_STEPS: usize = 1_000_000;
 
 /// Why `reader` cannot read everything that `writer` writes; empty if it can.
 pub fn reads(reader: &Schema, writer: &Schema) -> Vec<Mismatch> {

@@ -20,7 +20,7 @@ use crate::avro::{Field, Kind, Logical, NodeId, Record, Rule, Schema};
 
 use super::Mismatch;
 use super::path::{Path, Step};
-use super::reads::{Found, Pairs, found};
+use super::reads::{Found, MAX_DEPTH, MAX_STEPS, Pairs, found};
 
 /// More are not told.
 const MOST: usize = 100;
@@ -32,8 +32,12 @@ pub fn risks(reader: &Schema, writer: &Schema) -> Vec<Mismatch> {
         path: Path::default(),
         seen: HashSet::new(),
         risks: Vec::new(),
+        steps: 0,
     };
-    walk.pair(reader.root(), writer.root());
+    // A comparison that was given up is a finding, and would be given up here for every branch again.
+    if walk.pairs.reads(reader.root(), writer.root()).is_ok() {
+        walk.pair(reader.root(), writer.root());
+    }
     walk.risks
 }
 
@@ -42,12 +46,14 @@ struct Walk<'s> {
     path: Path,
     seen: HashSet<(NodeId, NodeId)>,
     risks: Vec<Mismatch>,
+    steps: usize,
 }
 
 impl<'s> Walk<'s> {
     fn pair(&mut self, reader: NodeId, writer: NodeId) {
         if self.risks.len() >= MOST
-            || self.path.depth() > super::reads::MAX_DEPTH
+            || self.path.depth() > MAX_DEPTH
+            || !self.spend(1)
             || !self.seen.insert((reader, writer))
         {
             return;
@@ -77,6 +83,12 @@ impl<'s> Walk<'s> {
         self.namespace(read, written);
     }
 
+    /// Whether so much work is still allowed. What is left over stays unseen, as do risks after the hundredth.
+    fn spend(&mut self, steps: usize) -> bool {
+        self.steps += steps;
+        self.steps <= MAX_STEPS
+    }
+
     fn tell_union(&mut self, message: String) {
         let path = self.path.of_type(self.pairs.reader);
         self.tell(Rule::UnionChanged, path, message);
@@ -87,6 +99,9 @@ impl<'s> Walk<'s> {
         let Kind::Union(branches) = self.pairs.reader.kind(union) else {
             return;
         };
+        if !self.spend(branches.len()) {
+            return;
+        }
         let written = self.pairs.writer.kind(writer);
         let named = |id: &NodeId| {
             let read = self.pairs.reader.kind(*id);
@@ -154,6 +169,9 @@ impl<'s> Walk<'s> {
                 r.kind.is_like(&w.kind) && r.logical == w.logical && same_name
             };
             let Some(other) = gone.iter().position(same) else {
+                if !self.spend(gone.len()) {
+                    return;
+                }
                 continue;
             };
             let other = gone.remove(other);

@@ -490,3 +490,21 @@ fn what_is_no_folder_of_schemas_is_refused() {
         Err(FolderError::Unreadable { .. })
     ));
 }
+
+#[test]
+fn every_rule_stands_in_the_documentation() {
+    let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/schemas.md");
+    let docs = fs::read_to_string(docs).unwrap();
+    let codes = Rule::ALL.iter().map(|r| r.code());
+    for code in codes.chain(millrace_schema::avro::Rule::ALL.iter().map(|r| r.code())) {
+        assert!(docs.contains(&format!("`{code}`")), "{code}");
+    }
+}
+
+#[test]
+fn our_own_schemas_are_locked_and_clean() {
+    let folder = Folder::read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../schemas"))).unwrap();
+    let checked = folder.check(NOBODYS, None);
+    assert_eq!(rules(&checked), [""; 0]);
+    assert!(checked.summary.golden_records >= 30, "{}", checked.summary);
+}
