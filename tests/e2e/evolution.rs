@@ -134,11 +134,11 @@ async fn next() -> Result<PathBuf> {
     let output = cargo.output().await.context("cargo cannot be run")?;
     ensure!(output.status.success(), "the next build does not compile");
     let messages = String::from_utf8(output.stdout)?;
-    let executables = messages.lines().filter_map(|line| {
+    let mut executables = messages.lines().rev().filter_map(|line| {
         let message: Value = serde_json::from_str(line).ok()?;
         Some(PathBuf::from(message.get("executable")?.as_str()?))
     });
-    executables.last().context("cargo names no executable")
+    executables.next().context("cargo names no executable")
 }
 
 async fn on(stack: &Stack, builds: &Builds) -> Result<()> {

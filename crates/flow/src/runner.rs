@@ -22,7 +22,8 @@ const PICTURE: Duration = Duration::from_millis(250);
 
 /// A transaction without an outcome for this long is given up, and the session with it: the next one fences it, and starts
 /// from what is committed, whatever that is. Seen with librdkafka 2.12: sending offsets while the broker goes away
-/// returns never, whatever its time-out, about once in 20 restarts of the broker.
+/// returns never, whatever its time-out, about once in 20 restarts of the broker. A stage that leaves waits for no longer
+/// than its drain may take: whoever comes next does the fencing.
 const UNANSWERED: Duration = Duration::from_secs(30);
 
 /// After its producer was fenced, a stage waits this long for its membership to be replaced as well. If it is, the log
@@ -184,11 +185,10 @@ where
             }
             (self.outcome, self.sent) = (Some(outcome), now);
         }
-        if self.outcome.is_some() && now >= self.sent + UNANSWERED {
-            return Some(Ended::Restart(format!(
-                "a transaction had no outcome for {} s",
-                UNANSWERED.as_secs()
-            )));
+        let patience = self.patience();
+        if self.outcome.is_some() && now >= self.sent + patience {
+            let seconds = patience.as_secs();
+            return Some(Ended::Restart(format!("a transaction had no outcome for {seconds} s")));
         }
         match (&self.fenced, &self.replaced) {
             (Some(fenced), Some(replaced)) if fenced.by_another => {
@@ -232,7 +232,7 @@ where
 
     fn next_deadline(&self) -> Instant {
         let drains = self.drains.iter().map(|(drain, _)| drain.deadline());
-        let unanswered = self.outcome.as_ref().map(|_| self.sent + UNANSWERED);
+        let unanswered = self.outcome.as_ref().map(|_| self.sent + self.patience());
         let fenced = self.fenced.as_ref().map(|fenced| fenced.since + FENCED);
         let fenced = fenced.filter(|_| self.replaced.is_none());
         let far = Instant::now() + Duration::from_secs(3600);
@@ -362,6 +362,14 @@ where
         let drain = Drain::new(partitions, Instant::now() + self.drain_bound());
         self.drains.push((drain, None));
         self.show();
+    }
+
+    fn patience(&self) -> Duration {
+        if self.leaving {
+            UNANSWERED.min(self.drain_bound())
+        } else {
+            UNANSWERED
+        }
     }
 
     fn drain_bound(&self) -> Duration {

@@ -222,6 +222,14 @@ async fn a_transaction_without_an_outcome_and_a_fenced_producer_are_given_up() {
     assert!(runner.why_stuck().is_some_and(|why| why.contains("no outcome for 5 s")));
     runner.sent = Instant::now() - UNANSWERED;
     assert!(matches!(runner.advance(), Some(Ended::Restart(_))));
+    runner.sent = Instant::now() - runner.drain_bound();
+    assert_eq!(runner.advance(), None);
+    runner.leaving = true;
+    assert!(
+        matches!(runner.advance(), Some(Ended::Restart(_))),
+        "it waits for longer than its drain may take"
+    );
+    runner.leaving = false;
     assert!(log.commits.try_recv().is_err());
     runner.outcome = None;
     runner.fenced = Some(Fenced {
