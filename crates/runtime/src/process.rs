@@ -62,7 +62,7 @@ pub enum ProcessError {
     #[error(transparent)]
     Kafka(#[from] millrace_kafka::ConfigError),
     /// The registry's address is none.
-    #[error("registry.url cannot be used")]
+    #[error("the registry cannot be used as configured")]
     Registry(#[from] RegistryError),
     /// The gRPC server cannot start.
     #[error(transparent)]

@@ -164,6 +164,8 @@ pub fn check_stage(stage: &Limits, calls: &Calls) -> Result<(), ConfigError> {
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error as _;
+
     use super::*;
 
     #[test]
@@ -199,7 +201,8 @@ mod tests {
                     .unwrap();
             let connected = config.connect();
             assert_eq!(connected.is_err(), key.is_some(), "{text}: {connected:?}");
-            let error = connected.err().map(|e| e.to_string()).unwrap_or_default();
+            let told = |e: ProcessError| format!("{e}: {}", e.source().map(ToString::to_string).unwrap_or_default());
+            let error = connected.err().map(told).unwrap_or_default();
             assert!(error.contains(key.unwrap_or_default()), "{text}: {error}");
             let shown = format!("{error}{config:?}");
             assert!(!shown.contains("hunter2"), "{shown}");

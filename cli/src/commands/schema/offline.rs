@@ -27,8 +27,8 @@ Exit codes:
   2  no folder of schemas, or the command line is not understood")]
 pub struct Check {
     /// The folder
-    #[arg(default_value = "schemas")]
-    dir: PathBuf,
+    #[arg(value_name = "DIR", default_value = "schemas")]
+    folder: PathBuf,
     /// One JSON object a line: findings, then the summary
     #[arg(long, conflicts_with = "format")]
     json: bool,
@@ -54,8 +54,8 @@ enum Format {
   millrace schema golden && millrace schema lock && git add schemas")]
 pub struct Lock {
     /// The folder
-    #[arg(default_value = "schemas")]
-    dir: PathBuf,
+    #[arg(value_name = "DIR", default_value = "schemas")]
+    folder: PathBuf,
 }
 
 /// Write golden records: CASE.avro beside each CASE.json, by its version's schema
@@ -69,20 +69,20 @@ pub struct Lock {
   millrace schema golden")]
 pub struct Golden {
     /// The folder
-    #[arg(default_value = "schemas")]
-    dir: PathBuf,
+    #[arg(value_name = "DIR", default_value = "schemas")]
+    folder: PathBuf,
 }
 
 /// Checks.
 pub fn check(command: &Check) -> Result<()> {
-    let folder = read(&command.dir)?;
+    let folder = read(&command.folder)?;
     let published = command.published.as_deref().map(folder::read_lock).transpose();
     let published = published.map_err(|e| Usage(chain(&e)))?;
     if let Some(finding) = published.iter().flat_map(|(_, findings)| findings).next() {
         return Err(Usage(finding.to_string()).into());
     }
     let checked = folder.check(&decodes, published.as_ref().map(|(lock, _)| lock));
-    let root = from_here(&command.dir);
+    let root = from_here(&command.folder);
     for finding in &checked.findings {
         match command.format {
             _ if command.json => output::json(finding),
@@ -100,13 +100,13 @@ pub fn check(command: &Check) -> Result<()> {
 
 /// Locks.
 pub fn lock(command: &Lock) -> Result<()> {
-    let written = read(&command.dir)?.write_lock(&decodes)?;
+    let written = read(&command.folder)?.write_lock(&decodes)?;
     show("locked", &written)
 }
 
 /// Writes.
 pub fn golden(command: &Golden) -> Result<()> {
-    let written = read(&command.dir)?.write_golden()?;
+    let written = read(&command.folder)?.write_golden()?;
     show("written", &written)
 }
 

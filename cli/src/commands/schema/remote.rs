@@ -27,7 +27,8 @@ Exit codes:
   69  the registry does not answer")]
 pub struct Diff {
     /// The folder [default: the schemas that this build has]
-    dir: Option<PathBuf>,
+    #[arg(value_name = "DIR")]
+    folder: Option<PathBuf>,
     /// One JSON object a line
     #[arg(long)]
     json: bool,
@@ -49,7 +50,8 @@ Exit codes:
   69  the registry does not answer")]
 pub struct Apply {
     /// The folder [default: the schemas that this build has]
-    dir: Option<PathBuf>,
+    #[arg(value_name = "DIR")]
+    folder: Option<PathBuf>,
     /// Check, and say what would be done
     #[arg(long)]
     dry_run: bool,
@@ -72,7 +74,7 @@ pub struct List {
 /// Compares.
 pub async fn diff(command: &Diff, registry: &Registry) -> Result<()> {
     // Differences of a folder in the making are of interest too: it is not checked here.
-    let wanted = match &command.dir {
+    let wanted = match &command.folder {
         Some(dir) => offline::read(dir)?.wanted(),
         None => topics::subjects(),
     };
@@ -119,7 +121,7 @@ fn show_difference(difference: &Difference) {
 
 /// Registers.
 pub async fn apply(command: &Apply, registry: &Registry) -> Result<()> {
-    let wanted = wanted(command.dir.as_deref())?;
+    let wanted = wanted(command.folder.as_deref())?;
     let applied = match publish::apply(registry, &wanted, command.dry_run).await {
         Ok(applied) => applied,
         // As itself, so that an outage has its own exit code.

@@ -62,6 +62,11 @@ impl Lock {
         (lock, findings)
     }
 
+    /// Whether a file is published with other bytes than these.
+    pub fn forbids(&self, path: &str, bytes: &[u8]) -> bool {
+        self.0.get(path).is_some_and(|entry| entry.sha256 != sha256(bytes))
+    }
+
     /// The file's text.
     pub fn text(&self) -> String {
         let lines = self.0.iter().map(|(path, entry)| format!("{}  {path}\n", entry.sha256));

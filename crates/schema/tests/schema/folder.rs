@@ -461,8 +461,13 @@ fn golden_records_are_written_once() {
     repo.write("orders/golden/v2/new.json", "{\"id\": \"a\", \"city\": \"Ulm\"}");
     repo.write("orders/golden/v2/bad.json", "{\"city\": \"Ulm\"}");
     repo.write("orders/golden/v2/full.json", "{\"id\": \"changed\"}");
+    // Published and gone: it comes back as it was.
+    repo.remove("refunds/golden/v1/full.avro");
     let written = repo.read().write_golden().unwrap();
-    assert_eq!(written.paths, ["orders/golden/v2/new.avro"]);
+    assert_eq!(
+        written.paths,
+        ["orders/golden/v2/new.avro", "refunds/golden/v1/full.avro"]
+    );
     let found: Vec<_> = written
         .findings
         .iter()
