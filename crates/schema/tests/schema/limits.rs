@@ -132,7 +132,11 @@ fn wide_unions_and_records_stay_bounded() {
         .map(|at| format!(r#"{{"type":"record","name":"S{at}","fields":[]}}"#))
         .collect();
     let (union, others) = (format!("[{}]", union.join(",")), format!("[{}]", others.join(",")));
-    let report = check(Mode::Backward, Version::new("new", &union), &[Version::new("old", &others)]);
+    let report = check(
+        Mode::Backward,
+        Version::new("new", &union),
+        &[Version::new("old", &others)],
+    );
     assert_eq!(report.findings[0].rule, Rule::TooLarge);
     let fields: Vec<String> = (0..5000)
         .map(|at| format!(r#"{{"name":"f{at}","type":"int","default":0}}"#))
