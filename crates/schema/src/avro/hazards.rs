@@ -10,8 +10,12 @@ use super::json::Json;
 use super::{Kind, Node, NodeId, Problem, Rule};
 
 /// What is risky about a field's default, which is a value of its type. Nothing refers to a name before its definition.
-pub(super) fn of_default(nodes: &[Node], schema: NodeId, default: &Json, path: &str) -> Option<Problem> {
-    let path = || format!("{path}/default");
+pub(super) fn of_default(
+    nodes: &[Node],
+    schema: NodeId,
+    default: &Json,
+    path: impl FnOnce() -> String,
+) -> Option<Problem> {
     look(nodes, schema, default).map(|(rule, why)| {
         let message = format!("the default {} {why}", default.shown());
         Problem::new(rule, path(), message)
@@ -23,7 +27,7 @@ fn look(nodes: &[Node], schema: NodeId, value: &Json) -> Option<(Rule, String)> 
     let kind = &nodes[schema as usize].kind;
     match (kind, value) {
         (Kind::Enum(symbols), Json::Text(text)) => {
-            let known = symbols.symbols.iter().any(|symbol| symbol == text);
+            let known = symbols.symbols.iter().any(|symbol| **symbol == **text);
             (!known).then(|| (Rule::DefaultNotEncodable, format!("has `{text}`, no symbol of {kind}")))
         }
         (Kind::Fixed(fixed), Json::Text(text)) => {

@@ -16,6 +16,41 @@ pub(crate) const MAX_BYTES: usize = 4 << 20;
 /// Objects with more keys are looked up by hash.
 const FEW_KEYS: usize = 16;
 
+/// Words that stand in every schema are not copied.
+pub(crate) type Text = Cow<'static, str>;
+
+const WORDS: [&str; 22] = [
+    "name",
+    "type",
+    "doc",
+    "default",
+    "fields",
+    "string",
+    "long",
+    "int",
+    "record",
+    "null",
+    "symbols",
+    "items",
+    "array",
+    "bytes",
+    "enum",
+    "namespace",
+    "boolean",
+    "double",
+    "float",
+    "map",
+    "values",
+    "aliases",
+];
+
+fn text(value: &str) -> Text {
+    match WORDS.iter().find(|word| **word == value) {
+        Some(word) => Cow::Borrowed(word),
+        None => Cow::Owned(value.to_owned()),
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Json {
     Null,
@@ -24,18 +59,18 @@ pub(crate) enum Json {
     Integer(i64),
     /// Has a fraction or an exponent, or does not fit a `long`.
     Float(f64),
-    Text(Box<str>),
+    Text(Text),
     Array(Vec<Json>),
     Object(Object),
 }
 
 /// Keys in the order of the text, each once.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Object(Vec<(Box<str>, Json)>);
+pub(crate) struct Object(Vec<(Text, Json)>);
 
 impl Object {
     pub(crate) fn get(&self, key: &str) -> Option<&Json> {
-        self.0.iter().find(|(k, _)| **k == *key).map(|(_, value)| value)
+        self.0.iter().find(|(k, _)| *k == key).map(|(_, value)| value)
     }
 
     pub(crate) fn text(&self, key: &str) -> Option<&str> {
@@ -43,7 +78,7 @@ impl Object {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Json)> {
-        self.0.iter().map(|(key, value)| (&**key, value))
+        self.0.iter().map(|(key, value)| (key.as_ref(), value))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -61,14 +96,18 @@ impl Object {
 
     /// What is left without some keys.
     pub(crate) fn without(&self, keys: &[&str]) -> Self {
-        let kept = self.0.iter().filter(|(key, _)| !keys.contains(&&**key));
+        let kept = self.0.iter().filter(|(key, _)| !keys.contains(&key.as_ref()));
         Self(kept.cloned().collect())
     }
 
-    fn collected(pairs: Vec<(Box<str>, Json)>) -> Self {
-        let mut kept: Vec<(Box<str>, Json)> = Vec::with_capacity(pairs.len());
-        let mut index: HashMap<Box<str>, usize> = HashMap::new();
+    fn collected(pairs: Vec<(Text, Json)>) -> Self {
         let hashed = pairs.len() > FEW_KEYS;
+        let again = |at: usize| pairs[..at].iter().any(|(key, _)| *key == pairs[at].0);
+        if !hashed && !(1..pairs.len()).any(again) {
+            return Self(pairs);
+        }
+        let mut kept: Vec<(Text, Json)> = Vec::with_capacity(pairs.len());
+        let mut index: HashMap<Text, usize> = HashMap::new();
         for (key, value) in pairs {
             let seen = if hashed {
                 index.get(&key).copied()
@@ -249,6 +288,29 @@ impl<'de> DeserializeSeed<'de> for Depth {
     }
 }
 
+/// Reads a key.
+struct Key;
+
+impl<'de> DeserializeSeed<'de> for Key {
+    type Value = Text;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Text, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Key {
+    type Value = Text;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Text, E> {
+        Ok(text(value))
+    }
+}
+
 impl<'de> Visitor<'de> for Depth {
     type Value = Json;
 
@@ -277,7 +339,7 @@ impl<'de> Visitor<'de> for Depth {
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Json, E> {
-        Ok(Json::Text(value.into()))
+        Ok(Json::Text(text(value)))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Json, A::Error> {
@@ -292,7 +354,7 @@ impl<'de> Visitor<'de> for Depth {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Json, A::Error> {
         let below = self.below()?;
         let mut pairs = Vec::new();
-        while let Some(key) = access.next_key::<Box<str>>()? {
+        while let Some(key) = access.next_key_seed(Key)? {
             pairs.push((key, access.next_value_seed(below)?));
         }
         Ok(Json::Object(Object::collected(pairs)))

@@ -226,6 +226,9 @@ impl Named {
 impl Enum {
     /// Symbols that this one lacks, in order, each once.
     pub(crate) fn lacks<'a>(&self, written: &'a Self) -> Vec<&'a str> {
+        if self.symbols == written.symbols {
+            return Vec::new();
+        }
         let known: std::collections::HashSet<&str> = self.symbols.iter().map(|s| &**s).collect();
         let mut lacking: Vec<&str> = written
             .symbols

@@ -60,7 +60,7 @@ pub(super) struct Parser<'a> {
     pub(super) nodes: Vec<Node>,
     /// What each node was read from, for comparing definitions.
     pub(super) definitions: Vec<Option<&'a Object>>,
-    /// Where each node stands.
+    /// Where each node stands; empty for those that no problem names later.
     pub(super) paths: Vec<Box<str>>,
     /// First definitions, in the order of their ends.
     pub(super) names: HashMap<Box<str>, NodeId>,
@@ -139,7 +139,14 @@ impl<'a> Parser<'a> {
         let id = self.nodes.len() as NodeId;
         self.nodes.push(Node { kind, logical });
         self.definitions.push(definition);
-        self.paths.push(self.path.as_str().into());
+        // Only those that a problem may name later.
+        let kind = &self.nodes[id as usize].kind;
+        let is_told = kind.named().is_some() || matches!(kind, Kind::Union(_) | Kind::Forward(_));
+        self.paths.push(if is_told {
+            self.path.as_str().into()
+        } else {
+            Box::default()
+        });
         id
     }
 
@@ -461,6 +468,9 @@ impl<'a> Parser<'a> {
     }
 
     fn note_alias_clashes(&mut self, fields: &[Field]) {
+        if fields.iter().all(|field| field.aliases.is_empty()) {
+            return;
+        }
         let mut taken: HashMap<&str, &str> = fields.iter().map(|field| (&*field.name, &*field.name)).collect();
         let mut clashes = Vec::new();
         for field in fields {

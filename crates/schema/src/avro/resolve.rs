@@ -48,9 +48,11 @@ fn note_hazards(parser: &mut Parser<'_>, first: usize, targets: &HashMap<NodeId,
             continue;
         };
         for field in &record.fields {
-            let path = format!("{}/fields/{}", parser.paths[at], field.name);
-            let default = field.default.as_ref();
-            notes.extend(default.and_then(|default| hazards::of_default(&parser.nodes, field.schema, default, &path)));
+            let Some(default) = &field.default else {
+                continue;
+            };
+            let path = || format!("{}/fields/{}/default", parser.paths[at], field.name);
+            notes.extend(hazards::of_default(&parser.nodes, field.schema, default, path));
         }
     }
     parser.notes.extend(notes);

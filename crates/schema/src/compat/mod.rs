@@ -4,6 +4,7 @@
 //! through although consumers break or data is lost ([`risks`]).
 
 mod finding;
+mod known;
 mod mode;
 mod path;
 mod reads;
@@ -100,7 +101,8 @@ fn compare(report: &mut Report, candidate: &Schema, version: &Version<'_>) {
             Direction::Candidate => continue,
         };
         let named = |mismatch| Finding::new(*direction, version.name, mismatch);
-        report.findings.extend(reads(reader, writer).into_iter().map(named));
-        report.risks.extend(risks(reader, writer).into_iter().map(named));
+        let (mismatches, risks) = reads::verdicts(reader, writer);
+        report.findings.extend(mismatches.into_iter().map(named));
+        report.risks.extend(risks.into_iter().map(named));
     }
 }

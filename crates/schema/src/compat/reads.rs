@@ -16,12 +16,11 @@
 //! A field is found by its name and its aliases; one that finds two is an error which no other branch makes good. While a
 //! pair is being compared it counts as readable, so that recursive types come to an end.
 
-use std::collections::HashMap;
-
 use crate::avro::{Field, Kind, NodeId, Record, Rule, Schema};
 
+use super::known::ByPair;
 use super::path::{Path, Step};
-use super::{Mismatch, reasons};
+use super::{Mismatch, reasons, risks};
 
 /// Deepest nesting that is followed through names.
 pub(super) const MAX_DEPTH: usize = 512;
@@ -38,11 +37,22 @@ pub fn reads(reader: &Schema, writer: &Schema) -> Vec<Mismatch> {
     }
 }
 
+/// Both verdicts on a pair: why it cannot be read, and what may go wrong where it can.
+pub(super) fn verdicts(reader: &Schema, writer: &Schema) -> (Vec<Mismatch>, Vec<Mismatch>) {
+    let mut pairs = Pairs::new(reader, writer);
+    match pairs.reads(reader.root(), writer.root()) {
+        Ok(true) => (Vec::new(), risks::of(pairs)),
+        Ok(false) => (reasons::reasons(&mut pairs), risks::of(pairs)),
+        // A comparison that was given up would be given up for every branch again.
+        Err(stop) => (vec![*stop], Vec::new()),
+    }
+}
+
 /// What is known of pairs of types.
 pub(super) struct Pairs<'s> {
     pub(super) reader: &'s Schema,
     pub(super) writer: &'s Schema,
-    known: HashMap<(NodeId, NodeId), Answer>,
+    known: ByPair<Answer>,
     path: Path,
     steps: usize,
 }
@@ -69,7 +79,7 @@ impl<'s> Pairs<'s> {
         Self {
             reader,
             writer,
-            known: HashMap::new(),
+            known: ByPair::default(),
             path: Path::default(),
             steps: 0,
         }

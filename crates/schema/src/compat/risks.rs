@@ -19,6 +19,7 @@ use std::collections::HashSet;
 use crate::avro::{Field, Kind, Logical, NodeId, Record, Rule, Schema};
 
 use super::Mismatch;
+use super::known::ByPair;
 use super::path::{Path, Step};
 use super::reads::{Found, MAX_DEPTH, MAX_STEPS, Pairs, found};
 
@@ -27,24 +28,27 @@ const MOST: usize = 100;
 
 /// What may go wrong although `reader` reads what `writer` writes.
 pub fn risks(reader: &Schema, writer: &Schema) -> Vec<Mismatch> {
+    super::reads::verdicts(reader, writer).1
+}
+
+/// As [`risks`], where the pairs have been compared.
+pub(super) fn of(pairs: Pairs<'_>) -> Vec<Mismatch> {
+    let roots = (pairs.reader.root(), pairs.writer.root());
     let mut walk = Walk {
-        pairs: Pairs::new(reader, writer),
+        pairs,
         path: Path::default(),
-        seen: HashSet::new(),
+        seen: ByPair::default(),
         risks: Vec::new(),
         steps: 0,
     };
-    // A comparison that was given up is a finding, and would be given up here for every branch again.
-    if walk.pairs.reads(reader.root(), writer.root()).is_ok() {
-        walk.pair(reader.root(), writer.root());
-    }
+    walk.pair(roots.0, roots.1);
     walk.risks
 }
 
 struct Walk<'s> {
     pairs: Pairs<'s>,
     path: Path,
-    seen: HashSet<(NodeId, NodeId)>,
+    seen: ByPair<()>,
     risks: Vec<Mismatch>,
     steps: usize,
 }
@@ -54,7 +58,7 @@ impl<'s> Walk<'s> {
         if self.risks.len() >= MOST
             || self.path.depth() > MAX_DEPTH
             || !self.spend(1)
-            || !self.seen.insert((reader, writer))
+            || self.seen.insert((reader, writer), ()).is_some()
         {
             return;
         }
