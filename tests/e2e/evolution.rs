@@ -204,7 +204,7 @@ async fn on(stack: &Stack, builds: &Builds) -> Result<()> {
 async fn without_a_registry(stack: &Stack, builds: &Builds) -> Result<()> {
     builds.deploy(stack, "ingest-1", Build::Next).await?;
     // It knows both versions.
-    let client = Client::through(stack.addresses.of("ingest-1")?, &stack.addresses, TENANT)?;
+    let client = Client::through("ingest-1", &stack.addresses, TENANT)?;
     let away = Still::hold(stack.serving("registry").await?)?;
     let began = tokio::time::Instant::now();
     let written = write(&client, "while the registry is away").await?;
