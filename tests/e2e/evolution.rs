@@ -203,11 +203,12 @@ async fn on(stack: &Stack, builds: &Builds) -> Result<()> {
 /// One of two ingests is exchanged and the registry goes away: what the embedders know goes on, what they do not know waits.
 async fn without_a_registry(stack: &Stack, builds: &Builds) -> Result<()> {
     builds.deploy(stack, "ingest-1", Build::Next).await?;
-    // It knows both versions.
+    // The other one accepts, in the version that all know. This one knows both, and can tell.
+    let accepting = Client::new(&stack.addresses, TENANT)?;
     let client = Client::through("ingest-1", &stack.addresses, TENANT)?;
     let away = Still::hold(stack.serving("registry").await?)?;
     let began = tokio::time::Instant::now();
-    let written = write(&client, "while the registry is away").await?;
+    let written = write(&accepting, "while the registry is away").await?;
     let (mut live, mut waiting) = (0, 0);
     poll::until(
         "some to be searchable and some to wait, for long",
