@@ -39,8 +39,14 @@ const SIZE: Size = Size {
 };
 /// A record that says for longer that its dependency is away, while others succeed, is to blame; but not for the registry.
 const BLAMED_AFTER: Duration = Duration::from_secs(1);
-/// How long the registry is away: many times that.
-const AWAY: Duration = Duration::from_secs(15);
+/// How long the registry is away: many times that. `MILLRACE_TEST_REGISTRY_AWAY_SECONDS` makes it longer.
+fn away_for() -> Result<Duration> {
+    let seconds = match std::env::var("MILLRACE_TEST_REGISTRY_AWAY_SECONDS") {
+        Ok(seconds) => seconds.parse().context("MILLRACE_TEST_REGISTRY_AWAY_SECONDS")?,
+        Err(_) => 15,
+    };
+    Ok(Duration::from_secs(seconds))
+}
 
 pub async fn builds_of_two_versions_run_against_each_other(_: &mut Option<Stack>) -> Result<()> {
     let builds = Builds::new().await?;
@@ -206,13 +212,14 @@ async fn without_a_registry(stack: &Stack, builds: &Builds) -> Result<()> {
     // The other one accepts, in the version that all know. This one knows both, and can tell.
     let accepting = Client::new(&stack.addresses, TENANT)?;
     let client = Client::through("ingest-1", &stack.addresses, TENANT)?;
+    let long_enough = away_for()?;
     let away = Still::hold(stack.serving("registry").await?)?;
     let began = tokio::time::Instant::now();
     let written = write(&accepting, "while the registry is away").await?;
     let (mut live, mut waiting) = (0, 0);
     poll::until(
         "some to be searchable and some to wait, for long",
-        INDEXED_WITHIN,
+        INDEXED_WITHIN + long_enough,
         async || {
             (live, waiting) = (0, 0);
             for receipt in &written {
@@ -223,7 +230,7 @@ async fn without_a_registry(stack: &Stack, builds: &Builds) -> Result<()> {
                 }
             }
             let told = last_failures(stack).await?;
-            let long = began.elapsed() >= AWAY && told.contains("REGISTRY_UNAVAILABLE");
+            let long = began.elapsed() >= long_enough && told.contains("REGISTRY_UNAVAILABLE");
             Ok(if live > 0 && waiting > 0 && long {
                 Ok(())
             } else {
