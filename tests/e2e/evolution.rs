@@ -50,12 +50,11 @@ fn away_for() -> Result<Duration> {
 
 pub async fn builds_of_two_versions_run_against_each_other(_: &mut Option<Stack>) -> Result<()> {
     let builds = Builds::new().await?;
+    let blamed_after = BLAMED_AFTER.as_millis().to_string();
     let environment = vec![
         ("MILLRACE_UP_PROGRAMS".to_owned(), builds.programs()),
-        (
-            "MILLRACE_EMBEDDER_STAGE__BLAME_MS".to_owned(),
-            BLAMED_AFTER.as_millis().to_string(),
-        ),
+        ("MILLRACE_EMBEDDER_STAGE__BLAME_MS".to_owned(), blamed_after.clone()),
+        ("MILLRACE_INGEST_STAGE__BLAME_MS".to_owned(), blamed_after),
     ];
     let stack = Stack::up_with(&builds.now, SIZE, environment, |_| ()).await?;
     if let Err(error) = on(&stack, &builds).await {

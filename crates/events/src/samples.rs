@@ -16,6 +16,10 @@ const MAX_SAMPLES: usize = 512;
 const MAX_SAMPLE_BYTES: usize = 1 << 20;
 /// Most values in one sample: records without fields multiply without a byte.
 const MAX_VALUES: usize = 1 << 16;
+/// Deepest records within records: each takes some of the stack, of ours and of the decoder.
+const MAX_DEPTH: usize = 64;
+/// Most bytes of all samples together.
+const MAX_BYTES: usize = 16 << 20;
 
 /// Why there is no sample.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,7 +31,9 @@ pub enum SampleError {
         name: String,
     },
     /// Too large.
-    #[error("records that show all of it are larger than {MAX_SAMPLE_BYTES} bytes or {MAX_VALUES} values")]
+    #[error(
+        "records that show all of it are larger than {MAX_SAMPLE_BYTES} bytes or {MAX_VALUES} values, or deeper than {MAX_DEPTH}"
+    )]
     TooLarge,
     /// A reference that leads nowhere: the schema was parsed without its others.
     #[error("{name} is not defined in it")]
@@ -45,7 +51,16 @@ pub fn samples(schema: &Schema) -> Result<Vec<Vec<u8>>, SampleError> {
     // The first has no items in its arrays and maps; the others take one branch after another. Squared, since a branch
     // that refers to a type leaves it only some of the turns.
     let numbers = 0..=widest.saturating_mul(widest).clamp(2, MAX_SAMPLES);
-    numbers.map(|number| Sample::of(schema, number, &types)).collect()
+    let (mut samples, mut bytes) = (Vec::new(), 0);
+    for number in numbers {
+        let sample = Sample::of(schema, number, &types)?;
+        bytes += sample.len();
+        if bytes > MAX_BYTES {
+            return Err(SampleError::TooLarge);
+        }
+        samples.push(sample);
+    }
+    Ok(samples)
 }
 
 struct Sample<'s> {
@@ -132,6 +147,9 @@ impl<'s> Sample<'s> {
     fn enter(&mut self, name: &'s Name) -> Result<(), SampleError> {
         if self.within.contains(&name) {
             return Err(SampleError::Recursive { name: name.to_string() });
+        }
+        if self.within.len() >= MAX_DEPTH {
+            return Err(SampleError::TooLarge);
         }
         self.within.push(name);
         Ok(())
@@ -315,6 +333,17 @@ mod tests {
             );
         }
         let schema = parsed(&format!(r#"{{"type":"record","name":"Many","fields":[{fields}]}}"#));
+        assert_eq!(samples(&schema), Err(SampleError::TooLarge));
+        // Not within themselves, and deep all the same.
+        let link = |n: usize| {
+            let of = format!(r#"{{"name":"of","type":"C{}"}}"#, n - 1);
+            format!(r#"{{"name":"c{n}","type":{{"type":"record","name":"C{n}","fields":[{of}]}}}}"#)
+        };
+        let chain: Vec<String> = (1..200).map(link).collect();
+        let schema = parsed(&format!(
+            r#"{{"type":"record","name":"Chain","fields":[{{"name":"c0","type":{{"type":"record","name":"C0","fields":[]}}}},{}]}}"#,
+            chain.join(",")
+        ));
         assert_eq!(samples(&schema), Err(SampleError::TooLarge));
         let fixed = parsed(r#"{"type":"fixed","name":"F","size":2000000000}"#);
         assert_eq!(samples(&fixed), Err(SampleError::TooLarge));

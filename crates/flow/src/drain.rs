@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crate::stage::TopicPartition;
 
 /// For the positions of drained partitions to be committed, once what ran past the bound has been cut off.
-const LAST_WORDS: Duration = Duration::from_secs(3);
+pub const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// Partitions on their way out.
 #[derive(Debug)]

@@ -74,7 +74,8 @@ struct Runner<S> {
     sent: Instant,
     /// With whom to tell that it is over.
     drains: Vec<(Drain, Option<oneshot::Sender<()>>)>,
-    leaving: bool,
+    /// Since when it is leaving.
+    leaving: Option<Instant>,
     /// How its producer was fenced.
     fenced: Option<Fenced>,
     /// Why its membership is over.
@@ -120,7 +121,7 @@ where
             outcome: None,
             sent: Instant::now(),
             drains: Vec::new(),
-            leaving: false,
+            leaving: None,
             fenced: None,
             replaced: None,
             aborted: None,
@@ -150,7 +151,7 @@ where
                     Some(event) => self.happened(event),
                     None => return Ended::Restart("the consumer ended".into()),
                 },
-                () = shutdown.cancelled(), if !self.leaving => self.leave(),
+                () = shutdown.cancelled(), if self.leaving.is_none() => self.leave(),
                 _ = picture.tick() => self.show(),
                 () = tokio::time::sleep_until(deadline.into()) => {}
             }
@@ -185,9 +186,8 @@ where
             }
             (self.outcome, self.sent) = (Some(outcome), now);
         }
-        let patience = self.patience();
-        if self.outcome.is_some() && now >= self.sent + patience {
-            let seconds = patience.as_secs();
+        if self.outcome.is_some() && now >= self.given_up() {
+            let seconds = (now - self.sent).as_secs();
             return Some(Ended::Restart(format!("a transaction had no outcome for {seconds} s")));
         }
         match (&self.fenced, &self.replaced) {
@@ -204,7 +204,7 @@ where
         }
         told(&self.link.paused, self.core.paused(now));
         told(&self.stage.gate, self.core.lets_calls_through());
-        (self.leaving && self.drains.is_empty()).then(|| {
+        (self.leaving.is_some() && self.drains.is_empty()).then(|| {
             self.show_as(StageState::Stopped);
             Ended::Drained
         })
@@ -232,7 +232,7 @@ where
 
     fn next_deadline(&self) -> Instant {
         let drains = self.drains.iter().map(|(drain, _)| drain.deadline());
-        let unanswered = self.outcome.as_ref().map(|_| self.sent + self.patience());
+        let unanswered = self.outcome.as_ref().map(|_| self.given_up());
         let fenced = self.fenced.as_ref().map(|fenced| fenced.since + FENCED);
         let fenced = fenced.filter(|_| self.replaced.is_none());
         let far = Instant::now() + Duration::from_secs(3600);
@@ -356,7 +356,7 @@ where
 
     /// Asked to leave: the same drain as for a revoke, of all partitions.
     fn leave(&mut self) {
-        self.leaving = true;
+        self.leaving = Some(Instant::now());
         let partitions = self.core.assigned();
         self.core.begin_drain(&partitions);
         let drain = Drain::new(partitions, Instant::now() + self.drain_bound());
@@ -364,11 +364,12 @@ where
         self.show();
     }
 
-    fn patience(&self) -> Duration {
-        if self.leaving {
-            UNANSWERED.min(self.drain_bound())
-        } else {
-            UNANSWERED
+    /// When the transaction under way is given up if it has no outcome.
+    fn given_up(&self) -> Instant {
+        let unanswered = self.sent + UNANSWERED;
+        match self.leaving {
+            Some(since) => unanswered.min(self.sent.max(since) + self.drain_bound() + drain::LAST_WORDS),
+            None => unanswered,
         }
     }
 
@@ -377,7 +378,7 @@ where
     }
 
     fn show(&self) {
-        let state = match (self.leaving, self.core.assigned().is_empty()) {
+        let state = match (self.leaving.is_some(), self.core.assigned().is_empty()) {
             (true, _) => StageState::Draining,
             (false, true) => StageState::Starting,
             (false, false) => StageState::Running,

@@ -222,14 +222,17 @@ async fn a_transaction_without_an_outcome_and_a_fenced_producer_are_given_up() {
     assert!(runner.why_stuck().is_some_and(|why| why.contains("no outcome for 5 s")));
     runner.sent = Instant::now() - UNANSWERED;
     assert!(matches!(runner.advance(), Some(Ended::Restart(_))));
-    runner.sent = Instant::now() - runner.drain_bound();
+    // One that leaves has its drain and its last words, counted from when it began to leave.
+    runner.sent = Instant::now() - (runner.drain_bound() + drain::LAST_WORDS);
     assert_eq!(runner.advance(), None);
-    runner.leaving = true;
+    runner.leaving = Some(Instant::now());
+    assert!(runner.given_up() > Instant::now() + runner.drain_bound() / 2);
+    runner.leaving = Some(runner.sent);
     assert!(
         matches!(runner.advance(), Some(Ended::Restart(_))),
         "it waits for longer than its drain may take"
     );
-    runner.leaving = false;
+    runner.leaving = None;
     assert!(log.commits.try_recv().is_err());
     runner.outcome = None;
     runner.fenced = Some(Fenced {

@@ -3,7 +3,7 @@
 //! | decoding meets | failure |
 //! |---|---|
 //! | the registry away: no answer, 408, 5xx | Away `REGISTRY_UNAVAILABLE`: who knows a schema goes on meanwhile |
-//! | the registry asking for patience: 429 | RateLimited `REGISTRY_RATE_LIMITED` |
+//! | the registry asking for patience: 429 | Away `REGISTRY_RATE_LIMITED`, and nobody asks before that time is over |
 //! | the registry refusing us: 401, 403 and what stands nowhere else here; something that is no registry | Config `REGISTRY_REFUSED` |
 //! | an id that the registry does not know or does not take: 400, 404, 413, 422 | Invalid `UNREADABLE_RECORD` |
 //! | bytes without the wire format, a body that does not fit its schema | Invalid `UNREADABLE_RECORD` |
@@ -32,10 +32,15 @@ use millrace_flow::{Delivery, Failure, Headers};
 use millrace_rpc::error::chain;
 use millrace_schema::{Registry, RegistryError};
 
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
 use crate::versions::{self, Unreadable};
 
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// How long a record waits for its turn to ask, before it makes room for one that need not.
+const TURN: Duration = Duration::from_secs(1);
 
 /// Why a process cannot read or write its topics.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +99,8 @@ struct Inner {
     writers: HashMap<&'static str, (SchemaId, Schema)>,
     /// Parsed schemas by id: they never change. As many as the registry has.
     readers: RwLock<HashMap<SchemaId, Arc<Schema>>>,
+    /// Held by whoever asks; until when the registry wants to be spared, and its words.
+    asked: Mutex<Option<(Instant, String)>>,
 }
 
 impl Codec {
@@ -132,6 +139,7 @@ impl Codec {
             registry,
             writers: written.collect::<Result<_, _>>()?,
             readers: RwLock::new(read.collect::<Result<_, _>>()?),
+            asked: Mutex::default(),
         })))
     }
 
@@ -175,6 +183,7 @@ impl Codec {
             registry: registry.clone(),
             writers,
             readers: RwLock::new(readers),
+            asked: Mutex::default(),
         })))
     }
 
@@ -224,11 +233,27 @@ impl Codec {
             return Ok(schema);
         }
         let topic = R::TOPIC.name;
-        let text = self
-            .0
-            .registry
-            .schema_by_id(id.0)
-            .await
+        // One question at a time: however many records wait for a registry that hangs, few wait in here.
+        let Ok(mut asked) = tokio::time::timeout(TURN, self.0.asked.lock()).await else {
+            return Err(Failure::Away {
+                reason: "REGISTRY_UNAVAILABLE",
+                message: format!("the registry was asked by others and has not answered for {TURN:?}"),
+            });
+        };
+        if let Some(schema) = self.known(id) {
+            return Ok(schema);
+        }
+        if let Some((until, why)) = asked.as_ref().filter(|(until, _)| Instant::now() < *until) {
+            return Err(Failure::Away {
+                reason: "REGISTRY_RATE_LIMITED",
+                message: format!("{why}; {:?} of that are left", *until - Instant::now()),
+            });
+        }
+        let answer = self.0.registry.schema_by_id(id.0).await;
+        if let Err(error @ RegistryError::RateLimited { retry_after, .. }) = &answer {
+            *asked = Some((Instant::now() + *retry_after, chain(error)));
+        }
+        let text = answer
             .map_err(|e| registry_failure(&e))?
             .ok_or_else(|| Failure::Invalid {
                 reason: "UNREADABLE_RECORD",
@@ -255,7 +280,12 @@ impl Codec {
     async fn unreadable_version(&self, topic: &Topic, id: SchemaId, why: &Unreadable) -> Failure {
         let (topic, subject) = (topic.name, topic.subject());
         match versions::version_of(&self.0.registry, &subject, id.0).await {
-            Err(error) => registry_failure(&error),
+            Err(error) if error.is_outage() => registry_failure(&error),
+            // It is the subject that was asked for: nothing of this record's.
+            Err(error) => Failure::Config {
+                reason: "REGISTRY_REFUSED",
+                message: chain(&error),
+            },
             Ok(Some(version)) => Failure::Config {
                 reason: "SCHEMA_UNREADABLE",
                 message: format!(
@@ -309,10 +339,10 @@ fn registry_failure(error: &RegistryError) -> Failure {
             reason: "REGISTRY_UNAVAILABLE",
             message,
         },
-        RegistryError::RateLimited { retry_after, .. } => Failure::RateLimited {
+        // Not the stage's gate: records whose schemas are known need no patience.
+        RegistryError::RateLimited { .. } => Failure::Away {
             reason: "REGISTRY_RATE_LIMITED",
             message,
-            retry_after: *retry_after,
         },
         // Nothing but the id in the question is the record's: it is the id that is refused.
         RegistryError::Refused {

@@ -142,7 +142,6 @@ async fn the_class_of_a_failed_decode_follows_its_cause() {
     answers.set("GET /schemas/ids/8", 503, "");
     answers.set("GET /schemas/ids/9", 403, r#"{"error_code":40301,"message":"no"}"#);
     answers.set("GET /schemas/ids/11", 200, r#"{"schema":"not avro"}"#);
-    answers.set("GET /schemas/ids/12", 429, "");
     answers.set("GET /schemas/ids/13", 422, r#"{"error_code":42201,"message":"no"}"#);
     for (value, class, reason) in [
         (&b""[..], "INVALID", "UNREADABLE_RECORD"),
@@ -152,7 +151,6 @@ async fn the_class_of_a_failed_decode_follows_its_cause() {
         (&[0, 0, 0, 0, 9, 1], "CONFIG", "REGISTRY_REFUSED"),
         (&[0, 0, 0, 0, 10, 1], "INVALID", "UNREADABLE_RECORD"),
         (&[0, 0, 0, 0, 11, 1], "INVALID", "UNREADABLE_RECORD"),
-        (&[0, 0, 0, 0, 12, 1], "RATE_LIMITED", "REGISTRY_RATE_LIMITED"),
         (&[0, 0, 0, 0, 13, 1], "INVALID", "UNREADABLE_RECORD"),
     ] {
         let failure = codec.decode::<DocumentParsed>(value).await.unwrap_err();
@@ -170,6 +168,25 @@ async fn the_class_of_a_failed_decode_follows_its_cause() {
     );
     let mut value = codec.encode(&parsed()).unwrap().to_vec();
     value[4] = 8;
+    assert_eq!(codec.decode::<DocumentParsed>(&value).await.unwrap(), parsed());
+}
+
+#[tokio::test]
+async fn a_registry_that_wants_to_be_spared_is_spared_and_the_known_goes_on() {
+    let answers = Answers::start().await;
+    let codec = connected(&answers, &[topics::PARSED]).await;
+    answers.set("GET /schemas/ids/12", 429, "");
+    let failure = codec.decode::<DocumentParsed>(&[0, 0, 0, 0, 12, 1]).await.unwrap_err();
+    assert_eq!(
+        (failure.class(), failure.reason()),
+        ("TRANSIENT", "REGISTRY_RATE_LIMITED")
+    );
+    // It would answer now, and is not asked for a second.
+    let schema = serde_json::json!({ "schema": topics::PARSED.schema }).to_string();
+    answers.set("GET /schemas/ids/12", 200, schema);
+    let failure = codec.decode::<DocumentParsed>(&[0, 0, 0, 0, 12, 1]).await.unwrap_err();
+    assert!(failure.message().contains("are left"), "{failure}");
+    let value = codec.encode(&parsed()).unwrap();
     assert_eq!(codec.decode::<DocumentParsed>(&value).await.unwrap(), parsed());
 }
 
@@ -206,7 +223,7 @@ fn each_answer_of_the_registry_has_its_class() {
     };
     let rows = [
         (away, "TRANSIENT", "REGISTRY_UNAVAILABLE"),
-        (limited, "RATE_LIMITED", "REGISTRY_RATE_LIMITED"),
+        (limited, "TRANSIENT", "REGISTRY_RATE_LIMITED"),
         (refused(400), "INVALID", "UNREADABLE_RECORD"),
         (refused(401), "CONFIG", "REGISTRY_REFUSED"),
         (refused(403), "CONFIG", "REGISTRY_REFUSED"),
@@ -220,9 +237,6 @@ fn each_answer_of_the_registry_has_its_class() {
     for (error, class, reason) in rows {
         let failure = registry_failure(&error);
         assert_eq!((failure.class(), failure.reason()), (class, reason), "{error}");
-        if let Failure::RateLimited { retry_after, .. } = failure {
-            assert_eq!(retry_after, Duration::from_secs(7));
-        }
     }
 }
 
@@ -319,6 +333,14 @@ async fn a_version_that_is_registered_meanwhile_is_read_or_waits_for_a_build_tha
     }
     let failure = codec.decode::<DocumentParsed>(&[0, 0, 0, 0, 22, 0]).await.unwrap_err();
     assert_eq!((failure.class(), failure.reason()), ("INVALID", "UNREADABLE_RECORD"));
+    // A registry that refuses the question after the subject says nothing of the record.
+    answers.set(
+        "GET /subjects/documents.parsed-value/versions",
+        400,
+        r#"{"error_code":400,"message":"no"}"#,
+    );
+    let failure = codec.decode::<DocumentParsed>(&[0, 0, 0, 0, 22, 0]).await.unwrap_err();
+    assert_eq!((failure.class(), failure.reason()), ("CONFIG", "REGISTRY_REFUSED"));
     // Whether it is a version cannot be told: no reason to bury anything.
     answers.set("GET /subjects/documents.parsed-value/versions", 503, "");
     let failure = codec.decode::<DocumentParsed>(&[0, 0, 0, 0, 22, 0]).await.unwrap_err();

@@ -72,6 +72,7 @@ impl Core {
             }
             // Those who do not need it go on: the gate is not its.
             Failure::Away { .. } => {
+                held.tries.is_innocent();
                 self.gate.lost(now);
                 Some((now + backoff(runs, jitter), false))
             }

@@ -3,6 +3,7 @@
 mod letters;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::error::Error;
 use std::time::Duration;
 
@@ -108,16 +109,17 @@ impl<T: Kept> ReplicaTopic<T> {
         let starts = feed.starts(&ends).await?;
         let topic = Self::TOPIC.in_epoch(EPOCH);
         let tail = millrace_kafka::tail(&self.kafka, TailConfig { topic, starts })?;
-        let feeding = feed.run(events(tail), self.codec.clone(), shutdown.clone());
-        let followed = shutdown.run_until_cancelled(self.follow(&ends));
-        let (fed, _) = tokio::join!(feeding, followed);
-        Ok(fed?)
+        tokio::select! {
+            // Ends on shutdown by itself, and with an error when it cannot go on.
+            fed = feed.run(events(tail), self.codec.clone(), shutdown) => Ok(fed?),
+            never = self.follow(&ends) => match never {},
+        }
     }
 
-    async fn follow(&self, ends: &BTreeMap<i32, (i64, i64)>) {
+    async fn follow(&self, ends: &BTreeMap<i32, (i64, i64)>) -> Infallible {
         let records: i64 = ends.values().map(|(first, end)| end - first).sum();
         let topic = Self::TOPIC.name;
-        let mut before = None;
+        let (mut before, mut was_complete) = (None, false);
         loop {
             let now = self.replica.standing(&partitions(), before.as_ref()).await;
             match &now {
@@ -125,8 +127,11 @@ impl<T: Kept> ReplicaTopic<T> {
                     tracing::info!(topic, records, "reading a topic to its end");
                     self.complete.not_ready(format!("reading {topic} to its end"));
                 }
-                Standing::Waiting(why) => self.complete.not_ready(why.clone()),
+                // What is accepted needs no registry: once complete, an outage of it takes nobody out of service.
+                Standing::Waiting { outage: true, .. } if was_complete => {}
+                Standing::Waiting { why, .. } => self.complete.not_ready(why.clone()),
                 Standing::Complete => {
+                    was_complete = true;
                     tracing::info!(topic, "the replica is complete");
                     self.complete.ready();
                 }

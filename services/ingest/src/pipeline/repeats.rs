@@ -82,7 +82,7 @@ impl<E: LogEnds> Repeats<E> {
         let known = self
             .replica
             .request(request.document, request.id, request.accepted_at_ms);
-        let known = known.await.map_err(|error| Failure::Transient {
+        let known = known.await.map_err(|error| Failure::Away {
             reason: "STATUS_REPLICA_FAILED",
             message: millrace_rpc::error::chain(&error),
         })?;
@@ -118,7 +118,8 @@ impl<E: LogEnds> Repeats<E> {
         if locked(&self.caught_up).contains(&partition) {
             return Ok(());
         }
-        let away = |message: String| Failure::Transient {
+        // The replica waits for brokers and registry, on behalf of all records: no single one is to blame.
+        let away = |message: String| Failure::Away {
             reason: "STATUS_REPLICA_BEHIND",
             message,
         };

@@ -63,8 +63,8 @@ struct Positions {
     next: BTreeMap<i32, i64>,
     /// Partitions whose committed end was reached since the process started.
     complete: BTreeSet<i32>,
-    /// Why the next record is not read yet.
-    waits: Option<String>,
+    /// Why the next record is not read yet, and whether somebody is away.
+    waits: Option<(String, bool)>,
 }
 
 /// What a replica can be asked.
@@ -72,8 +72,13 @@ struct Positions {
 pub enum Standing {
     /// It is not at the end that the process found.
     Reading,
-    /// The next record cannot be read yet: why.
-    Waiting(String),
+    /// The next record cannot be read yet.
+    Waiting {
+        /// Why.
+        why: String,
+        /// Whether that is over when somebody comes back; else a person is needed.
+        outage: bool,
+    },
     /// All that stood in the topic at the start is in it, and it follows.
     Complete,
 }
@@ -81,7 +86,10 @@ pub enum Standing {
 impl Positions {
     fn standing(&self, partitions: &BTreeSet<i32>) -> Standing {
         match &self.waits {
-            Some(why) => Standing::Waiting(why.clone()),
+            Some((why, outage)) => Standing::Waiting {
+                why: why.clone(),
+                outage: *outage,
+            },
             None if self.complete.is_superset(partitions) => Standing::Complete,
             None => Standing::Reading,
         }
@@ -366,7 +374,8 @@ impl<C: RecordCodec> Patient<'_, C> {
                 Err(failure) => {
                     tracing::warn!(topic = R::TOPIC.name, %failure, "a replica waits");
                     let why = format!("a record of {} cannot be read yet: {failure}", R::TOPIC.name);
-                    self.positions.send_modify(|at| at.waits = Some(why));
+                    let outage = !matches!(failure, Failure::Config { .. });
+                    self.positions.send_modify(|at| at.waits = Some((why, outage)));
                     waits = true;
                     tokio::time::sleep(RECORD_PAUSE).await;
                     continue;
