@@ -18,7 +18,7 @@ use millrace_api::pipeline::v1::GetPipelineRequest;
 use millrace_api::pipeline::v1::pipeline_service_client::PipelineServiceClient;
 use millrace_events::{topics, wire};
 use millrace_flow::{Headers, Output};
-use millrace_kafka::{KafkaConfig, Producer};
+use millrace_kafka::Producer;
 use millrace_schema::Registry;
 use millrace_testkit::client::{INDEXED_WITHIN, name_on};
 use millrace_testkit::still::Still;
@@ -28,6 +28,7 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use crate::check_topics;
+use crate::letters::kafka;
 
 const TENANT: &str = "evolution";
 const SERVICES: [&str; 3] = ["ingest", "embedder", "indexer"];
@@ -286,11 +287,7 @@ async fn settled(client: &Client, receipts: &[Receipt]) -> Result<()> {
 
 /// What no version is, on each partition. How many.
 async fn bury(stack: &Stack) -> Result<usize> {
-    let kafka = KafkaConfig {
-        bootstrap_servers: stack.addresses.kafka.clone(),
-        ..KafkaConfig::default()
-    };
-    let producer = Producer::new(&kafka, "somebody-else")?;
+    let producer = Producer::new(&kafka(&stack.addresses), "somebody-else")?;
     for partition in 0..DOCUMENTS {
         let id = name_on(partition, TENANT, |n| format!("garbage/{partition}/{n}")).context("no name")?;
         let output = Output {
@@ -311,17 +308,10 @@ async fn ids(stack: &Stack) -> Result<BTreeMap<&'static str, BTreeSet<u32>>> {
     let mut ids = BTreeMap::new();
     for topic in topics::ALL.iter().filter(|topic| topic.schema.is_some()) {
         let subject = topic.subject();
-        let versions = registry.versions(&subject).await?;
+        let registered = registry.registered(&subject).await?;
+        let versions: Vec<_> = registered.iter().map(|of| of.version).collect();
         ensure!(versions == [1, 2], "{subject} has versions {versions:?}");
-        let mut both = BTreeSet::new();
-        for version in versions {
-            both.extend(
-                registry
-                    .version(&subject, version)
-                    .await?
-                    .map(|registered| registered.id),
-            );
-        }
+        let both = registered.iter().map(|of| of.id).collect();
         ids.insert(topic.name, both);
     }
     Ok(ids)

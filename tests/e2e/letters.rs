@@ -96,7 +96,7 @@ pub async fn what_cannot_be_read_is_buried_whole_and_once(stack: &mut Option<Sta
     Ok(())
 }
 
-fn kafka(addresses: &Addresses) -> KafkaConfig {
+pub(crate) fn kafka(addresses: &Addresses) -> KafkaConfig {
     KafkaConfig {
         bootstrap_servers: addresses.kafka.clone(),
         ..KafkaConfig::default()

@@ -6,10 +6,8 @@
 //! | a type within itself | no decoder of ours bounds how deep it follows a record |
 //! | types that multiply each other | a sample would not fit into memory |
 
-use std::collections::HashMap;
-
 use apache_avro::Schema;
-use apache_avro::schema::{InnerDecimalSchema, Name, UuidSchema};
+use apache_avro::schema::{InnerDecimalSchema, Name, NamesRef, ResolvedSchema, UuidSchema};
 
 /// Most samples of one schema: an enum of more symbols than this has its last ones untried.
 const MAX_SAMPLES: usize = 512;
@@ -36,24 +34,24 @@ pub enum SampleError {
     )]
     TooLarge,
     /// A reference that leads nowhere: the schema was parsed without its others.
-    #[error("{name} is not defined in it")]
+    #[error("not all of its types are defined in it: {why}")]
     Undefined {
-        /// The type.
-        name: String,
+        /// Which is not, in the parser's words.
+        why: String,
     },
 }
 
 /// Sample bodies of a schema.
 pub fn samples(schema: &Schema) -> Result<Vec<Vec<u8>>, SampleError> {
-    let mut types = HashMap::new();
-    collect(schema, &mut types);
+    let resolved = ResolvedSchema::try_from(schema).map_err(|e| SampleError::Undefined { why: e.to_string() })?;
+    let types = resolved.get_names();
     let widest = types.values().copied().chain([schema]).map(widest).max().unwrap_or(1);
     // The first has no items in its arrays and maps; the others take one branch after another. Squared, since a branch
     // that refers to a type leaves it only some of the turns.
     let numbers = 0..=widest.saturating_mul(widest).clamp(2, MAX_SAMPLES);
     let (mut samples, mut bytes) = (Vec::new(), 0);
     for number in numbers {
-        let sample = Sample::of(schema, number, &types)?;
+        let sample = Sample::of(schema, number, types)?;
         bytes += sample.len();
         if bytes > MAX_BYTES {
             return Err(SampleError::TooLarge);
@@ -65,7 +63,7 @@ pub fn samples(schema: &Schema) -> Result<Vec<Vec<u8>>, SampleError> {
 
 struct Sample<'s> {
     number: usize,
-    types: &'s HashMap<&'s Name, &'s Schema>,
+    types: &'s NamesRef<'s>,
     /// The named types that are being written.
     within: Vec<&'s Name>,
     body: Vec<u8>,
@@ -73,7 +71,7 @@ struct Sample<'s> {
 }
 
 impl<'s> Sample<'s> {
-    fn of(schema: &'s Schema, number: usize, types: &'s HashMap<&'s Name, &'s Schema>) -> Result<Vec<u8>, SampleError> {
+    fn of(schema: &'s Schema, number: usize, types: &'s NamesRef<'s>) -> Result<Vec<u8>, SampleError> {
         let mut sample = Self {
             number,
             types,
@@ -136,7 +134,7 @@ impl<'s> Sample<'s> {
             }
             Schema::Ref { name } => {
                 let Some(schema) = self.types.get(name) else {
-                    return Err(SampleError::Undefined { name: name.to_string() });
+                    return Err(SampleError::Undefined { why: name.to_string() });
                 };
                 self.write(schema, turn)?;
             }
@@ -205,29 +203,6 @@ impl<'s> Sample<'s> {
 
 fn chosen(turn: usize, among: usize) -> i64 {
     i64::try_from(turn % among.max(1)).unwrap_or(0)
-}
-
-/// All named types, by name.
-fn collect<'s>(schema: &'s Schema, types: &mut HashMap<&'s Name, &'s Schema>) {
-    match schema {
-        Schema::Record(record) => {
-            types.insert(&record.name, schema);
-            record.fields.iter().for_each(|field| collect(&field.schema, types));
-        }
-        Schema::Enum(symbols) => _ = types.insert(&symbols.name, schema),
-        Schema::Fixed(fixed) | Schema::Duration(fixed) => _ = types.insert(&fixed.name, schema),
-        Schema::Array(array) => collect(&array.items, types),
-        Schema::Map(map) => collect(&map.types, types),
-        Schema::Union(union) => union.variants().iter().for_each(|variant| collect(variant, types)),
-        // A logical type upon a fixed type is referred to by the fixed type's name.
-        Schema::Decimal(decimal) => {
-            if let InnerDecimalSchema::Fixed(fixed) = &decimal.inner {
-                types.insert(&fixed.name, schema);
-            }
-        }
-        Schema::Uuid(UuidSchema::Fixed(fixed)) => _ = types.insert(&fixed.name, schema),
-        _ => {}
-    }
 }
 
 /// The most branches or symbols that one place within a type has.

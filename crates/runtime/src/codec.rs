@@ -159,14 +159,10 @@ impl Codec {
         let mut readers = HashMap::new();
         for topic in reads {
             let subject = topic.subject();
-            for version in registry.versions(&subject).await? {
-                // A version deleted between the two calls is not a version any more.
-                let Some(registered) = registry.version(&subject, version).await? else {
-                    continue;
-                };
+            for registered in registry.registered(&subject).await? {
                 let schema = versions::readable(topic, &registered.schema).map_err(|why| CodecError::Unreadable {
                     subject: subject.clone(),
-                    version,
+                    version: registered.version,
                     id: registered.id,
                     why,
                 })?;

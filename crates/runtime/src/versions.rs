@@ -64,11 +64,6 @@ pub fn readable(topic: &Topic, text: &str) -> Result<Schema, Unreadable> {
 
 /// The version of a subject that has this id; none if no version has.
 pub async fn version_of(registry: &Registry, subject: &str, id: u32) -> Result<Option<i32>, RegistryError> {
-    for version in registry.versions(subject).await?.into_iter().rev() {
-        let found = registry.version(subject, version).await?;
-        if found.is_some_and(|registered| registered.id == id) {
-            return Ok(Some(version));
-        }
-    }
-    Ok(None)
+    let mut registered = registry.registered(subject).await?.into_iter();
+    Ok(registered.find(|found| found.id == id).map(|found| found.version))
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use apache_avro::Schema;
 use clap::ValueEnum;
+use millrace_rpc::error::chain;
 use millrace_schema::folder::{self, Finding, Folder, Written};
 use serde_json::json;
 
@@ -157,9 +158,4 @@ fn from_here(dir: &Path) -> String {
     let dir = dir.strip_prefix(&here).unwrap_or(dir);
     let dir = dir.strip_prefix(".").unwrap_or(dir);
     dir.display().to_string()
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |cause| cause.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

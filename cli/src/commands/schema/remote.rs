@@ -177,7 +177,7 @@ pub async fn list(command: &List, registry: &Registry) -> Result<()> {
     subjects.sort();
     for subject in subjects {
         let level = registry.compatibility(&subject).await?;
-        let versions = publish::registered(registry, &subject).await?;
+        let versions = registry.registered(&subject).await?;
         if command.json {
             let versions: Vec<_> = versions
                 .iter()

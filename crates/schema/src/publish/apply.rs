@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::Wanted;
-use super::diff::{Difference, Place, diff, registered};
+use super::diff::{Difference, Place, compare, diff};
 use crate::compat::{self, Finding, Mode, Version};
 use crate::{Registered, Registry, RegistryError};
 
@@ -98,8 +98,8 @@ fn told(findings: &[Finding]) -> String {
 pub async fn apply(registry: &Registry, wanted: &[Wanted], dry_run: bool) -> Result<Vec<Applied>, PublishError> {
     let mut plans = Vec::new();
     for subject in wanted {
-        let difference = diff(registry, subject).await?;
-        let before = registered(registry, &subject.subject).await?;
+        let before = registry.registered(&subject.subject).await?;
+        let difference = compare(registry, subject, &before).await?;
         check(registry, subject, &difference, &before).await?;
         plans.push((subject, difference));
     }

@@ -94,8 +94,17 @@ pub async fn diff_all(registry: &Registry, wanted: &[Wanted]) -> Result<Vec<Diff
 
 /// Compares one subject.
 pub async fn diff(registry: &Registry, wanted: &Wanted) -> Result<Difference, RegistryError> {
+    let registered = registry.registered(&wanted.subject).await?;
+    compare(registry, wanted, &registered).await
+}
+
+/// Compares one subject with the versions that it has.
+pub(super) async fn compare(
+    registry: &Registry,
+    wanted: &Wanted,
+    registered: &[Registered],
+) -> Result<Difference, RegistryError> {
     let level = registry.compatibility(&wanted.subject).await?;
-    let registered = registered(registry, &wanted.subject).await?;
     let mut versions = Vec::new();
     for (place, schema) in wanted.versions.iter().enumerate() {
         let version = place + 1;
@@ -123,18 +132,6 @@ pub async fn diff(registry: &Registry, wanted: &Wanted) -> Result<Difference, Re
         level,
         versions,
     })
-}
-
-/// A subject's versions, oldest first.
-pub async fn registered(registry: &Registry, subject: &str) -> Result<Vec<Registered>, RegistryError> {
-    let mut numbers = registry.versions(subject).await?;
-    numbers.sort_unstable();
-    let mut registered = Vec::new();
-    for number in numbers {
-        // None: deleted since it was listed.
-        registered.extend(registry.version(subject, number).await?);
-    }
-    Ok(registered)
 }
 
 /// Whether a registered version is this schema. Registries write schemas anew, each in its own way: where the JSON differs,

@@ -12,7 +12,7 @@ mod apply;
 mod diff;
 
 pub use apply::{Applied, PublishError, Step, apply};
-pub use diff::{Difference, Place, diff, diff_all, registered};
+pub use diff::{Difference, Place, diff, diff_all};
 
 use crate::compat::Mode;
 

@@ -154,6 +154,18 @@ impl Registry {
         call.send(request).await
     }
 
+    /// A subject's versions, oldest first; empty if there is no such subject.
+    pub async fn registered(&self, subject: &str) -> Result<Vec<Registered>, RegistryError> {
+        let mut numbers = self.versions(subject).await?;
+        numbers.sort_unstable();
+        let mut registered = Vec::new();
+        for number in numbers {
+            // None: deleted since it was listed.
+            registered.extend(self.version(subject, number).await?);
+        }
+        Ok(registered)
+    }
+
     /// Registers a schema as the next version of a subject, or finds it there. Returns its id.
     pub async fn register(&self, subject: &str, schema: &str) -> Result<u32, RegistryError> {
         let call = self.call(format!("register the schema in subject {subject}"));
