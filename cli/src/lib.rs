@@ -1,7 +1,7 @@
 //! `millrace`: the local stack, and a client of the services wherever they run.
 //!
 //! [`commands`] has a file a command, [`demo`] and [`bench`] a folder; [`stack`] brings the local stack up and keeps it
-//! alive; [`client`] finds the services; [`topics`] is what `up` and `topics apply` share; [`output`] is what people and
+//! alive; [`traces`] keeps the last traces of it; [`client`] finds the services; [`topics`] is what `up` and `topics apply` share; [`output`] is what people and
 //! programs see; [`exit`] says what the exit codes mean. A library, so that a second program can be built of it: as it will be
 //! after the next change of the schemas.
 
@@ -20,6 +20,7 @@ mod registry;
 mod retry;
 mod stack;
 mod topics;
+mod traces;
 
 /// Documents into searchable vectors, through Kafka: run it here, or talk to it elsewhere
 #[derive(Debug, Parser)]
@@ -43,6 +44,7 @@ enum Command {
     Delete(commands::document::Delete),
     Dlq(commands::dlq::Dlq),
     Audit(commands::audit::Audit),
+    Trace(commands::trace::TraceOf),
     Topics(commands::topics::Topics),
     Schema(commands::schema::Schema),
     Bench(commands::bench::Bench),
@@ -82,6 +84,7 @@ pub async fn main() -> ExitCode {
         Command::Delete(delete) => commands::document::delete(delete, target).await,
         Command::Dlq(dlq) => commands::dlq::run(dlq, target).await,
         Command::Audit(audit) => commands::audit::run(audit, target).await,
+        Command::Trace(trace) => commands::trace::run(trace, target).await,
         Command::Bench(bench) => commands::bench::run(bench).await,
         Command::Chaos(chaos) => commands::chaos::run(chaos).await,
         Command::Topics(topics) => commands::topics::run(topics, target).await,

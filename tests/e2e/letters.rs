@@ -108,7 +108,7 @@ fn place(at: &Sent) -> String {
 }
 
 /// The one letter of a record.
-async fn letter(kafka: &str, at: &Sent) -> Result<Delivery> {
+pub(crate) async fn letter(kafka: &str, at: &Sent) -> Result<Delivery> {
     let place = place(at);
     let of = |letter: &Delivery| letter.headers.get_str(headers::ORIGIN) == Some(place.as_str());
     poll::until(&format!("{place} to be buried"), BURIED_WITHIN, async || {

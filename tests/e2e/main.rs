@@ -14,6 +14,7 @@ mod letters;
 mod model;
 mod revisions;
 mod runtime;
+mod trace;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -49,6 +50,11 @@ const CASES: &[(&str, Case)] = cases![
     documents::many_parts_are_one_revision,
     documents::two_hundred_at_once,
     documents::tenants_see_only_their_own,
+    trace::a_document_is_one_trace_from_submit_to_searchable,
+    trace::a_batch_of_many_has_as_many_links,
+    trace::a_search_is_one_trace_through_the_embedder,
+    trace::a_dead_letter_and_its_redrive_stay_in_the_trace,
+    trace::a_record_delivered_again_keeps_its_trace,
     letters::what_cannot_be_read_is_buried_whole_and_once,
     letters::cli::a_letter_is_listed_shown_redriven_and_discarded,
     revisions::an_update_appears_whole_while_searches_run,

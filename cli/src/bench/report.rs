@@ -17,6 +17,10 @@ pub enum Unit {
     RecordsPerSecond,
     /// Less is better.
     Mebibytes,
+    /// More is better.
+    DocumentsPerSecond,
+    /// More is better.
+    Percent,
 }
 
 impl Unit {
@@ -26,6 +30,8 @@ impl Unit {
             Self::Milliseconds => format!("{figure:.1} ms"),
             Self::RecordsPerSecond => format!("{figure:.0}/s"),
             Self::Mebibytes => format!("{figure:.0} MiB"),
+            Self::DocumentsPerSecond => format!("{figure:.0}/s"),
+            Self::Percent => format!("{figure:.2} %"),
         }
     }
 
@@ -35,6 +41,8 @@ impl Unit {
             Self::Milliseconds => "ms",
             Self::RecordsPerSecond => "records/s",
             Self::Mebibytes => "MiB",
+            Self::DocumentsPerSecond => "documents/s",
+            Self::Percent => "%",
         }
     }
 }
@@ -44,6 +52,8 @@ impl Unit {
 pub enum Target {
     /// The figure itself, at most.
     AtMost(f64),
+    /// The figure itself, at least.
+    AtLeast(f64),
     /// The figure itself, less than.
     Under(f64),
     /// The figure divided by the yardstick's, at most.
@@ -119,6 +129,7 @@ impl Row {
     fn target(&self) -> String {
         match self.target {
             Target::AtMost(limit) => format!("≤ {}", self.unit.show(limit)),
+            Target::AtLeast(limit) => format!("≥ {}", self.unit.show(limit)),
             Target::Under(limit) => format!("< {}", self.unit.show(limit)),
             Target::AtMostTimes(times) => format!("≤ {times} times"),
             Target::AtLeastTimes(times) => format!("≥ {times} of it"),
@@ -132,6 +143,7 @@ impl Row {
         let ratio = self.ratio();
         match self.target {
             Target::AtMost(limit) => Some(self.figure() <= limit),
+            Target::AtLeast(limit) => Some(self.figure() >= limit),
             Target::Under(limit) => Some(self.figure() < limit),
             Target::AtMostTimes(times) => ratio.map(|ratio| ratio <= times),
             Target::AtLeastTimes(times) | Target::TimesFaster(times) => ratio.map(|ratio| ratio >= times),

@@ -7,7 +7,7 @@ use millrace_kafka::KafkaConfig;
 
 use super::up::on_signal;
 use crate::bench::report::{self, Machine, Row};
-use crate::bench::{FIGURES, Figure, Lab, child, memory};
+use crate::bench::{FIGURES, Figure, Lab, child, memory, traces};
 use crate::output::Progress;
 use crate::stack::Interrupted;
 use crate::stack::brokers::alone::Broker;
@@ -20,6 +20,7 @@ const EXAMPLES: &str = "Examples:
   millrace bench flow --bootstrap broker-1:9092        on that broker; topics millrace.bench.* come and go
   millrace bench flow --set linger.ms=0                what a setting of the client's does
   millrace bench memory --json                         one object on stdout
+  millrace bench trace                                 what traces cost, and whether each is complete; ten minutes
 
 Exit code 0 when it ran, 1 when it could not or when outputs were wrong.";
 
@@ -61,6 +62,19 @@ enum What {
         #[command(flatten)]
         common: Common,
     },
+    /// The whole pipeline with traces and without in turn, on stacks of its own with a model that costs nothing
+    #[command(after_help = EXAMPLES)]
+    Trace {
+        /// How many documents a run submits
+        #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        documents: u32,
+        /// How often each of both is run; the median counts
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]
+        runs: u8,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Run a stage to be measured
     #[command(hide = true)]
     Child(child::Child),
@@ -101,6 +115,17 @@ pub async fn run(bench: Bench) -> Result<()> {
                 lab.flow(&figures).await
             })
             .await
+        }
+        What::Trace { documents, runs, json } => {
+            let (interrupt, machine, progress) = (on_signal()?, Machine::this(), Progress::stderr());
+            progress.line(machine.line());
+            let (documents, runs) = (usize::try_from(documents)?, usize::from(runs));
+            let rows = tokio::select! {
+                rows = traces::run(documents, runs, &progress) => rows?,
+                () = interrupt.cancelled() => return Err(Interrupted.into()),
+            };
+            report::show(&rows, runs, &machine, json);
+            Ok(())
         }
         What::Memory { runs, common } => {
             on_broker(&common, usize::from(runs), async |lab, _| memory::run(&lab).await).await

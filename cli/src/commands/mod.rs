@@ -11,4 +11,5 @@ pub mod schema;
 pub mod search;
 pub mod submit;
 pub mod topics;
+pub mod trace;
 pub mod up;

@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::output::Progress;
 use crate::topics;
+use crate::traces::{self, receiver::Receiver};
 
 pub mod brokers;
 pub mod fetch;
@@ -79,6 +80,7 @@ pub struct Stack {
     brokers: Vec<Part>,
     registry: Option<Part>,
     services: Vec<Part>,
+    traces: Option<Receiver>,
     failures: mpsc::Receiver<anyhow::Error>,
     supervision: Supervision,
     progress: Progress,
@@ -135,6 +137,7 @@ impl Stack {
             brokers: Vec::new(),
             registry: None,
             services: Vec::new(),
+            traces: None,
             failures,
             supervision,
             progress: options.progress.clone(),
@@ -190,6 +193,10 @@ impl Stack {
         if !options.services {
             return Ok(());
         }
+        if services::sends_here() {
+            let (port, folder) = (state.ports.of(traces::PART)?, layout.data(traces::PART));
+            self.traces = Some(Receiver::start(port, &folder).await?);
+        }
         let mut probes = Vec::new();
         for instance in state.size.instances() {
             let other = options.programs.get(instance.service);
@@ -225,6 +232,9 @@ impl Stack {
         if !self.services.is_empty() {
             step.say("services");
             ends.extend(join_all(self.services.into_iter().map(Part::stop)).await);
+        }
+        if let Some(receiver) = self.traces {
+            ends.push(receiver.stop().await);
         }
         if let Some(part) = self.registry {
             step.say("registry");

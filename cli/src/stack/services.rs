@@ -9,8 +9,9 @@ use toml::{Table, Value};
 
 use super::fetch::Cache;
 use super::process::Program;
-use super::size::Instance;
+use super::size::{Instance, http_of};
 use super::state::{Layout, State, write_whole};
+use crate::traces;
 
 /// Set for a service whose stdin is the pipe of its `up`.
 pub const ENDS_WITH_STDIN: &str = "MILLRACE_ENDS_WITH_STDIN";
@@ -51,6 +52,14 @@ pub fn prepare(
     })
 }
 
+/// Whether the services send their traces to this `up`: not where the environment names another receiver.
+pub fn sends_here() -> bool {
+    let elsewhere = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
+    elsewhere
+        .iter()
+        .all(|name| std::env::var_os(name).is_none_or(|address| address.is_empty()))
+}
+
 /// `MILLRACE_<SERVICE>_<NUMBER>_<FIELD>` is for one instance alone, and before what all of them are told: its variables as
 /// it reads them, and those that it must not see.
 fn own_variables(
@@ -79,10 +88,11 @@ fn config(instance: &Instance, layout: &Layout, cache: &Cache, state: &State) ->
     let text = |value: &Path| Value::String(value.to_string_lossy().into_owned());
     let table = |key: &str, value: Value| Value::Table(Table::from_iter([(key.to_owned(), value)]));
     let part = instance.part();
-    let port = state.ports.of(&part)?;
+    let (port, http) = (state.ports.of(&part)?, state.ports.of(&http_of(&part))?);
     let mut config = Table::from_iter([
         ("instance".to_owned(), instance.name().into()),
         ("listen".to_owned(), format!("127.0.0.1:{port}").into()),
+        ("http".to_owned(), format!("127.0.0.1:{http}").into()),
         (
             "kafka".to_owned(),
             table("bootstrap_servers", state.addresses.kafka.clone().into()),
@@ -93,6 +103,10 @@ fn config(instance: &Instance, layout: &Layout, cache: &Cache, state: &State) ->
         ),
     ]);
     let mut set = |key: &str, value: Value| config.insert(key.to_owned(), value);
+    if sends_here() {
+        let port = state.ports.of(traces::PART)?;
+        set("traces", table("endpoint", format!("http://127.0.0.1:{port}").into()));
+    }
     match instance.service {
         "ingest" => {
             set("data_dir", text(&layout.data(&part)));

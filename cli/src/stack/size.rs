@@ -76,6 +76,11 @@ impl Instance {
     }
 }
 
+/// The listener of an instance's health and metrics over HTTP.
+pub fn http_of(part: &str) -> String {
+    format!("{part}-http")
+}
+
 /// What a node's files are named after, and its port; with `controller` that of its other listener.
 pub fn of_node(id: u16, name: &str) -> String {
     match id {
@@ -131,10 +136,17 @@ impl Size {
         services.chain(["registry".to_owned()]).chain(brokers).collect()
     }
 
-    /// Everything that listens: the parts, and each broker's controller.
+    /// Everything that listens: the parts, each broker's controller, and what receives traces.
     pub fn listeners(self) -> Vec<String> {
         let controllers = self.nodes().map(|id| of_node(id, "controller"));
-        self.parts().into_iter().chain(controllers).collect()
+        let traces = [crate::traces::PART.to_owned()];
+        let http = self.instances().map(|instance| http_of(&instance.part()));
+        self.parts()
+            .into_iter()
+            .chain(controllers)
+            .chain(traces)
+            .chain(http)
+            .collect()
     }
 }
 

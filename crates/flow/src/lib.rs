@@ -37,6 +37,7 @@ pub mod log;
 pub mod position;
 pub mod progress;
 pub mod quarantine;
+pub mod rate;
 pub mod retry;
 pub mod runner;
 pub mod stage;

@@ -54,6 +54,8 @@ pub struct StageProgress {
     pub processed: u64,
     /// Records given up since the process started: dead letters.
     pub failed: u64,
+    /// Of the last five minutes: records finished, and records given up.
+    pub recent: (u64, u64),
     /// Records received and not finished.
     pub window_records: u64,
     /// Bytes of them.

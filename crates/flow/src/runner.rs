@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use millrace_telemetry::{metrics, names};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
@@ -23,8 +24,10 @@ const PICTURE: Duration = Duration::from_millis(250);
 /// A transaction without an outcome for this long is given up, and the session with it: the next one fences it, and starts
 /// from what is committed, whatever that is. Seen with librdkafka 2.12: sending offsets while the broker goes away
 /// returns never, whatever its time-out, about once in 20 restarts of the broker. A stage that leaves waits for no longer
-/// than its drain may take: whoever comes next does the fencing.
-const UNANSWERED: Duration = Duration::from_secs(30);
+/// than its drain may take: whoever comes next does the fencing. As long as Kafka lets a transaction be: one that is older is
+/// aborted there, or committed already, and the next session finds out which. At 30 s three services stood still for 47 s
+/// after a broker was killed (`chaos --brokers 3 --seed 7`).
+const UNANSWERED: Duration = Duration::from_secs(15);
 
 /// After its producer was fenced, a stage waits this long for its membership to be replaced as well. If it is, the log
 /// finds out by whom; else a transaction had expired, and the stage starts again. Were it to start again at once, two
@@ -59,6 +62,8 @@ pub enum Ended {
     Drained,
     /// Start again from what is committed.
     Restart(String),
+    /// As [`Self::Restart`]; and the log's producer hangs in a call, so that nobody need wait for it.
+    Unanswered(String),
     /// Another process with the same instance name took over.
     Fenced(String),
 }
@@ -172,6 +177,12 @@ where
                 %origin, reason = rejection.reason, message = rejection.message, attempts = rejection.attempts,
                 "a record is given up and becomes a dead letter"
             );
+            let (reason, message) = (rejection.reason.clone(), rejection.message.clone());
+            metrics::DEAD_LETTERS.add(1, || {
+                let stage = self.stage.progress.borrow().name.clone();
+                [(names::STAGE, stage.into()), (names::REASON, reason.clone().into())]
+            });
+            rejection.delivery.span.failed(reason, message);
             let letter = self.stage.dead_letters.bury(&rejection);
             self.core.bury(id, letter, now);
         }
@@ -188,7 +199,9 @@ where
         }
         if self.outcome.is_some() && now >= self.given_up() {
             let seconds = (now - self.sent).as_secs();
-            return Some(Ended::Restart(format!("a transaction had no outcome for {seconds} s")));
+            return Some(Ended::Unanswered(format!(
+                "a transaction had no outcome for {seconds} s"
+            )));
         }
         match (&self.fenced, &self.replaced) {
             (Some(fenced), Some(replaced)) if fenced.by_another => {

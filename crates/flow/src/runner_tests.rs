@@ -57,6 +57,7 @@ fn record(offset: i64) -> Event {
         headers: Headers::default(),
         timestamp_ms: 0,
         attempt: 1,
+        span: Default::default(),
     }])
 }
 
@@ -221,15 +222,16 @@ async fn a_transaction_without_an_outcome_and_a_fenced_producer_are_given_up() {
     (runner.outcome, runner.sent) = (Some(outcome), Instant::now() - STUCK);
     assert!(runner.why_stuck().is_some_and(|why| why.contains("no outcome for 5 s")));
     runner.sent = Instant::now() - UNANSWERED;
-    assert!(matches!(runner.advance(), Some(Ended::Restart(_))));
+    assert!(matches!(runner.advance(), Some(Ended::Unanswered(_))));
     // One that leaves has its drain and its last words, counted from when it began to leave.
+    runner.stage.limits.drain_ms = 5_000;
     runner.sent = Instant::now() - (runner.drain_bound() + drain::LAST_WORDS);
     assert_eq!(runner.advance(), None);
     runner.leaving = Some(Instant::now());
     assert!(runner.given_up() > Instant::now() + runner.drain_bound() / 2);
     runner.leaving = Some(runner.sent);
     assert!(
-        matches!(runner.advance(), Some(Ended::Restart(_))),
+        matches!(runner.advance(), Some(Ended::Unanswered(_))),
         "it waits for longer than its drain may take"
     );
     runner.leaving = None;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use millrace_telemetry::Span;
 
 /// Where a record stands in its log.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -87,6 +88,8 @@ pub struct Delivery {
     pub timestamp_ms: i64,
     /// Which attempt this is, from 1. Waiting for an outage burns none.
     pub attempt: u32,
+    /// From when it was received until what came of it is committed.
+    pub span: Span,
 }
 
 impl Delivery {

@@ -21,9 +21,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{ConfigError, KafkaConfig};
-use crate::transactor::{self, Reports, TransactionalProducer};
+use crate::transactor::{self, Reports, TransactionalProducer, Written};
 use millrace_flow::Output;
 use millrace_flow::log::Outcome;
+use millrace_telemetry::Span;
 
 /// Until an aborted batch is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -104,8 +105,16 @@ fn failed_init(error: &KafkaError) -> BatchError {
 
 fn run(producer: &TransactionalProducer, mut batches: mpsc::Receiver<Batch>) {
     while let Some((outputs, reply)) = batches.blocking_recv() {
+        let nobody = Span::none();
+        let records = || {
+            outputs.iter().map(|output| Written {
+                output,
+                cause: &nobody,
+                buried: false,
+            })
+        };
         let written = loop {
-            match transactor::transact(producer, &outputs, || Ok(())) {
+            match transactor::transact(producer, records(), || Ok(())) {
                 Outcome::Committed => break Ok(()),
                 Outcome::Aborted(reason) if !reply.is_closed() => {
                     tracing::warn!(reason, "a batch was aborted and is written again");

@@ -14,7 +14,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{convert, rival};
+use crate::{convert, rival, trace};
 use millrace_failpoints::points;
 use millrace_flow::log::Event;
 use millrace_flow::position::Position;
@@ -46,6 +46,7 @@ pub(crate) struct Name {
 
 /// What the callbacks need. They run on the consumer thread, inside `poll`.
 pub(crate) struct Context {
+    group: String,
     events: mpsc::Sender<Event>,
     /// Counts changes of assignment, before they take effect.
     pub(crate) assignment: Arc<AtomicU64>,
@@ -70,8 +71,9 @@ struct Thread {
 }
 
 impl Context {
-    pub(crate) fn new(events: mpsc::Sender<Event>) -> Self {
+    pub(crate) fn new(group: String, events: mpsc::Sender<Event>) -> Self {
         Self {
+            group,
             events,
             assignment: Arc::default(),
             reassigned: AtomicBool::new(false),
@@ -104,7 +106,8 @@ impl Context {
         let mut thread = self.thread();
         let topic = thread.topic.take().filter(|topic| **topic == *message.topic());
         let topic = topic.unwrap_or_else(|| message.topic().into());
-        let delivery = convert::delivery(message, topic.clone());
+        let mut delivery = convert::delivery(message, topic.clone());
+        delivery.span = trace::process(&delivery, &self.group);
         thread.topic = Some(topic);
         thread.batch_bytes += delivery.size_bytes();
         thread.batch.push(delivery);

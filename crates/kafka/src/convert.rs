@@ -6,6 +6,7 @@ use bytes::Bytes;
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message, OwnedHeaders};
 
 use millrace_flow::{Delivery, Headers, Origin, TopicPartition};
+use millrace_telemetry::Span;
 use rdkafka::TopicPartitionList;
 
 pub(crate) fn delivery(message: &BorrowedMessage<'_>, topic: Arc<str>) -> Delivery {
@@ -26,6 +27,7 @@ pub(crate) fn delivery(message: &BorrowedMessage<'_>, topic: Arc<str>) -> Delive
         headers: headers.unwrap_or_default(),
         timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
         attempt: 1,
+        span: Span::none(),
     }
 }
 

@@ -26,6 +26,7 @@ pub mod producer;
 mod rival;
 pub mod stage;
 pub mod tail;
+mod trace;
 mod transactor;
 pub mod yardstick;
 

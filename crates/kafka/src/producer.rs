@@ -1,11 +1,14 @@
 //! Single records with a receipt: idempotent, acknowledged by all in-sync replicas.
 
+use std::time::Instant;
+
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 
 use crate::config::{ConfigError, KafkaConfig};
-use crate::convert;
+use crate::{convert, trace};
 use millrace_flow::Output;
+use millrace_telemetry::Span;
 
 /// Where a record stands, acknowledged by all in-sync replicas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +36,17 @@ pub enum SendError {
     Refused(String),
 }
 
+impl SendError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::TooLarge => "TOO_LARGE",
+            Self::QueueFull => "QUEUE_FULL",
+            Self::OutcomeUnknown(_) => "OUTCOME_UNKNOWN",
+            Self::Refused(_) => "REFUSED",
+        }
+    }
+}
+
 /// Writes single records. Cheap to clone.
 #[derive(Clone)]
 pub struct Producer {
@@ -56,8 +70,21 @@ impl Producer {
     ///
     /// Dropping the future does not take the record back.
     pub async fn send(&self, output: Output) -> Result<Sent, SendError> {
+        let span = trace::send(&output, &Span::current(), false);
+        let (topic, began) = (output.topic.clone(), Instant::now());
+        let sent = self.send_within(output, &span).await;
+        let error = sent.as_ref().err();
+        if let Some(error) = error {
+            span.failed(error.code(), error.to_string());
+        }
+        trace::took("send", &topic, began, error.map(SendError::code));
+        sent
+    }
+
+    async fn send_within(&self, output: Output, span: &Span) -> Result<Sent, SendError> {
         let mut record = FutureRecord::<[u8], [u8]>::to(&output.topic).key(&output.key);
-        record.headers = convert::headers(&output.headers);
+        let carried = trace::carried(&output.headers, span);
+        record.headers = convert::headers(carried.as_ref().unwrap_or(&output.headers));
         record.payload = output.value.as_deref();
         record.partition = output.partition;
         let delivery = self

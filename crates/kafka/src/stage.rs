@@ -144,11 +144,15 @@ where
             if matches!(ended, Ended::Drained) {
                 points::DRAINED.reached();
             }
-            threads.close(stage).await;
+            let producer_end = match ended {
+                Ended::Unanswered(_) => Duration::ZERO,
+                _ => PRODUCER_END,
+            };
+            threads.close(stage, producer_end).await;
             match ended {
                 Ended::Drained => break,
                 Ended::Fenced(reason) => return Err(StageError::Fenced { stage, reason }),
-                Ended::Restart(reason) => {
+                Ended::Restart(reason) | Ended::Unanswered(reason) => {
                     tracing::warn!(
                         stage,
                         reason,
@@ -217,7 +221,7 @@ impl Session {
         let (events_sender, events) = mpsc::channel::<Event>(EVENTS);
         let (commits, mut commits_receiver) = mpsc::channel(1);
         let (paused, paused_receiver) = watch::channel(BTreeSet::new());
-        let context = Context::new(events_sender);
+        let context = Context::new(config.group.clone(), events_sender);
         let assignment = context.assignment.clone();
         let settings = kafka.member(&config.group, &config.instance).map_err(config_error)?;
         let session = config::session(&settings);
@@ -242,8 +246,9 @@ impl Session {
                 drop(member);
             })
             .map_err(thread_error)?;
+        let group = config.group.clone();
         let producer = thread("producer")
-            .spawn(move || transactor::run(&producer, &watched, &assignment, &mut commits_receiver))
+            .spawn(move || transactor::run(&producer, &group, &watched, &assignment, &mut commits_receiver))
             .map_err(thread_error)?;
         Ok(Some(Self {
             link: Link {
@@ -263,9 +268,9 @@ impl Session {
 impl Threads {
     /// Waits for both threads, within a bound. The runner has hung up, so the producer ends with its current
     /// transaction; one that never comes back is left behind, and fenced by the next session.
-    async fn close(self, stage: &'static str) {
+    async fn close(self, stage: &'static str, producer_end: Duration) {
         let ended = tokio::task::spawn_blocking(move || {
-            let producer = ended_within(self.producer, PRODUCER_END);
+            let producer = ended_within(self.producer, producer_end);
             self.closing.store(true, Ordering::SeqCst);
             (producer, ended_within(self.consumer, CONSUMER_END))
         });

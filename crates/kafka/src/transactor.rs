@@ -15,7 +15,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
@@ -29,11 +29,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::consumer::Member;
-use crate::convert;
+use crate::{convert, trace};
 use millrace_failpoints::{ACTIVE, mutants, points};
 use millrace_flow::Output;
 use millrace_flow::core::Transaction;
 use millrace_flow::log::{Commit, Outcome};
+use millrace_telemetry::Span;
 
 /// A poll thread of its own serves delivery reports.
 pub(crate) type TransactionalProducer = ThreadedProducer<Reports>;
@@ -115,13 +116,31 @@ pub(crate) fn init(producer: &TransactionalProducer, leaving: &CancellationToken
 /// Carries out transactions until the runtime hangs up.
 pub(crate) fn run(
     producer: &TransactionalProducer,
+    group: &str,
     consumer: &Weak<Member>,
     assignment: &Arc<AtomicU64>,
     commits: &mut mpsc::Receiver<Commit>,
 ) {
     while let Some((transaction, reply)) = commits.blocking_recv() {
+        let (span, topic, began) = (
+            trace::commit(&transaction, group),
+            trace::topic_of(&transaction),
+            Instant::now(),
+        );
         let outcome = carry_out(producer, consumer, assignment, &transaction);
         drop(transaction);
+        let failure = match &outcome {
+            Outcome::Committed => None,
+            Outcome::Aborted(reason) => Some(("ABORTED", reason)),
+            Outcome::Refused(reason) => Some(("REFUSED", reason)),
+            Outcome::Restart(reason) => Some(("UNKNOWN", reason)),
+            Outcome::Fenced(reason) => Some(("FENCED", reason)),
+        };
+        if let Some((code, reason)) = failure {
+            span.failed(code, reason.clone());
+        }
+        drop(span);
+        trace::took("commit", &topic, began, failure.map(|(code, _)| code));
         if reply.send(outcome).is_err() {
             return;
         }
@@ -141,7 +160,15 @@ fn carry_out(
     if assignment.load(Ordering::SeqCst) != transaction.assignment {
         return Outcome::Aborted("the assignment changed".into());
     }
-    let outcome = transact(producer, transaction.outputs(), || {
+    let written = transaction.finished().flat_map(|finished| {
+        let written = move |output| Written {
+            output,
+            cause: finished.span,
+            buried: finished.buried,
+        };
+        finished.outputs.iter().map(written)
+    });
+    let outcome = transact(producer, written, || {
         let positions = positions(transaction).map_err(|error| Stop::Abort(error.to_string()))?;
         again(|| producer.send_offsets_to_transaction(&positions, &member, REQUEST))
     });
@@ -151,18 +178,45 @@ fn carry_out(
     outcome
 }
 
+/// A record to write.
+#[derive(Clone, Copy)]
+pub(crate) struct Written<'a> {
+    pub(crate) output: &'a Output,
+    /// What it comes from; none where its headers say it.
+    pub(crate) cause: &'a Span,
+    /// It belongs to a dead letter.
+    pub(crate) buried: bool,
+}
+
 /// One transaction: begins, sends `outputs`, does what belongs to it besides, commits.
 pub(crate) fn transact<'a>(
     producer: &TransactionalProducer,
-    outputs: impl IntoIterator<Item = &'a Output>,
+    outputs: impl IntoIterator<Item = Written<'a>>,
     besides: impl FnOnce() -> Result<(), Stop>,
+) -> Outcome {
+    // They end with the transaction.
+    let mut spans = Vec::new();
+    let outcome = attempt(producer, outputs, besides, &mut spans);
+    if outcome != Outcome::Committed {
+        spans.iter().for_each(|span: &Span| span.failed("NOT_COMMITTED", ""));
+    }
+    outcome
+}
+
+fn attempt<'a>(
+    producer: &TransactionalProducer,
+    outputs: impl IntoIterator<Item = Written<'a>>,
+    besides: impl FnOnce() -> Result<(), Stop>,
+    spans: &mut Vec<Span>,
 ) -> Outcome {
     let attempt = || -> Result<(), Stop> {
         again(|| producer.begin_transaction())?;
         points::TRANSACTION_BEGUN.reached();
         let mut sent = 0;
-        for output in outputs {
-            send(producer, output)?;
+        for written in outputs {
+            let span = trace::send(written.output, written.cause, written.buried);
+            send(producer, written.output, &span)?;
+            spans.push(span);
             sent += 1;
         }
         if ACTIVE {
@@ -240,9 +294,10 @@ fn positions(transaction: &Transaction) -> Result<TopicPartitionList, KafkaError
     Ok(list)
 }
 
-fn send(producer: &TransactionalProducer, output: &Output) -> Result<(), Stop> {
+fn send(producer: &TransactionalProducer, output: &Output, span: &Span) -> Result<(), Stop> {
     let mut record = BaseRecord::<[u8], [u8]>::to(&output.topic).key(&output.key);
-    record.headers = convert::headers(&output.headers);
+    let carried = trace::carried(&output.headers, span);
+    record.headers = convert::headers(carried.as_ref().unwrap_or(&output.headers));
     record.payload = output.value.as_deref();
     record.partition = output.partition;
     loop {

@@ -10,7 +10,8 @@
 //! Of three one is away at a time, and the next one goes only when every replica of every partition is in sync again: two
 //! away at once are fewer than must have a record. Nothing is held still for it, and all promises hold meanwhile; only
 //! how long a canary stands still is not counted from the fault until all are in sync: the cluster has to find new leaders
-//! and coordinators for what the broker led.
+//! and coordinators for what the broker led. It is a fault that lasts, as a service that is frozen or cut off: none of
+//! these begins before what the last one left behind is over.
 
 use std::fmt::{self, Display, Formatter};
 use std::ops::Range;
@@ -32,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::faults::{Faults, RECOVERY, pause};
 
-const BETWEEN_SECONDS: Range<u64> = 6..16;
+const BETWEEN_SECONDS: Range<u64> = 15..35;
 /// A broker's session lasts nine seconds.
 const FREEZE_SECONDS: Range<u64> = 3..14;
 /// For a partition to be led, or a transactional id coordinated, by somebody.
@@ -130,6 +131,10 @@ impl Faults {
                 0..=3 => Victim::to_be_killed(stack, &mut rng)?,
                 _ => Victim::any(stack.size.brokers, &mut rng),
             };
+            let _long = self.one_that_lasts().await;
+            if stop.is_cancelled() {
+                break;
+            }
             let part = victim.part(&cluster).await?;
             let from_ms = now_ms();
             match kind {
@@ -142,20 +147,16 @@ impl Faults {
                     self.note("restart", &victim.to_string(), from_ms);
                 }
                 _ => {
-                    let _long = self.one_that_lasts().await;
-                    if stop.is_cancelled() {
-                        break;
-                    }
                     let still = Still::hold(stack.serving(&part).await?)?;
                     tokio::time::sleep(freeze).await;
                     drop(still);
                     self.note("freeze", &victim.to_string(), from_ms);
-                    stop.run_until_cancelled(tokio::time::sleep(RECOVERY)).await;
                 }
             }
             stack.serving(&part).await?;
             cluster.whole().await?;
             self.broker_was_away(from_ms);
+            stop.run_until_cancelled(tokio::time::sleep(RECOVERY)).await;
         }
         Ok(())
     }

@@ -68,6 +68,8 @@ pub struct Faults {
     weather: tokio::sync::RwLock<()>,
     /// One fault that lasts at a time.
     long: tokio::sync::Mutex<()>,
+    /// Held by one embedder's fault each; alone by the one that aims at a record of it.
+    embedders: tokio::sync::RwLock<()>,
 }
 
 impl Faults {
@@ -101,6 +103,11 @@ impl Faults {
         self.long.lock().await
     }
 
+    /// No other fault befalls an embedder as long as this is held.
+    pub(crate) async fn embedders_alone(&self) -> tokio::sync::RwLockWriteGuard<'_, ()> {
+        self.embedders.write().await
+    }
+
     /// A fault has ended.
     pub(crate) fn note(&self, name: &'static str, of: &str, from_ms: i64) {
         self.past.lock().unwrap_or_else(PoisonError::into_inner).push(Fault {
@@ -123,6 +130,10 @@ impl Faults {
         let mut rng = StdRng::seed_from_u64(seed);
         while pause(&mut rng, BETWEEN_SECONDS, stop).await {
             let weather = self.weather.read().await;
+            let _aimed = match part.starts_with("embedder") {
+                true => Some(self.embedders.read().await),
+                false => None,
+            };
             let kind = rng.random_range(0..20);
             let cut = Duration::from_secs(rng.random_range(CUT_SECONDS));
             let from_ms = now_ms();

@@ -8,12 +8,14 @@
 //! | `hang` | no answer |
 //! | `hang_up` | the connection is closed without an answer |
 //! | `nonsense` | 200, and no vectors |
-//! | `kill_at_work` | no answer to documents, and the embedder is killed with one under way, three times: the fourth process has a suspect |
+//! | `kill_at_work` | no answer to documents, and the embedder is killed with one under way, three times: the fourth process has a suspect, and nothing else befalls it until that one has passed |
 
 use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::Result;
+use millrace_api::pipeline::v1::pipeline_service_client::PipelineServiceClient;
+use millrace_api::pipeline::v1::{GetPipelineRequest, PartitionState, Stage};
 use millrace_runtime::clock::now_ms;
 use millrace_testkit::model::Misbehaviour;
 use millrace_testkit::{ModelEndpoint, Stack, poll};
@@ -35,6 +37,8 @@ const BETWEEN_REDRIVES_SECONDS: Range<u64> = 10..20;
 const REDRIVES: i32 = 2;
 /// For an embedder to ask for the vectors of a document.
 const AT_WORK_WITHIN: Duration = Duration::from_secs(120);
+/// For the suspects to pass: brokers may be away meanwhile.
+const PASSED_WITHIN: Duration = Duration::from_secs(180);
 /// How long the endpoint then answers everything.
 const LENIENT: Duration = Duration::from_secs(5);
 
@@ -78,6 +82,8 @@ pub async fn faults(
 }
 
 async fn kill_at_work(stack: &Stack, model: &ModelEndpoint, faults: &Faults) -> Result<()> {
+    // A third death while the same record runs alone would make it a dead letter, as promised.
+    let _aimed = faults.embedders_alone().await;
     let from_ms = now_ms();
     // Its canary is answered, so that it takes partitions.
     model.misbehave(Misbehaviour::HangOn(WORD));
@@ -91,7 +97,26 @@ async fn kill_at_work(stack: &Stack, model: &ModelEndpoint, faults: &Faults) -> 
     }
     model.behave();
     faults.note("kill_at_work", "embedder", from_ms);
-    Ok(())
+    stack.serving("embedder").await?;
+    Box::pin(passed(stack)).await
+}
+
+/// Waits until the embedder runs everything side by side again.
+async fn passed(stack: &Stack) -> Result<()> {
+    let embedder = PipelineServiceClient::new(millrace_rpc::client::channel(&stack.addresses.embedder)?);
+    poll::until("the embedder's suspects to have passed", PASSED_WITHIN, async || {
+        let answer = embedder.clone().get_pipeline(GetPipelineRequest {}).await;
+        let stages = answer.map(|answer| answer.into_inner().stages);
+        let suspects = |stage: &Stage| {
+            let partitions = &stage.partitions;
+            partitions.is_empty() || partitions.iter().any(|p| p.state() == PartitionState::Quarantined)
+        };
+        Ok(match stages {
+            Ok(stages) if !stages.iter().any(suspects) => Ok(()),
+            stages => Err(stages),
+        })
+    })
+    .await
 }
 
 /// Redrives what was given up, from time to time and once more when it is told to stop: the endpoint refuses nothing then.

@@ -89,7 +89,8 @@ fn completed(status: &Status, path: &str) -> Rejection {
     }
 }
 
-fn reason(code: Code) -> &'static str {
+/// The name of a code.
+pub(crate) fn reason(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",

@@ -8,7 +8,8 @@
 //!   number that both sides have.
 //! - A deadline is answered with DEADLINE_EXCEEDED, ends streams too, and travels: handlers see what is left and pass it
 //!   on ([`deadline`]).
-//! - One trace per request: the caller's `traceparent`, or a new one ([`trace`]).
+//! - One trace per request: the caller's `traceparent`, or a new one ([`trace`]), and a span a call on both sides
+//!   ([`span`]).
 //! - Clients connect when first used, give up connecting in time and do not ping more often than servers of other
 //!   teams allow ([`client`]).
 //!
@@ -20,4 +21,5 @@ pub mod complete;
 pub mod deadline;
 pub mod error;
 pub mod limit;
+pub mod span;
 pub mod trace;

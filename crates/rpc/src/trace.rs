@@ -1,15 +1,17 @@
 //! W3C trace context in gRPC metadata.
 
-use millrace_events::TraceContext;
-use millrace_events::headers::{TRACEPARENT, TRACESTATE};
+use millrace_telemetry::{Span, TRACEPARENT, TRACESTATE, TraceContext};
 use tonic::metadata::{MetadataMap, MetadataValue};
 
-/// The caller's trace context, or a new one where none came or what came is not valid.
+/// The context of the call that is answered: its span's, else the caller's, or a new one where none came or what came is
+/// not valid.
 ///
 /// As W3C has it: a second `traceparent` makes both invalid, a later version is read as version 00, several
 /// `tracestate` lines are one list.
 pub fn from_request(metadata: &MetadataMap) -> TraceContext {
-    taken(metadata).unwrap_or_else(TraceContext::generate)
+    let own = Span::current().trace_context();
+    own.or_else(|| of_caller(metadata))
+        .unwrap_or_else(TraceContext::generate)
 }
 
 /// Puts a trace context into outgoing metadata, instead of one that is there.
@@ -24,7 +26,8 @@ pub fn inject(context: &TraceContext, metadata: &mut MetadataMap) {
     }
 }
 
-fn taken(metadata: &MetadataMap) -> Option<TraceContext> {
+/// The caller's, if one came.
+pub(crate) fn of_caller(metadata: &MetadataMap) -> Option<TraceContext> {
     let mut parents = metadata.get_all(TRACEPARENT).iter();
     let (Some(parent), None) = (parents.next(), parents.next()) else {
         return None;

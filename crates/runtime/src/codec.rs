@@ -31,6 +31,7 @@ use millrace_events::{Record, TraceContext};
 use millrace_flow::{Delivery, Failure, Headers};
 use millrace_rpc::error::chain;
 use millrace_schema::{Registry, RegistryError};
+use millrace_telemetry::Span;
 
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -357,19 +358,24 @@ fn registry_failure(error: &RegistryError) -> Failure {
     }
 }
 
-/// Headers that every output takes over from its input: the trace, and the marks of a redrive.
+/// Headers that every output takes over from its input: the marks of a redrive, and the trace, where no span of its own is
+/// to carry it on.
 pub fn trace_headers(delivery: &Delivery) -> Headers {
-    let taken = [TRACEPARENT, TRACESTATE, REVISION, REDRIVE];
-    let kept = taken.iter().filter_map(|name| {
+    let trace = [TRACEPARENT, TRACESTATE];
+    let trace = trace.iter().filter(|_| !delivery.span.is_some());
+    let kept = trace.chain(&[REVISION, REDRIVE]).filter_map(|name| {
         let (_, value) = delivery.headers.0.iter().rev().find(|(n, _)| n == name)?;
         Some(((*name).to_owned(), value.clone()))
     });
     Headers(kept.collect())
 }
 
-/// Headers of a record that begins a trace's way through the topics.
+/// Headers of a record that begins a trace's way through the topics, as [`trace_headers`].
 pub fn headers_of(context: &TraceContext) -> Headers {
     let mut headers = Headers::default();
+    if Span::current().is_some() {
+        return headers;
+    }
     headers.push(TRACEPARENT, context.traceparent().to_owned());
     if let Some(state) = context.tracestate() {
         headers.push(TRACESTATE, state.to_owned());

@@ -381,6 +381,7 @@ fn trace_and_redrive_marks_are_taken_over_once() {
         headers,
         timestamp_ms: 0,
         attempt: 1,
+        span: Default::default(),
     };
     let taken = trace_headers(&delivery);
     assert_eq!(taken.0.len(), 3);

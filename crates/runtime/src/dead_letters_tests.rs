@@ -74,6 +74,7 @@ fn delivery(topic: &str, partition: i32, key: Option<&[u8]>, value: Option<Bytes
         headers,
         timestamp_ms: 0,
         attempt: 3,
+        span: Default::default(),
     }
 }
 

@@ -29,6 +29,17 @@ impl Pipeline {
     pub fn server(self) -> PipelineServiceServer<Self> {
         PipelineServiceServer::new(self)
     }
+
+    /// The process at this moment.
+    pub(crate) fn told(&self) -> api::GetPipelineResponse {
+        api::GetPipelineResponse {
+            service: self.service.clone(),
+            instance: self.instance.clone(),
+            stages: self.stages.iter().map(|s| stage(&s.borrow())).collect(),
+            not_ready: self.readiness.reasons(),
+            impaired: self.stages.iter().flat_map(|s| impaired(&s.borrow())).collect(),
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -37,12 +48,7 @@ impl PipelineService for Pipeline {
         &self,
         _request: Request<api::GetPipelineRequest>,
     ) -> Result<Response<api::GetPipelineResponse>, Status> {
-        Ok(Response::new(api::GetPipelineResponse {
-            service: self.service.clone(),
-            instance: self.instance.clone(),
-            stages: self.stages.iter().map(|s| stage(&s.borrow())).collect(),
-            not_ready: self.readiness.reasons(),
-        }))
+        Ok(Response::new(self.told()))
     }
 }
 
@@ -90,6 +96,18 @@ fn why_not(stage: &StageProgress) -> Option<String> {
     })
 }
 
+/// The partitions that are stopped until somebody acts, each with its reason.
+fn impaired(stage: &StageProgress) -> Vec<String> {
+    let stopped = stage.partitions.iter().filter(|p| p.state == PartitionState::Stopped);
+    let told = |p: &PartitionProgress| {
+        format!(
+            "stage {}: {}/{} is stopped: {}",
+            stage.name, p.topic, p.partition, p.reason
+        )
+    };
+    stopped.map(told).collect()
+}
+
 fn stage(progress: &StageProgress) -> api::Stage {
     api::Stage {
         name: progress.name.clone(),
@@ -108,6 +126,14 @@ fn stage(progress: &StageProgress) -> api::Stage {
         window_bytes: count(progress.window_bytes),
         last_failures: progress.last_failures.iter().map(failure).collect(),
         gate: progress.gate.clone(),
+        success_rate: success_rate(progress.recent),
+    }
+}
+
+fn success_rate((processed, failed): (u64, u64)) -> f64 {
+    match processed + failed {
+        0 => 1.0,
+        ended => processed as f64 / ended as f64,
     }
 }
 
@@ -166,6 +192,8 @@ mod tests {
                     ..PartitionProgress::default()
                 },
                 PartitionProgress {
+                    topic: "documents.submitted".into(),
+                    partition: 4,
                     state: PartitionState::Stopped,
                     reason: "unreadable position".into(),
                     ..PartitionProgress::default()
@@ -206,6 +234,8 @@ mod tests {
             ("millrace-ingest", "local-0")
         );
         assert_eq!(told.not_ready, ["kafka: away"]);
+        let impaired = ["stage parse: documents.submitted/4 is stopped: unreadable position"];
+        assert_eq!(told.impaired, impaired);
         let stage = &told.stages[0];
         assert_eq!((stage.state(), stage.processed), (api::StageState::Starting, i64::MAX));
         assert_eq!(

@@ -23,7 +23,7 @@ use crate::config::{self, ConfigError};
 use crate::server::ServerError;
 use crate::stage::StageTaskError;
 use crate::tasks::TaskError;
-use crate::telemetry::{self, Telemetry, TelemetryError};
+use crate::telemetry::{self, Ops, TelemetryError, Telling};
 
 /// What is received in one thread is processed in others and let go of in a third one: see ADR 11.
 #[global_allocator]
@@ -43,10 +43,10 @@ pub trait Process {
     /// Its configuration.
     type Config: Default + Serialize + DeserializeOwned;
 
-    /// The part of the configuration that logs are started with.
-    fn log(config: &Self::Config) -> &Telemetry;
+    /// The part of the configuration that logs and traces are started with.
+    fn telling(config: &Self::Config) -> Telling<'_>;
     /// Builds the service and runs it until SIGTERM, SIGINT or the first failure, and until it is drained.
-    fn run(config: Self::Config) -> impl Future<Output = Result<(), ProcessError>>;
+    fn run(config: Self::Config, ops: Ops) -> impl Future<Output = Result<(), ProcessError>>;
 }
 
 /// Why a process did not start, or ended.
@@ -155,8 +155,13 @@ pub async fn run<P: Process>(who: &str, file: Option<&Path>, flags: impl Seriali
     millrace_failpoints::follow(P::NAME);
     let served = async {
         let config: P::Config = config::load(P::NAME, file, flags)?;
-        telemetry::init(P::log(&config))?;
-        P::run(config).await
+        let telemetry = telemetry::init(P::NAME, P::telling(&config))?;
+        let ended = tokio::select! {
+            ended = P::run(config, telemetry.ops()) => ended,
+            never = telemetry.keep_telling() => match never {},
+        };
+        telemetry.stop().await;
+        ended
     };
     // On the heap: a service's whole life is one large future.
     match Box::pin(served).await {
@@ -220,14 +225,24 @@ mod tests {
     #[derive(Debug)]
     struct Mill;
 
+    #[derive(Debug, Default, Serialize, serde::Deserialize)]
+    struct Grist {
+        log: telemetry::Log,
+        traces: telemetry::Traces,
+    }
+
     impl Process for Mill {
         const NAME: &'static str = "mill";
         const ABOUT: &'static str = "Grinds.";
-        type Config = Telemetry;
-        fn log(config: &Telemetry) -> &Telemetry {
-            config
+        type Config = Grist;
+        fn telling(config: &Grist) -> Telling<'_> {
+            Telling {
+                instance: "mill-0",
+                log: &config.log,
+                traces: &config.traces,
+            }
         }
-        async fn run(_: Telemetry) -> Result<(), ProcessError> {
+        async fn run(_: Grist, _: Ops) -> Result<(), ProcessError> {
             Ok(())
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use millrace_rpc::complete::CompleteErrorsLayer;
 use millrace_rpc::deadline::DeadlineLayer;
 use millrace_rpc::limit::InFlightLayer;
+use millrace_rpc::span::ServerSpanLayer;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -95,6 +96,7 @@ impl Server {
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .http2_keepalive_interval(Some(PING_INTERVAL))
             .http2_keepalive_timeout(Some(PING_TIMEOUT))
+            .layer(ServerSpanLayer)
             .layer(InFlightLayer::new(MAX_CALLS))
             .layer(DeadlineLayer)
             .layer(CompleteErrorsLayer)

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use crate::poll;
 use crate::size::{Instance, Size, broker};
+use crate::traces::{self, Receiver};
 
 /// Fetching through Maven on a bare machine is the longest part.
 const START_LIMIT: Duration = Duration::from_secs(900);
@@ -64,15 +65,26 @@ pub struct Stack {
     up: Child,
     /// The processes that served when `up` said ready.
     first: Vec<Pid>,
+    /// What receives the traces of its services, where that is not `up` itself.
+    traces: Option<Receiver>,
 }
 
 /// What a broker says when it ends a transaction without its markers; readers of those partitions wait for ever.
 const FORGOTTEN: &str = "likely deleted already and hence can be skipped";
 
 impl Stack {
-    /// Starts a new stack with the given `millrace` binary, and waits until all of it serves.
+    /// Starts a new stack with the given `millrace` binary, and waits until all of it serves. Its traces come here.
     pub async fn up(millrace: &Path) -> Result<Self> {
-        Self::up_with(millrace, Size::default(), Vec::new(), |_| ()).await
+        let receiver = Receiver::start().await?;
+        let environment = vec![(traces::ENDPOINT.to_owned(), receiver.address.clone())];
+        let mut stack = Self::up_with(millrace, Size::default(), environment, |_| ()).await?;
+        stack.traces = Some(receiver);
+        Ok(stack)
+    }
+
+    /// What receives the traces of a stack of [`Stack::up`].
+    pub fn traces(&self) -> Result<&Receiver> {
+        self.traces.as_ref().context("this stack's traces go to `up`")
     }
 
     /// As [`Stack::up`], of a size, with variables in the environment of its parts. `chosen` is told where they will listen as soon as
@@ -141,6 +153,7 @@ impl Stack {
             dir,
             up,
             first: Vec::new(),
+            traces: None,
         };
         stack.first = size.parts().iter().map(|part| stack.pid(part)).collect::<Result<_>>()?;
         Ok(stack)
@@ -264,11 +277,14 @@ impl Stack {
     }
 
     /// As [`Stack::restart`]; between the two the directory is nobody's.
-    pub async fn restart_after(self, between: impl AsyncFnOnce(&Path) -> Result<()>) -> Result<Self> {
+    pub async fn restart_after(mut self, between: impl AsyncFnOnce(&Path) -> Result<()>) -> Result<Self> {
         let (millrace, size, environment) = (self.millrace.clone(), self.size, self.environment.clone());
+        let traces = self.traces.take();
         let dir = self.down().await?;
         between(dir.path()).await?;
-        Self::start(&millrace, dir, size, environment, |_| ()).await
+        let mut stack = Self::start(&millrace, dir, size, environment, |_| ()).await?;
+        stack.traces = traces;
+        Ok(stack)
     }
 }
 

@@ -5,13 +5,14 @@ use std::convert::Infallible;
 use millrace_events::{Epoch, topics};
 use millrace_flow::layers::{GateLayer, TimeoutLayer, TraceLayer};
 use millrace_kafka::StageConfig;
+use millrace_runtime::http::Http;
 use millrace_runtime::pipeline::Pipeline;
 use millrace_runtime::process::{Process, ProcessError};
 use millrace_runtime::readiness::{Condition, Readiness};
 use millrace_runtime::server::{self, Server};
 use millrace_runtime::stage::StageParts;
 use millrace_runtime::tasks::Tasks;
-use millrace_runtime::telemetry::Telemetry;
+use millrace_runtime::telemetry::{Ops, Telling};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tonic::service::Routes;
@@ -41,11 +42,15 @@ impl Process for EmbedderProcess {
     const ABOUT: &'static str = "Turns the chunks of documents into vectors, and the texts of queries too";
     type Config = Config;
 
-    fn log(config: &Config) -> &Telemetry {
-        &config.log
+    fn telling(config: &Config) -> Telling<'_> {
+        Telling {
+            instance: &config.instance,
+            log: &config.log,
+            traces: &config.traces,
+        }
     }
 
-    async fn run(config: Config) -> Result<(), ProcessError> {
+    async fn run(config: Config, ops: Ops) -> Result<(), ProcessError> {
         config.check()?;
         let mut tasks = Tasks::new()?;
         let (listener, _) = server::bind(&config.listen).await?;
@@ -98,6 +103,8 @@ impl Process for EmbedderProcess {
             stages: vec![progress],
             readiness: readiness.clone(),
         };
+        let http = Http::bind(&config.http, pipeline.clone(), ops).await?;
+        tasks.spawn("http", http.serve(tasks.shutdown_token()));
         let server = Server {
             listener,
             routes: Routes::new(EmbedderGrpc::new(embedder).server()).add_service(pipeline.server()),

@@ -8,7 +8,7 @@ use millrace_flow::runner::Limits;
 use millrace_kafka::KafkaConfig;
 use millrace_runtime::config::ConfigError;
 use millrace_runtime::settings::{RegistryConfig, Secret, check_stage, default_instance};
-use millrace_runtime::telemetry::Telemetry;
+use millrace_runtime::telemetry::{Log, Traces};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
@@ -24,6 +24,8 @@ pub struct Config {
     pub instance: String,
     /// Address of the gRPC server; port 0 takes a free one.
     pub listen: String,
+    /// Address of `/healthz`, `/readyz` and `/metrics`; port 0 takes a free one.
+    pub http: String,
     /// The ONNX runtime's shared library. Not needed where the model runs at an endpoint.
     pub onnxruntime: PathBuf,
     /// The model.
@@ -39,7 +41,9 @@ pub struct Config {
     /// How its records are worked on.
     pub calls: Calls,
     /// Logs.
-    pub log: Telemetry,
+    pub log: Log,
+    /// Traces.
+    pub traces: Traces,
 }
 
 /// Where the model is and how it runs.
@@ -149,6 +153,7 @@ impl Default for Config {
         Self {
             instance: default_instance(),
             listen: "127.0.0.1:7702".into(),
+            http: "127.0.0.1:7712".into(),
             onnxruntime: PathBuf::new(),
             model: ModelConfig::default(),
             batch: BatchLimits::default(),
@@ -163,7 +168,8 @@ impl Default for Config {
                 concurrency: 64,
                 ..Calls::default()
             },
-            log: Telemetry::default(),
+            log: Log::default(),
+            traces: Traces::default(),
         }
     }
 }

@@ -14,13 +14,14 @@ use millrace_rpc::client;
 use millrace_rpc::error::chain;
 use millrace_runtime::clock::now_ms;
 use millrace_runtime::config::ConfigError;
+use millrace_runtime::http::Http;
 use millrace_runtime::pipeline::Pipeline;
 use millrace_runtime::process::{Process, ProcessError};
 use millrace_runtime::readiness::Readiness;
 use millrace_runtime::server::{self, Server};
 use millrace_runtime::stage::StageParts;
 use millrace_runtime::tasks::Tasks;
-use millrace_runtime::telemetry::Telemetry;
+use millrace_runtime::telemetry::{Ops, Telling};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -57,11 +58,15 @@ impl Process for IndexerProcess {
     const ABOUT: &'static str = "Makes documents searchable, and searches them";
     type Config = Config;
 
-    fn log(config: &Config) -> &Telemetry {
-        &config.log
+    fn telling(config: &Config) -> Telling<'_> {
+        Telling {
+            instance: &config.instance,
+            log: &config.log,
+            traces: &config.traces,
+        }
     }
 
-    async fn run(config: Config) -> Result<(), ProcessError> {
+    async fn run(config: Config, ops: Ops) -> Result<(), ProcessError> {
         config.check()?;
         let registry = config.registry.connect()?;
         let embedder = client::channel(&config.embedder).map_err(|e| ConfigError::refused("embedder", chain(&e)))?;
@@ -125,6 +130,8 @@ impl Process for IndexerProcess {
             stages: vec![progress],
             readiness: readiness.clone(),
         };
+        let http = Http::bind(&config.http, pipeline.clone(), ops).await?;
+        tasks.spawn("http", http.serve(tasks.shutdown_token()));
         let server = Server {
             listener,
             routes: Routes::new(search.server())

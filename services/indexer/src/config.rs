@@ -8,7 +8,7 @@ use millrace_flow::runner::Limits;
 use millrace_kafka::KafkaConfig;
 use millrace_runtime::config::ConfigError;
 use millrace_runtime::settings::{RegistryConfig, check_stage, default_instance};
-use millrace_runtime::telemetry::Telemetry;
+use millrace_runtime::telemetry::{Log, Traces};
 use serde::{Deserialize, Serialize};
 
 /// All of it. Defaults < file < environment (`MILLRACE_INDEXER_…`) < flags.
@@ -19,6 +19,8 @@ pub struct Config {
     pub instance: String,
     /// Where gRPC is served, HOST:PORT.
     pub listen: String,
+    /// Address of `/healthz`, `/readyz` and `/metrics`; port 0 takes a free one.
+    pub http: String,
     /// Folder of the index; exactly one process uses it.
     pub data_dir: PathBuf,
     /// Address of the embedder, for queries by text.
@@ -39,7 +41,9 @@ pub struct Config {
     #[cfg(feature = "embedded")]
     pub embedded: crate::index::embedded::EmbeddedConfig,
     /// Logs.
-    pub log: Telemetry,
+    pub log: Log,
+    /// Traces.
+    pub traces: Traces,
 }
 
 /// Bounds of searches.
@@ -67,6 +71,7 @@ impl Default for Config {
         Self {
             instance: default_instance(),
             listen: "127.0.0.1:7703".into(),
+            http: "127.0.0.1:7713".into(),
             data_dir: "index".into(),
             embedder: "http://127.0.0.1:7702".into(),
             kafka: KafkaConfig::default(),
@@ -77,7 +82,8 @@ impl Default for Config {
             sweep: Sweep::default(),
             #[cfg(feature = "embedded")]
             embedded: crate::index::embedded::EmbeddedConfig::default(),
-            log: Telemetry::default(),
+            log: Log::default(),
+            traces: Traces::default(),
         }
     }
 }

@@ -6,8 +6,10 @@ use futures::future::BoxFuture;
 use millrace_api::embedder::v1::EmbedRequest;
 use millrace_api::embedder::v1::embedder_service_client::EmbedderServiceClient;
 use millrace_events::{Model, TraceContext};
+use millrace_rpc::span::{ClientSpanLayer, ClientSpans};
 use tonic::transport::Channel;
 use tonic::{Request, Status};
+use tower::Layer as _;
 
 /// A query's vector and the model that computed it.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,12 +28,12 @@ pub trait EmbedQuery: Send + Sync + 'static {
 
 /// The embedder service.
 #[derive(Debug, Clone)]
-pub struct EmbedderClient(EmbedderServiceClient<Channel>);
+pub struct EmbedderClient(EmbedderServiceClient<ClientSpans<Channel>>);
 
 impl EmbedderClient {
     /// Over a channel that connects when first used.
     pub fn new(channel: Channel) -> Self {
-        Self(EmbedderServiceClient::new(channel))
+        Self(EmbedderServiceClient::new(ClientSpanLayer.layer(channel)))
     }
 }
 

@@ -40,6 +40,7 @@ use std::sync::Arc;
 
 use millrace_events::{DocumentKey, Revision};
 use millrace_failpoints::{mutants, points};
+use millrace_telemetry::{Kind, Span, names, span};
 
 use crate::index::{ChunkPoint, Head, IndexError, RevisionPoints, VectorIndex};
 
@@ -314,6 +315,7 @@ impl Publisher {
             Some(found) if found.live == head.live => {
                 self.index.flush().await?;
                 points::HEAD_FLUSHED.reached();
+                searchable(&document, head.live);
                 if found.part == head.part {
                     Ok(announced(&found))
                 } else {
@@ -331,6 +333,20 @@ impl Publisher {
     async fn head(&self, document: &DocumentKey) -> Result<Option<Head>, IndexError> {
         let mut heads = self.index.heads(vec![document.clone()]).await?;
         Ok(heads.remove(document))
+    }
+}
+
+/// The moment from which every search sees the revision, or no longer sees the document.
+fn searchable(document: &DocumentKey, revision: Revision) {
+    let moment = span(Kind::Internal, || "searchable").with(|| {
+        [
+            (names::DOCUMENT, document.to_string().into()),
+            (names::REVISION, revision.get().into()),
+        ]
+    });
+    let caller = Span::current();
+    if caller.is_some() {
+        drop(moment.start(&caller));
     }
 }
 

@@ -7,13 +7,14 @@ use millrace_flow::layers::{GateLayer, TimeoutLayer, TraceLayer};
 use millrace_kafka::{Admin, Producer, StageConfig};
 use millrace_rpc::error::chain;
 use millrace_runtime::config::ConfigError;
+use millrace_runtime::http::Http;
 use millrace_runtime::pipeline::Pipeline;
 use millrace_runtime::process::{Process, ProcessError};
 use millrace_runtime::readiness::Readiness;
 use millrace_runtime::server::{self, Server};
 use millrace_runtime::stage::StageParts;
 use millrace_runtime::tasks::Tasks;
-use millrace_runtime::telemetry::Telemetry;
+use millrace_runtime::telemetry::{Ops, Telling};
 use tonic::service::Routes;
 use tower::ServiceBuilder;
 
@@ -53,11 +54,15 @@ impl Process for IngestProcess {
     const ABOUT: &'static str = "Accepts documents, cuts them into chunks, tells what became of them";
     type Config = Config;
 
-    fn log(config: &Config) -> &Telemetry {
-        &config.log
+    fn telling(config: &Config) -> Telling<'_> {
+        Telling {
+            instance: &config.instance,
+            log: &config.log,
+            traces: &config.traces,
+        }
     }
 
-    async fn run(config: Config) -> Result<(), ProcessError> {
+    async fn run(config: Config, ops: Ops) -> Result<(), ProcessError> {
         config.check()?;
         let mut tasks = Tasks::new()?;
         let shutdown = tasks.shutdown_token();
@@ -157,6 +162,8 @@ impl Process for IngestProcess {
             stages: vec![progress],
             readiness: readiness.clone(),
         };
+        let http = Http::bind(&config.http, pipeline.clone(), ops).await?;
+        tasks.spawn("http", http.serve(tasks.shutdown_token()));
         let server = Server {
             listener,
             routes: Routes::new(Ingest::server(acceptor, documents))

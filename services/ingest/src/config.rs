@@ -7,7 +7,7 @@ use millrace_flow::runner::Limits;
 use millrace_kafka::KafkaConfig;
 use millrace_runtime::config::ConfigError;
 use millrace_runtime::settings::{RegistryConfig, check_stage, default_instance};
-use millrace_runtime::telemetry::Telemetry;
+use millrace_runtime::telemetry::{Log, Traces};
 use serde::{Deserialize, Serialize};
 
 use crate::pipeline::chunk::MIN_CHUNK_TOKENS;
@@ -23,6 +23,8 @@ pub struct Config {
     pub instance: String,
     /// Address of the gRPC server; port 0 takes a free one.
     pub listen: String,
+    /// Address of `/healthz`, `/readyz` and `/metrics`; port 0 takes a free one.
+    pub http: String,
     /// Folder of the replicas. One process a folder; what is in it can be read again from the topics.
     pub data_dir: PathBuf,
     /// The embedding model's tokenizer.json: chunks are measured with it.
@@ -38,7 +40,9 @@ pub struct Config {
     /// How its records are worked on.
     pub calls: Calls,
     /// Logs.
-    pub log: Telemetry,
+    pub log: Log,
+    /// Traces.
+    pub traces: Traces,
 }
 
 impl Default for Config {
@@ -46,6 +50,7 @@ impl Default for Config {
         Self {
             instance: default_instance(),
             listen: "127.0.0.1:7701".into(),
+            http: "127.0.0.1:7711".into(),
             data_dir: "data/ingest".into(),
             tokenizer: PathBuf::new(),
             max_chunk_tokens: 200,
@@ -60,7 +65,8 @@ impl Default for Config {
                 concurrency: 64,
                 ..Calls::default()
             },
-            log: Telemetry::default(),
+            log: Log::default(),
+            traces: Traces::default(),
         }
     }
 }

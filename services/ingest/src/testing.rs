@@ -50,6 +50,7 @@ pub(crate) fn delivery(offset: i64, key: impl ToString, value: Option<bytes::Byt
         headers,
         timestamp_ms: 0,
         attempt: 1,
+        span: Default::default(),
     }
 }
 

@@ -141,6 +141,7 @@ impl Burial {
                 headers,
                 timestamp_ms: now_ms(),
                 attempt: 3,
+                span: Default::default(),
             },
             class: "FAILED",
             reason: "MODEL_FAILED".into(),

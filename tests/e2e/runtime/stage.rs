@@ -14,7 +14,7 @@ use millrace_flow::runner::Limits;
 use millrace_flow::{DeadLetters, Delivery, Failure, Headers, Output, Outputs, Rejection};
 use millrace_kafka::{KafkaConfig, StageConfig, StageError, StageWork};
 use millrace_runtime::clock::now_ms;
-use millrace_runtime::telemetry::{self, Telemetry};
+use millrace_runtime::telemetry;
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -301,7 +301,7 @@ pub fn as_told() -> Option<ExitCode> {
 
 fn run_here(spec: &str) -> Result<()> {
     let spec: Spec = serde_json::from_str(spec).context("cannot read the stage's spec")?;
-    telemetry::init(&Telemetry::default())?;
+    telemetry::log::init(&telemetry::Log::default())?;
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?

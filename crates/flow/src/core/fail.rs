@@ -141,6 +141,7 @@ impl Core {
     /// The dead letter of a record leaves in the place of its outputs.
     pub fn bury(&mut self, id: WorkId, letter: Outputs, now: Instant) {
         self.failed += 1;
+        self.rate.ended(now, 0, 1);
         let largest = letter.0.iter().map(Output::size_bytes).max().unwrap_or(0);
         if largest <= 2 * self.limits.output_bytes {
             self.done(id, letter, true, now);
@@ -158,12 +159,14 @@ impl Core {
         };
         partition.quarantine.ended(id.offset);
         let bytes = outputs.0.iter().map(Output::size_bytes).sum();
+        let span = partition.held(id.offset).map(|held| held.delivery.span.clone());
         let ready = Ready {
             id,
             outputs,
             bytes,
             since: now,
             buried,
+            span: span.unwrap_or_default(),
         };
         self.ready_bytes += bytes;
         // A record whose outputs were refused has left its lane already, and goes before those who follow it.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millrace_failpoints::mutants;
+use millrace_telemetry::Span;
 
 use super::{Core, Ready, take_back};
 use crate::position::{Mark, Position};
@@ -30,14 +31,33 @@ pub struct Transaction {
 }
 
 impl Transaction {
+    /// What it finishes, in the order in which the outputs must be written.
+    pub fn finished(&self) -> impl ExactSizeIterator<Item = Finished<'_>> {
+        self.items.iter().map(|item| Finished {
+            outputs: &item.outputs.0,
+            buried: item.buried,
+            span: &item.span,
+        })
+    }
     /// Outputs, in the order in which they must be written.
     pub fn outputs(&self) -> impl Iterator<Item = &Output> {
-        self.items.iter().flat_map(|item| &item.outputs.0)
+        self.finished().flat_map(|finished| finished.outputs)
     }
     /// Inputs that it finishes.
     pub fn records(&self) -> usize {
         self.items.len()
     }
+}
+
+/// A record that a transaction finishes.
+#[derive(Debug, Clone, Copy)]
+pub struct Finished<'t> {
+    /// What it became.
+    pub outputs: &'t [Output],
+    /// It was given up: that is its dead letter.
+    pub buried: bool,
+    /// The record's span.
+    pub span: &'t Span,
 }
 
 /// How a transaction ended.
@@ -165,7 +185,7 @@ impl Core {
     pub fn settle(&mut self, settled: Settled, now: Instant, jitter: f64) {
         let Some(leaving) = self.leaving.take() else { return };
         match settled {
-            Settled::Committed => self.committed(leaving),
+            Settled::Committed => self.committed(leaving, now),
             Settled::Refused(reason) if !leaving.items.is_empty() => self.refused(leaving, reason),
             Settled::Aborted | Settled::Refused(_) => {
                 self.hold = Some(now + backoff(self.aborts, jitter));
@@ -175,7 +195,8 @@ impl Core {
         }
     }
 
-    fn committed(&mut self, leaving: Leaving) {
+    fn committed(&mut self, leaving: Leaving, now: Instant) {
+        let before = self.processed;
         self.aborts = 0;
         if let Some(bisection) = &mut self.bisection {
             bisection.left = bisection.left.saturating_sub(leaving.items.len());
@@ -196,6 +217,7 @@ impl Core {
                 self.processed += u64::from(!item.buried);
             }
         }
+        self.rate.ended(now, self.processed - before, 0);
         for (&slot, partition) in &mut self.partitions {
             let started = partition.let_in();
             self.runnable

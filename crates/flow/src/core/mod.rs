@@ -25,13 +25,16 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use millrace_telemetry::Span;
+
 use crate::budget::Budget;
 use crate::gate::Gate;
 use crate::position::{Mark, Position};
 use crate::progress::FailureSeen;
 use crate::quarantine::{Release, SETTLED};
+use crate::rate::Rate;
 use crate::stage::{Delivery, Outputs, Rejection, TopicPartition};
-pub use leave::{Settled, Transaction};
+pub use leave::{Finished, Settled, Transaction};
 pub use limits::Limits;
 use partition::Partition;
 
@@ -62,6 +65,8 @@ struct Ready {
     since: Instant,
     /// The outputs are its dead letter.
     buried: bool,
+    /// The record's.
+    span: Span,
 }
 
 /// A record that waits to be tried again.
@@ -106,6 +111,7 @@ pub struct Core {
     aborts: u32,
     processed: u64,
     failed: u64,
+    rate: Rate,
     failures: VecDeque<FailureSeen>,
 }
 
@@ -135,6 +141,7 @@ impl Core {
             aborts: 0,
             processed: 0,
             failed: 0,
+            rate: Rate::default(),
             failures: VecDeque::new(),
         }
     }

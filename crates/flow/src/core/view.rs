@@ -21,6 +21,7 @@ impl Core {
         progress.gate = self.gate.in_force(now).map(shut).unwrap_or_default();
         progress.processed = self.processed;
         progress.failed = self.failed;
+        progress.recent = self.rate.counts(now);
         progress.window_records = self.partitions.values().map(|p| p.len() as u64).sum();
         progress.window_bytes = self.partitions.values().map(|p| p.bytes as u64).sum();
         progress.last_failures = self.failures.iter().cloned().collect();

@@ -27,6 +27,7 @@ fn delivery(offset: i64) -> Delivery {
         headers: Headers::default(),
         timestamp_ms: 0,
         attempt: 2,
+        span: Default::default(),
     }
 }
 

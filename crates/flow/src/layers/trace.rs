@@ -1,19 +1,24 @@
-//! One span a record, around the call that works on it: whatever is logged meanwhile says at which record.
+//! One span an attempt, around the call that works on a record. Whatever is logged meanwhile says at which record, and in
+//! which trace.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
+use millrace_telemetry::{Kind, Span, Traced as _, metrics, names};
 use tower::{Layer, Service};
 use tracing::field::Empty;
-use tracing::instrument::{Instrument as _, Instrumented};
-use tracing::{Span, info_span};
+use tracing::info_span;
+use tracing::instrument::Instrument as _;
 
-use crate::stage::Delivery;
+use crate::stage::{Delivery, Failure};
 
 /// Longest key that is shown, in bytes: a document's is at most 577.
 const MAX_KEY_BYTES: usize = 600;
 
-/// Opens a span a record: `stage`, `topic`, `partition`, `offset`, `attempt` and, where it is text, `key`. Never anything
-/// of the record's value.
+/// Opens a span an attempt. Its log lines have `stage`, `topic`, `partition`, `offset`, `attempt` and, where it is text,
+/// `key`, with `trace_id` and `span_id` of the trace's own. Never anything of the record's value.
 #[derive(Debug, Clone, Copy)]
 pub struct TraceLayer {
     stage: &'static str,
@@ -44,22 +49,61 @@ impl<S> Layer<S> for TraceLayer {
     }
 }
 
-impl<S: Service<Delivery>> Service<Delivery> for Traced<S> {
+impl<S> Service<Delivery> for Traced<S>
+where
+    S: Service<Delivery, Error = Failure>,
+    S::Future: Send + 'static,
+{
     type Response = S::Response;
-    type Error = S::Error;
-    type Future = Instrumented<S::Future>;
+    type Error = Failure;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, Failure>> + Send>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, delivery: Delivery) -> Self::Future {
-        let span = span(self.stage, &delivery);
-        span.in_scope(|| self.inner.call(delivery)).instrument(span.clone())
+        let (attempt, topic) = (attempt(self.stage, &delivery), delivery.origin.topic.clone());
+        let lines = lines(self.stage, &delivery, &attempt);
+        let call = lines.in_scope(|| attempt.run(|| self.inner.call(delivery)));
+        let within = attempt.clone();
+        let (stage, topic, began) = (self.stage, topic, Instant::now());
+        let judged = async move {
+            let result = call.await;
+            let reason = result.as_ref().err().map_or("", Failure::reason);
+            metrics::PROCESS.record(began.elapsed().as_secs_f64(), || {
+                [
+                    (names::MESSAGING_DESTINATION, topic.to_string().into()),
+                    (names::STAGE, stage.into()),
+                    (names::ERROR_TYPE, reason.into()),
+                ]
+            });
+            if let Err(failure) = &result {
+                metrics::FAILURES.add(1, || {
+                    [
+                        (names::STAGE, stage.into()),
+                        (names::FAILURE_CLASS, failure.class().into()),
+                        (names::REASON, failure.reason().into()),
+                    ]
+                });
+                attempt.set(names::FAILURE_CLASS, failure.class());
+                attempt.failed(failure.reason(), failure.message().to_owned());
+            }
+            result
+        };
+        Box::pin(judged.within(within).instrument(lines))
     }
 }
 
-fn span(stage: &'static str, delivery: &Delivery) -> Span {
+/// A child of the record's span.
+fn attempt(stage: &'static str, delivery: &Delivery) -> Span {
+    let number = i64::from(delivery.attempt);
+    millrace_telemetry::span(Kind::Internal, || stage)
+        .with(|| [(names::STAGE, stage.into()), (names::ATTEMPT, number.into())])
+        .start(&delivery.span)
+}
+
+fn lines(stage: &'static str, delivery: &Delivery, attempt: &Span) -> tracing::Span {
     let origin = &delivery.origin;
     let span = info_span!(
         "record",
@@ -69,7 +113,12 @@ fn span(stage: &'static str, delivery: &Delivery) -> Span {
         offset = origin.offset,
         attempt = delivery.attempt,
         key = Empty,
+        trace_id = Empty,
+        span_id = Empty,
     );
+    if let Some((trace, id)) = attempt.trace_id().zip(attempt.span_id()) {
+        span.record("trace_id", trace).record("span_id", id);
+    }
     let short = delivery.key.as_deref().filter(|key| key.len() <= MAX_KEY_BYTES);
     if let Some(Ok(key)) = short.map(std::str::from_utf8) {
         // Quoted: a key of somebody else's must not begin a line of its own in the log.

@@ -27,6 +27,17 @@ pub(super) enum InputError {
     Outage(Outage),
 }
 
+impl InputError {
+    /// A stable code.
+    pub(super) fn code(&self) -> &'static str {
+        match self {
+            Self::Failed(_) => "MODEL_FAILED",
+            Self::Refused(_) => "TEXT_REFUSED",
+            Self::Outage(_) => "MODEL_UNAVAILABLE",
+        }
+    }
+}
+
 type Computed = Result<crate::model::Vector, InputError>;
 
 /// What the thread is given.

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::{BatchLimits, Batcher, Embedder};
+use super::{BatchLimits, Batcher, Embedder, ModelInfo};
 use crate::model::manifest::Pooling;
 use crate::model::{Backend, BackendError, Description, Loaded, Manifest, Tokens, tokenizer};
 
@@ -60,19 +60,32 @@ impl Backend for Fake {
     }
 }
 
+fn manifest() -> Manifest {
+    Manifest {
+        id: "fake".into(),
+        dtype: "f32".into(),
+        dimensions: 2,
+        pooling: Pooling::Mean,
+        normalized: false,
+        max_tokens: 16,
+        sha256: "0".repeat(64),
+    }
+}
+
+/// What a [`Fake`] is.
+pub(crate) fn info() -> ModelInfo {
+    ModelInfo {
+        model: manifest().identity(),
+        max_tokens: 16,
+        backend: Fake::default().describe(),
+    }
+}
+
 /// A batcher around a [`Fake`], with small limits.
 pub(crate) fn batcher() -> (Embedder, Batcher, Fake) {
     let fake = Fake::default();
     let model = Loaded {
-        manifest: Manifest {
-            id: "fake".into(),
-            dtype: "f32".into(),
-            dimensions: 2,
-            pooling: Pooling::Mean,
-            normalized: false,
-            max_tokens: 16,
-            sha256: "0".repeat(64),
-        },
+        manifest: manifest(),
         tokenizer: tokenizer::tests::trapped(16),
         backend: Box::new(fake.clone()),
         proven: true,

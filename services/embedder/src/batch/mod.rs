@@ -19,10 +19,12 @@
 mod engine;
 mod limits;
 mod owner;
+mod trace;
 mod waiting;
 
 use std::sync::Arc;
 
+use millrace_telemetry::Span;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -111,6 +113,7 @@ pub struct Batcher {
     queries: mpsc::Receiver<Request>,
     documents: mpsc::Receiver<Request>,
     engine_health: watch::Sender<Health>,
+    info: Arc<ModelInfo>,
 }
 
 /// A batcher around a loaded model, and the handle to ask it with.
@@ -121,13 +124,14 @@ pub fn batcher(model: Loaded, limits: BatchLimits) -> (Embedder, Batcher) {
         true => Health::Good,
         false => Health::Broken("it has not been asked yet".into()),
     });
+    let info = Arc::new(ModelInfo {
+        model: model.manifest.identity(),
+        max_tokens: model.manifest.max_tokens,
+        backend: model.backend.describe(),
+    });
     let embedder = Embedder {
         tokenizer: model.tokenizer.clone(),
-        info: Arc::new(ModelInfo {
-            model: model.manifest.identity(),
-            max_tokens: model.manifest.max_tokens,
-            backend: model.backend.describe(),
-        }),
+        info: info.clone(),
         queries: ask_query,
         documents: ask_document,
         health,
@@ -138,6 +142,7 @@ pub fn batcher(model: Loaded, limits: BatchLimits) -> (Embedder, Batcher) {
         queries,
         documents,
         engine_health,
+        info,
     };
     (embedder, batcher)
 }
@@ -160,6 +165,7 @@ impl Batcher {
             jobs: give,
             done,
             health,
+            model: self.info,
         };
         let mut owner = Owner::new(self.limits, channels);
         let outcome = owner.run().await;
@@ -194,7 +200,13 @@ impl Embedder {
         .await
         .map_err(|_| EmbedError::Stopped)??;
         let (reply, answer) = oneshot::channel();
-        let request = Request { class, inputs, reply };
+        let span = Span::current();
+        let request = Request {
+            class,
+            inputs,
+            reply,
+            span,
+        };
         match class {
             Class::Query => self.queries.try_send(request).map_err(|error| match error {
                 TrySendError::Full(_) => EmbedError::Busy,

@@ -1,14 +1,17 @@
 //! The one owner of what waits: takes requests in, hands batches to the model's thread, hands vectors out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
+use millrace_telemetry::Span;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::engine::{Done, InputError, Job};
+use super::trace::{Batch, Running};
 use super::waiting::{Class, Item, Next, Waiting};
-use super::{BatchError, BatchLimits, EmbedError};
+use super::{BatchError, BatchLimits, EmbedError, ModelInfo};
 use crate::model::{Tokens, Vector};
 
 /// Texts of one caller, who gets all their vectors or one error.
@@ -16,6 +19,8 @@ pub(super) struct Request {
     pub(super) class: Class,
     pub(super) inputs: Vec<Tokens>,
     pub(super) reply: Reply,
+    /// Whose texts they are.
+    pub(super) span: Span,
 }
 
 type Reply = oneshot::Sender<Result<Vec<Vector>, EmbedError>>;
@@ -31,6 +36,7 @@ struct Open {
     reply: Reply,
     vectors: Vec<Option<Vector>>,
     left: usize,
+    span: Span,
 }
 
 /// A canary sings when the model was idle for so long: a device that died unseen is found before a caller finds it.
@@ -48,7 +54,10 @@ pub(super) struct Owner {
     open: HashMap<u64, Open>,
     next_request: u64,
     busy: bool,
+    /// Of the batch that runs.
+    running: Option<Running>,
     last_run: Instant,
+    model: Arc<ModelInfo>,
 }
 
 /// The ends of the channels that the owner holds.
@@ -58,6 +67,7 @@ pub(super) struct Channels {
     pub(super) jobs: mpsc::Sender<Job<Place>>,
     pub(super) done: mpsc::Receiver<Done<Place>>,
     pub(super) health: tokio::sync::watch::Receiver<super::Health>,
+    pub(super) model: Arc<ModelInfo>,
 }
 
 impl Owner {
@@ -72,7 +82,9 @@ impl Owner {
             open: HashMap::new(),
             next_request: 0,
             busy: false,
+            running: None,
             last_run: Instant::now(),
+            model: channels.model,
         }
     }
 
@@ -131,6 +143,7 @@ impl Owner {
                 reply: request.reply,
                 vectors: vec![None; count],
                 left: count,
+                span: request.span,
             },
         );
         for (index, tokens) in request.inputs.into_iter().enumerate() {
@@ -149,7 +162,11 @@ impl Owner {
         self.waiting.retain(|(place, _)| self.open.contains_key(&place.request));
         let now = Instant::now();
         let job = match self.waiting.next(now) {
-            Next::Run(batch) => Job::Batch(batch.into_iter().map(|item| item.work).collect()),
+            Next::Run(batch) => {
+                let rows: Vec<_> = batch.into_iter().map(|item| item.work).collect();
+                self.running = Some(self.running(&rows));
+                Job::Batch(rows)
+            }
             Next::WaitUntil(at) => return Ok(Some(at)),
             Next::Idle if now >= self.next_canary() => Job::Canary,
             Next::Idle => return Ok(None),
@@ -157,6 +174,19 @@ impl Owner {
         self.jobs.send(job).await.map_err(|_| BatchError::ModelThread)?;
         self.busy = true;
         Ok(None)
+    }
+
+    fn running(&self, rows: &[(Place, Tokens)]) -> Running {
+        let lengths = || rows.iter().map(|(_, tokens)| tokens.len());
+        let batch = Batch {
+            texts: rows.len(),
+            tokens: lengths().sum(),
+            padded_tokens: rows.len() * lengths().max().unwrap_or(0),
+        };
+        let requests: BTreeSet<u64> = rows.iter().map(|(place, _)| place.request).collect();
+        let open = requests.iter().filter_map(|request| self.open.get(request));
+        let spans: Vec<&Span> = open.map(|open| &open.span).collect();
+        Running::begin(&self.model, batch, &spans)
     }
 
     fn next_canary(&self) -> Instant {
@@ -167,6 +197,10 @@ impl Owner {
     fn finish(&mut self, done: Done<Place>) {
         self.busy = false;
         self.last_run = Instant::now();
+        if let Some(running) = self.running.take() {
+            let error = done.iter().find_map(|(_, result)| result.as_ref().err());
+            running.end(&self.model, error.map(|error| (error.code(), error.to_string())));
+        }
         for (place, result) in done {
             // A request is gone once one of its texts failed, or its caller left.
             let Some(open) = self.open.get_mut(&place.request) else {

@@ -47,6 +47,7 @@ impl Rig {
             jobs: give,
             done: results,
             health: seen,
+            model: Arc::new(fake::info()),
         };
         let rig = Self {
             queries,
@@ -65,7 +66,14 @@ impl Rig {
             Class::Query => &self.queries,
             Class::Document => &self.documents,
         };
-        queue.try_send(Request { class, inputs, reply }).unwrap();
+        queue
+            .try_send(Request {
+                class,
+                inputs,
+                reply,
+                span: Span::none(),
+            })
+            .unwrap();
         answer
     }
 
@@ -166,7 +174,12 @@ async fn what_waits_is_bounded_and_a_full_queue_refuses() {
         tokio::time::sleep(std::time::Duration::from_secs(60)).await;
         let (reply, _answer) = oneshot::channel();
         let (class, inputs) = (Class::Document, vec![tokens(1)]);
-        let refused = rig.documents.try_send(Request { class, inputs, reply });
+        let refused = rig.documents.try_send(Request {
+            class,
+            inputs,
+            reply,
+            span: Span::none(),
+        });
         assert!(matches!(refused, Err(TrySendError::Full(_))));
         let results = running
             .into_iter()

@@ -228,6 +228,7 @@ mod tests {
                 headers,
                 timestamp_ms: 0,
                 attempt: 1,
+                span: Default::default(),
             };
             found.take(ChunksEmbedded::default(), &delivery);
         }

@@ -75,6 +75,7 @@ impl Topics {
             headers,
             timestamp_ms: 0,
             attempt: 1,
+            span: Default::default(),
         };
         records.push((topic, delivery));
         self.0.written.notify_waiters();

@@ -15,6 +15,7 @@ use millrace_events::Model;
 use millrace_failpoints::points;
 use tokio::sync::{Mutex, watch};
 
+use super::traced::TracedIndex;
 use super::{IndexError, OpenIndex, VectorIndex};
 
 /// Why the data folder cannot be used.
@@ -227,7 +228,7 @@ fn open_generation(folder: &Path, engine: &dyn OpenIndex, model: Model) -> Resul
         Ok(index) => Ok(Serving {
             model,
             generation,
-            index,
+            index: Arc::new(TracedIndex(index)),
         }),
         Err(source) => Err(GenerationError::Open { generation, source }),
     }

@@ -10,6 +10,7 @@
 #[cfg(feature = "embedded")]
 pub mod embedded;
 pub mod generation;
+mod traced;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -178,6 +179,17 @@ pub enum IndexError {
         /// Which field, and why.
         message: String,
     },
+}
+
+impl IndexError {
+    /// A stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unavailable { .. } => "INDEX_UNAVAILABLE",
+            Self::Refused { .. } => "INDEX_REFUSED",
+            Self::Unreadable { .. } => "INDEX_UNREADABLE",
+        }
+    }
 }
 
 /// Result of one operation.

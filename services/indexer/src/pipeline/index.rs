@@ -28,6 +28,7 @@ use millrace_events::{
 use millrace_flow::{Delivery, Failure, Headers, Output, Outputs};
 use millrace_runtime::clock::now_ms;
 use millrace_runtime::codec::{self, Codec};
+use millrace_telemetry::metrics;
 use tower::Service;
 
 use crate::index::generation::{GenerationError, Generations, Serving};
@@ -246,6 +247,12 @@ impl IndexStage {
             return Ok(Outputs::default());
         }
         let announcement = index(&self.generations, record, now_ms()).await?;
+        if let Some(status) = &announcement.status
+            && matches!(status.state, State::Indexed | State::Deleted)
+        {
+            let seconds = (now_ms() - status.accepted_at_ms) as f64 / 1000.0;
+            metrics::SEARCHABLE.record(seconds, || []);
+        }
         self.outputs(announcement, &delivery)
     }
 

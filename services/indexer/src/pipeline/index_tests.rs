@@ -61,6 +61,7 @@ fn delivery(value: Option<Bytes>) -> Delivery {
         headers: Headers::default(),
         timestamp_ms: 0,
         attempt: 1,
+        span: Default::default(),
     }
 }
 

@@ -87,6 +87,7 @@ fn at(partition: i32, offset: i64, key: Option<Bytes>, value: Option<Bytes>, hea
         headers,
         timestamp_ms: 0,
         attempt: 1,
+        span: Default::default(),
     }
 }
 

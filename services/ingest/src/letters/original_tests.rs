@@ -43,6 +43,7 @@ fn buried(original: &Headers) -> Delivery {
         headers,
         timestamp_ms: 1001,
         attempt: 1,
+        span: Default::default(),
     }
 }
 

@@ -63,6 +63,7 @@ fn delivery(offset: i64, key: &str, value: Option<Bytes>) -> Event {
         headers,
         timestamp_ms: 0,
         attempt: 1,
+        span: Default::default(),
     })
 }
 

@@ -31,6 +31,7 @@ pub(super) fn record(number: i32, offset: i64, key: u8) -> Delivery {
         headers: Default::default(),
         timestamp_ms: 0,
         attempt: 1,
+        span: Default::default(),
     }
 }
 

@@ -1,0 +1,192 @@
+//! What traces cost, and whether they are whole: documents submitted as fast as they are taken, with traces and without in
+//! turn, each on a stack of its own with a model that costs nothing.
+//!
+//! With traces every one is kept (sampling 1.0), and `up` receives them on the same cores. A receipt's trace is complete if it
+//! has every span of [`OF_A_DOCUMENT`].
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use millrace_api::ingest::v1::{DocumentState, Receipt};
+use millrace_api::pipeline::v1::GetPipelineRequest;
+use millrace_api::pipeline::v1::pipeline_service_client::PipelineServiceClient;
+use millrace_testkit::traces::OF_A_DOCUMENT;
+use millrace_testkit::{Client, ModelEndpoint, Size, Stack, poll};
+
+use super::report::{Row, Target, Unit};
+use crate::output::Progress;
+use crate::traces::{PART, store};
+
+/// Of the stub's vectors: those of the model whose tokenizer the stack has.
+const DIMENSIONS: usize = 384;
+/// Submitted at once.
+const AT_ONCE: usize = 64;
+/// For all to be indexed.
+const INDEXED_WITHIN: Duration = Duration::from_secs(600);
+/// Spans that were made are sent within a second.
+const RECEIVED_WITHIN: Duration = Duration::from_secs(30);
+
+/// One run.
+struct Ran {
+    documents_per_second: f64,
+    /// Of the receipts, those whose trace is complete.
+    complete: Option<usize>,
+}
+
+/// Runs in pairs; which goes first alternates.
+pub async fn run(documents: usize, runs: usize, progress: &Progress) -> Result<Vec<Row>> {
+    let millrace = std::env::current_exe().context("cannot find this program's own file")?;
+    let (mut with, mut without, mut complete) = (Vec::new(), Vec::new(), Vec::new());
+    let step = progress.step("traces");
+    for run in 0..runs {
+        for on in [run % 2 == 1, run % 2 == 0] {
+            let what = if on { "with" } else { "without" };
+            step.say(format!("{what} traces, run {} of {runs}", run + 1));
+            let ran = once(&millrace, documents, on)
+                .await
+                .with_context(|| format!("{what} traces"))?;
+            match ran.complete {
+                Some(count) => {
+                    with.push(ran.documents_per_second);
+                    complete.push(100.0 * count as f64 / documents as f64);
+                }
+                None => without.push(ran.documents_per_second),
+            }
+        }
+    }
+    step.done("measured");
+    Ok(vec![
+        Row {
+            figure: "traces",
+            name: format!("{documents} documents, submit to searchable, every trace kept"),
+            unit: Unit::DocumentsPerSecond,
+            millrace: with,
+            yardstick: "the same without traces",
+            beside: Ok(without),
+            target: Target::AtLeastTimes(0.97),
+        },
+        Row {
+            figure: "traces",
+            name: "receipts whose trace is complete".to_owned(),
+            unit: Unit::Percent,
+            millrace: complete,
+            yardstick: "",
+            beside: Ok(Vec::new()),
+            target: Target::AtLeast(99.9),
+        },
+    ])
+}
+
+async fn once(millrace: &Path, documents: usize, on: bool) -> Result<Ran> {
+    let model = ModelEndpoint::start(DIMENSIONS, None).await?;
+    let mut environment = model.environment();
+    environment.push(("OTEL_SDK_DISABLED".to_owned(), (!on).to_string()));
+    // Not to whom this process's own environment says.
+    environment.push(("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), String::new()));
+    let stack = Stack::up_with(millrace, Size::default(), environment, |_| ()).await?;
+    let ran = on_stack(&stack, documents, on).await;
+    let stopped = stack.down().await;
+    let ran = ran?;
+    stopped?;
+    Ok(ran)
+}
+
+async fn on_stack(stack: &Stack, documents: usize, on: bool) -> Result<Ran> {
+    let client = Client::new(&stack.addresses, "bench")?;
+    // Connections, schemas and caches are made before the clock starts.
+    let first = client.submit("first.md", "The first of many notes.").await?;
+    client.reaches(&first, &[DocumentState::Indexed]).await?;
+    let before = indexed(stack).await?;
+    let began = Instant::now();
+    let submits = (0..documents).map(|n| {
+        let client = &client;
+        async move {
+            client
+                .submit(
+                    &format!("notes/{n}.md"),
+                    format!("Note {n} of many: so it goes, and on."),
+                )
+                .await
+        }
+    });
+    let receipts: Vec<Receipt> = stream::iter(submits).buffer_unordered(AT_ONCE).try_collect().await?;
+    let all = i64::try_from(documents)?;
+    poll::until("all documents to be indexed", INDEXED_WITHIN, async || {
+        let done = indexed(stack).await? - before;
+        Ok(if done >= all { Ok(()) } else { Err(done) })
+    })
+    .await?;
+    let seconds = began.elapsed().as_secs_f64();
+    // Not by a count alone.
+    for receipt in receipts.iter().step_by(documents.div_ceil(50)) {
+        client.reaches(receipt, &[DocumentState::Indexed]).await?;
+    }
+    let complete = match on {
+        true => Some(complete(stack.dir(), &receipts).await?),
+        false => None,
+    };
+    Ok(Ran {
+        documents_per_second: documents as f64 / seconds,
+        complete,
+    })
+}
+
+/// Records that the indexer has finished.
+async fn indexed(stack: &Stack) -> Result<i64> {
+    let mut client = PipelineServiceClient::new(millrace_rpc::client::channel(&stack.addresses.indexer)?);
+    let answer = client.get_pipeline(GetPipelineRequest {}).await?.into_inner();
+    let failed: i64 = answer.stages.iter().map(|stage| stage.failed).sum();
+    ensure!(failed == 0, "{failed} records were given up");
+    Ok(answer.stages.iter().map(|stage| stage.processed).sum())
+}
+
+/// How many of the receipts have a complete trace, once no more spans come.
+async fn complete(dir: &Path, receipts: &[Receipt]) -> Result<usize> {
+    let folder = dir.join(PART);
+    let mut wanted: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for (service, name, ..) in OF_A_DOCUMENT {
+        *wanted.entry((service, name)).or_default() += 1;
+    }
+    let count = async || {
+        let mut seen: HashMap<Vec<u8>, BTreeMap<(String, String), usize>> = receipts
+            .iter()
+            .map(|receipt| (bytes(&receipt.trace_id), BTreeMap::new()))
+            .collect();
+        store::read(&folder, |request| {
+            for resource in request.resource_spans {
+                let service = crate::traces::tree::service(&resource);
+                for span in resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
+                    if let Some(spans) = seen.get_mut(&span.trace_id) {
+                        *spans.entry((service.clone(), span.name)).or_default() += 1;
+                    }
+                }
+            }
+        })?;
+        let whole = |spans: &BTreeMap<(String, String), usize>| {
+            wanted.iter().all(|((service, name), times)| {
+                let service = service.trim_start_matches("millrace-");
+                spans.get(&(service.to_owned(), (*name).to_owned())) >= Some(times)
+            })
+        };
+        anyhow::Ok(seen.values().filter(|spans| whole(spans)).count())
+    };
+    let until = Instant::now() + RECEIVED_WITHIN;
+    let mut last = count().await?;
+    while last < receipts.len() && Instant::now() < until {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let now = count().await?;
+        if now == last {
+            break;
+        }
+        last = now;
+    }
+    Ok(last)
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let pair = |at: usize| u8::from_str_radix(hex.get(at..at + 2).unwrap_or_default(), 16).unwrap_or_default();
+    (0..hex.len()).step_by(2).map(pair).collect()
+}

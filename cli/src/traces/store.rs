@@ -1,0 +1,179 @@
+//! The last traces on disk: OTLP requests as they came, each behind its length, in files of a bounded size of which the
+//! oldest goes.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use prost::Message as _;
+
+/// A file is followed by the next one at this size.
+const FILE_BYTES: u64 = 16 << 20;
+/// As many files are kept.
+const FILES: u64 = 8;
+const SUFFIX: &str = "otlp";
+
+/// Bytes that are kept at most.
+pub const KEPT_BYTES: u64 = FILE_BYTES * FILES;
+
+/// Writes. One a folder.
+#[derive(Debug)]
+pub struct Store {
+    folder: PathBuf,
+    number: u64,
+    file: File,
+    bytes: u64,
+}
+
+impl Store {
+    /// Goes on behind what is there: in a file of its own, since the last one may end within a request.
+    pub fn open(folder: &Path) -> Result<Self> {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make the directory {}", folder.display()))?;
+        let number = numbers(folder)?.last().map_or(1, |last| last + 1);
+        let mut store = Self {
+            file: create(folder, number)?,
+            folder: folder.to_owned(),
+            number,
+            bytes: 0,
+        };
+        store.forget()?;
+        Ok(store)
+    }
+
+    /// Keeps a request.
+    pub fn keep(&mut self, request: &ExportTraceServiceRequest) -> Result<()> {
+        let bytes = request.encode_length_delimited_to_vec();
+        self.file.write_all(&bytes).context("cannot write traces")?;
+        self.bytes += bytes.len() as u64;
+        if self.bytes >= FILE_BYTES {
+            self.number += 1;
+            self.file = create(&self.folder, self.number)?;
+            self.bytes = 0;
+            self.forget()?;
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self) -> Result<()> {
+        for number in numbers(&self.folder)? {
+            if number + FILES <= self.number {
+                let path = path(&self.folder, number);
+                fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Gives every request that is kept, oldest first.
+pub fn read(folder: &Path, mut take: impl FnMut(ExportTraceServiceRequest)) -> Result<()> {
+    for number in numbers(folder)? {
+        let path = path(folder, number);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            // The oldest goes while the stack runs.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
+        };
+        let mut rest = bytes.as_slice();
+        // The last request may be half written: now, or when its writer was killed.
+        while let Ok(request) = ExportTraceServiceRequest::decode_length_delimited(&mut rest) {
+            take(request);
+        }
+    }
+    Ok(())
+}
+
+fn create(folder: &Path, number: u64) -> Result<File> {
+    let path = path(folder, number);
+    File::create(&path).with_context(|| format!("cannot make {}", path.display()))
+}
+
+fn path(folder: &Path, number: u64) -> PathBuf {
+    folder.join(format!("{number:08}.{SUFFIX}"))
+}
+
+/// Numbers of the files, smallest first; none where there is no folder.
+fn numbers(folder: &Path) -> Result<Vec<u64>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e).with_context(|| format!("cannot read the directory {}", folder.display())),
+    };
+    let mut numbers = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let stem = path.file_stem().and_then(|stem| stem.to_str());
+        if path.extension().is_some_and(|suffix| suffix == SUFFIX) {
+            numbers.extend(stem.and_then(|stem| stem.parse::<u64>().ok()));
+        }
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+
+    use super::*;
+
+    fn request(name: &str) -> ExportTraceServiceRequest {
+        let span = Span {
+            name: name.into(),
+            ..Span::default()
+        };
+        ExportTraceServiceRequest {
+            resource_spans: vec![ResourceSpans {
+                scope_spans: vec![ScopeSpans {
+                    spans: vec![span],
+                    ..ScopeSpans::default()
+                }],
+                ..ResourceSpans::default()
+            }],
+        }
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names = Vec::new();
+        read(folder, |request| {
+            names.push(request.resource_spans[0].scope_spans[0].spans[0].name.clone());
+        })
+        .unwrap();
+        names
+    }
+
+    #[test]
+    fn what_was_kept_is_read_after_a_restart_and_a_torn_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(folder.path()).unwrap();
+        store.keep(&request("one")).unwrap();
+        store.keep(&request("two")).unwrap();
+        drop(store);
+        let torn = path(folder.path(), 1);
+        let bytes = fs::read(&torn).unwrap();
+        fs::write(&torn, &bytes[..bytes.len() - 1]).unwrap();
+        Store::open(folder.path()).unwrap().keep(&request("three")).unwrap();
+        assert_eq!(names(folder.path()), ["one", "three"]);
+    }
+
+    #[test]
+    fn the_oldest_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let large = "x".repeat(usize::try_from(FILE_BYTES).unwrap() / 2 + 1);
+        let mut store = Store::open(folder.path()).unwrap();
+        for _ in 0..2 * FILES + 4 {
+            store.keep(&request(&large)).unwrap();
+        }
+        let files = numbers(folder.path()).unwrap();
+        assert_eq!(files.len() as u64, FILES);
+        assert_eq!(files.last(), Some(&store.number));
+    }
+
+    #[test]
+    fn nothing_is_kept_where_there_is_no_folder() {
+        assert!(names(Path::new("/nowhere/traces")).is_empty());
+    }
+}
