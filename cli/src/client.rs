@@ -8,6 +8,7 @@ use millrace_api::indexer::v1::audit_service_client::AuditServiceClient;
 use millrace_api::indexer::v1::search_service_client::SearchServiceClient;
 use millrace_api::ingest::v1::dead_letter_service_client::DeadLetterServiceClient;
 use millrace_api::ingest::v1::ingest_service_client::IngestServiceClient;
+use millrace_api::pipeline::v1::pipeline_service_client::PipelineServiceClient;
 use millrace_kafka::KafkaConfig;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
@@ -81,6 +82,29 @@ impl Target {
     pub fn audit(&self) -> Result<AuditServiceClient<Channel>> {
         let address = self.address(self.indexer.as_ref(), "--indexer", |a| &a.indexer)?;
         Ok(AuditServiceClient::new(millrace_rpc::client::channel(&address)?))
+    }
+    /// Clients of every instance of a service, by name: the local stack's, or the one whose address was given.
+    pub fn pipelines(&self, service: &str) -> Result<Vec<(String, PipelineServiceClient<Channel>)>> {
+        let (given, flag) = match service {
+            "ingest" => (self.ingest.as_ref(), "--ingest"),
+            "embedder" => (self.embedder.as_ref(), "--embedder"),
+            _ => (self.indexer.as_ref(), "--indexer"),
+        };
+        let first = self.address(given, flag, |a| a.of(service).unwrap_or_default())?;
+        let mut all = vec![(service.to_owned(), first)];
+        if given.is_none()
+            && let Some(state) = State::load(&Layout::new(&self.dir)?)?
+        {
+            let others = state.addresses.others.into_iter();
+            all.extend(others.filter(|(part, _)| part.rsplit_once('-').is_some_and(|(name, _)| name == service)));
+        }
+        let client = |(name, address): (String, String)| {
+            Ok((
+                name,
+                PipelineServiceClient::new(millrace_rpc::client::channel(&address)?),
+            ))
+        };
+        all.into_iter().map(client).collect()
     }
     /// How Kafka is reached.
     pub fn kafka(&self) -> Result<KafkaConfig> {

@@ -19,6 +19,7 @@ mod output;
 mod registry;
 mod retry;
 mod stack;
+mod top;
 mod topics;
 mod traces;
 
@@ -45,6 +46,8 @@ enum Command {
     Dlq(commands::dlq::Dlq),
     Audit(commands::audit::Audit),
     Trace(commands::trace::TraceOf),
+    Stage(commands::stage::StageOf),
+    Top(commands::top::Top),
     Topics(commands::topics::Topics),
     Schema(commands::schema::Schema),
     Bench(commands::bench::Bench),
@@ -84,6 +87,8 @@ pub async fn main() -> ExitCode {
         Command::Delete(delete) => commands::document::delete(delete, target).await,
         Command::Dlq(dlq) => commands::dlq::run(dlq, target).await,
         Command::Audit(audit) => commands::audit::run(audit, target).await,
+        Command::Top(top) => commands::top::run(top, target).await,
+        Command::Stage(stage) => commands::stage::run(stage, target).await,
         Command::Trace(trace) => commands::trace::run(trace, target).await,
         Command::Bench(bench) => commands::bench::run(bench).await,
         Command::Chaos(chaos) => commands::chaos::run(chaos).await,

@@ -24,6 +24,16 @@ pub fn json(value: &impl Serialize) {
     }
 }
 
+/// Prints rows of cells, each column as wide as its widest; the first row is the head.
+pub fn table<const N: usize>(rows: &[[String; N]]) {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    for row in rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+        line(cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+}
+
 /// Progress of things that take a while: spinners on a terminal, plain lines elsewhere; always on stderr.
 #[derive(Debug, Clone)]
 pub struct Progress {

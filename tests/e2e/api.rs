@@ -1,15 +1,17 @@
 //! What a client of another team meets.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use millrace_api::indexer::v1::SearchRequest;
 use millrace_api::indexer::v1::search_request::Query;
-use millrace_api::ingest::v1::DocumentState;
+use millrace_api::ingest::v1::{DocumentState, Receipt};
 use millrace_api::pipeline::v1::pipeline_service_client::PipelineServiceClient;
-use millrace_api::pipeline::v1::{GetPipelineRequest, StageState};
+use millrace_api::pipeline::v1::{GetPipelineRequest, PauseRequest, ResumeRequest, StageState};
 use millrace_testkit::client::INDEXED_WITHIN;
 use millrace_testkit::{Client, Stack, poll};
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -200,4 +202,54 @@ pub async fn a_pipeline_says_how_it_does(stack: &mut Option<Stack>) -> Result<()
         .await?;
     }
     Ok(())
+}
+
+/// Paused, a stage starts nothing and its service answers; resumed, it goes on where it was.
+pub async fn a_paused_stage_starts_nothing_until_it_is_resumed(stack: &mut Option<Stack>) -> Result<()> {
+    let addresses = &running(stack)?.addresses;
+    let client = Client::new(addresses, "paused")?;
+    let embedder = PipelineServiceClient::new(millrace_rpc::client::channel(&addresses.embedder)?);
+    let stage = || "embed".to_owned();
+    let held = while_paused(&client, embedder.clone()).await;
+    // Whatever came of it: the cases after this one need the stage.
+    embedder.clone().resume(ResumeRequest { stage: stage() }).await?;
+    client.indexed(&held?).await?;
+    let unknown = embedder
+        .clone()
+        .pause(PauseRequest { stage: "parse".into() })
+        .await
+        .err();
+    let unknown = unknown.context("a stage of another service was paused")?;
+    ensure!(
+        millrace_rpc::error::reason(&unknown).as_deref() == Some("STAGE_UNKNOWN"),
+        "{unknown:?}"
+    );
+    Ok(())
+}
+
+async fn while_paused(client: &Client, mut embedder: PipelineServiceClient<Channel>) -> Result<Receipt> {
+    embedder.pause(PauseRequest { stage: "embed".into() }).await?;
+    let paused = poll::until("the stage to be paused", Duration::from_secs(20), async || {
+        let told = embedder.clone().get_pipeline(GetPipelineRequest {}).await?.into_inner();
+        // What ran when it was told has ended.
+        let idle = told.stages[0].state() == StageState::Paused && told.stages[0].window_records == 0;
+        Ok(if idle { Ok(told) } else { Err(told) })
+    });
+    let told = paused.await?;
+    ensure!(told.not_ready.is_empty() && told.impaired.len() == 1, "{told:?}");
+    let processed = told.stages[0].processed;
+    let receipt = client.submit("held.md", "A note that waits.").await?;
+    client.reaches(&receipt, &[DocumentState::Parsed]).await?;
+    // Queries go on being embedded, and take longer than a document would have.
+    for _ in 0..20 {
+        client.find("a note", 1, &[]).await?;
+    }
+    let told = embedder.get_pipeline(GetPipelineRequest {}).await?.into_inner();
+    ensure!(told.stages[0].processed == processed, "{told:?}");
+    let document = client
+        .get("held.md", receipt.revision)
+        .await?
+        .context("nothing is known of it")?;
+    ensure!(document.state() == DocumentState::Parsed, "{document:?}");
+    Ok(receipt)
 }

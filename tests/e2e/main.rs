@@ -8,6 +8,7 @@ mod audit;
 mod chaos;
 mod crash;
 mod documents;
+mod errors;
 mod evolution;
 mod faults;
 mod letters;
@@ -43,8 +44,10 @@ type Case = fn(&Runtime, &Shared) -> Result<()>;
 const CASES: &[(&str, Case)] = cases![
     api::every_service_serves_health_and_reflection,
     api::what_is_not_acceptable_is_refused_with_details,
+    errors::each_error_says_what_to_do_about_it,
     api::the_same_request_id_has_one_effect,
     api::a_pipeline_says_how_it_does,
+    api::a_paused_stage_starts_nothing_until_it_is_resumed,
     documents::submitted_indexed_found,
     documents::an_empty_document_is_indexed_with_no_chunks,
     documents::many_parts_are_one_revision,

@@ -267,6 +267,10 @@ pub async fn a_search_is_one_trace_through_the_embedder(stack: &mut Option<Stack
         "{server:#?}"
     );
     ensure!(
+        asked.attributes.contains_key("server.address") && asked.attributes.contains_key("server.port"),
+        "{asked:#?}"
+    );
+    ensure!(
         asked.kind == SpanKind::Client && asked.parent_id == server.span_id,
         "{asked:#?}"
     );
@@ -330,6 +334,11 @@ pub async fn a_dead_letter_and_its_redrive_stay_in_the_trace(stack: &mut Option<
 
     let redriven = letters::cli::told(&stack.addresses, &["redrive", "--tenant", TENANT]).await?;
     ensure!(redriven[0]["redriven"] == 1, "{redriven:?}");
+    let listed = letters::cli::told(&stack.addresses, &["list", "--tenant", TENANT, "--state", "all"]).await?;
+    ensure!(
+        listed.iter().all(|letter| letter["trace_id"] == root.trace_id()),
+        "{listed:?}"
+    );
     let again = [
         PROCESS,
         PROCESS,
@@ -370,29 +379,27 @@ pub async fn a_record_delivered_again_keeps_its_trace(stack: &mut Option<Stack>)
         let sent = spans.iter().filter(|span| span.name == "send documents.parsed");
         sent.map(|span| span.span_id.clone()).collect()
     };
-    let spans = poll::until("every part to be processed", COME_WITHIN, async || {
+    // What a process had not sent yet when it was killed is gone with it, though not its records.
+    let spans = poll::until("the document to be searchable", COME_WITHIN, async || {
         let spans = receiver.of(root.trace_id());
-        let done = spans.iter().filter(|span| span.name == PROCESS).count();
-        let parts = sent(&spans).len();
         let searchable = spans.iter().any(|span| span.name == "searchable");
-        Ok(if searchable && done >= parts && parts > 1 {
+        Ok(if searchable && sent(&spans).len() > 1 {
             Ok(spans)
         } else {
-            Err((parts, done))
+            Err(spans.len())
         })
     });
     let spans = spans.await?;
-    unbroken(&spans, &root)?;
     says_nothing(&spans)?;
     let parts = sent(&spans);
-    let processed: BTreeSet<String> = spans
+    let processed = spans
         .iter()
         .filter(|span| span.name == PROCESS)
-        .map(|span| span.parent_id.clone())
-        .collect();
+        .map(|span| span.parent_id.clone());
+    let processed: BTreeSet<String> = processed.collect();
     ensure!(
-        processed == parts,
-        "each part's process has the part's sender for its parent: {spans:#?}"
+        !processed.is_empty() && processed.is_subset(&parts),
+        "whose child is which part: {spans:#?}"
     );
     receiver.stop_listening();
     Ok(())

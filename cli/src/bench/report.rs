@@ -259,12 +259,7 @@ pub fn show(rows: &[Row], runs: usize, machine: &Machine, as_json: bool) {
             met.to_owned(),
         ]
     }));
-    let widths: [usize; 8] =
-        std::array::from_fn(|i| lines.iter().map(|line| line[i].chars().count()).max().unwrap_or(0));
-    for line in &lines {
-        let cells = line.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
-        output::line(cells.collect::<Vec<_>>().join("  ").trim_end());
-    }
+    output::table(&lines);
     let mut told = Vec::new();
     for row in rows {
         if let Err(why) = &row.beside

@@ -86,6 +86,9 @@ impl Trace {
                 }
             }
         })?;
+        // One that was sent twice, since its first answer was lost, is one.
+        let mut known = HashSet::new();
+        trace.spans.retain(|span| known.insert(span.span_id.clone()));
         trace.spans.sort_by_key(|span| (span.from_ns, span.until_ns));
         let wanted: HashSet<&str> = trace.links().map(|(_, span)| span).collect();
         others.retain(|span| wanted.contains(span.span_id.as_str()));
@@ -160,7 +163,9 @@ impl Trace {
     pub fn ended_ns(&self) -> u64 {
         let searchable = self.spans.iter().filter(|span| span.name == SEARCHABLE);
         let last = || self.spans.iter().map(|span| span.until_ns).max();
-        searchable.map(|span| span.until_ns).min().or_else(last).unwrap_or(0)
+        let ended = searchable.map(|span| span.until_ns).min().or_else(last).unwrap_or(0);
+        // A clock may have been set back.
+        ended.max(self.began_ns())
     }
 
     /// Where the time until [`Self::ended_ns`] went, most first: each moment belongs to the deepest span of that moment.

@@ -17,6 +17,8 @@ pub enum StageState {
     Draining,
     /// Left.
     Stopped,
+    /// Holds partitions and starts nothing, as it was asked to.
+    Paused,
 }
 
 /// Life of an assigned partition.

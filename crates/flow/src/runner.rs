@@ -53,6 +53,8 @@ pub struct Stage<S> {
     pub progress: watch::Sender<StageProgress>,
     /// Whether calls may be made, for layers of the service's own.
     pub gate: watch::Sender<bool>,
+    /// Whether nothing more is to start: somebody has asked for it.
+    pub hold: watch::Receiver<bool>,
 }
 
 /// Why a run ended.
@@ -157,6 +159,7 @@ where
                     None => return Ended::Restart("the consumer ended".into()),
                 },
                 () = shutdown.cancelled(), if self.leaving.is_none() => self.leave(),
+                Ok(()) = self.stage.hold.changed() => {}
                 _ = picture.tick() => self.show(),
                 () = tokio::time::sleep_until(deadline.into()) => {}
             }
@@ -166,6 +169,8 @@ where
     /// Does everything that can be done now. Some when nothing is left to do.
     fn advance(&mut self) -> Option<Ended> {
         let now = Instant::now();
+        let held = *self.stage.hold.borrow_and_update();
+        self.core.hold(held);
         while let Some(work) = self.core.next_to_run(now) {
             let service = self.stage.service.clone();
             let handle = self.work.spawn(service.oneshot(work.delivery));
@@ -394,6 +399,7 @@ where
         let state = match (self.leaving.is_some(), self.core.assigned().is_empty()) {
             (true, _) => StageState::Draining,
             (false, true) => StageState::Starting,
+            (false, false) if *self.stage.hold.borrow() => StageState::Paused,
             (false, false) => StageState::Running,
         };
         self.show_as(state);

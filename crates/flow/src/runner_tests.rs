@@ -99,6 +99,7 @@ fn stage<S>(service: S) -> Stage<S> {
         limits: Limits::default(),
         progress: watch::Sender::new(StageProgress::default()),
         gate: watch::Sender::new(true),
+        hold: watch::channel(false).1,
     }
 }
 

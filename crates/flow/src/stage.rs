@@ -96,7 +96,10 @@ impl Delivery {
     /// Bytes it keeps in memory, roughly: what the window's bound counts.
     pub fn size_bytes(&self) -> usize {
         const OVERHEAD: usize = 256;
+        /// Attributes of a span, as long as the record is held.
+        const SPAN: usize = 2048;
         OVERHEAD
+            + if self.span.is_some() { SPAN } else { 0 }
             + self.key.as_ref().map_or(0, Bytes::len)
             + self.value.as_ref().map_or(0, Bytes::len)
             + self.headers.size_bytes()

@@ -82,15 +82,18 @@ pub struct StageWork<S> {
     pub dead_letters: Arc<dyn DeadLetters>,
     /// Is told whether calls may be made, for layers of the service's own.
     pub gate: watch::Sender<bool>,
+    /// Whether nothing more is to start.
+    pub hold: watch::Receiver<bool>,
 }
 
 impl<S> StageWork<S> {
-    /// Of a service that does not ask the gate.
+    /// Of a service that does not ask the gate, and that nobody holds.
     pub fn new(service: S, dead_letters: Arc<dyn DeadLetters>) -> Self {
         Self {
             service,
             dead_letters,
             gate: watch::Sender::new(true),
+            hold: watch::channel(false).1,
         }
     }
 }
@@ -116,6 +119,7 @@ pub fn stage<S>(kafka: &KafkaConfig, config: StageConfig, work: StageWork<S>) ->
         limits: config.limits,
         progress,
         gate: work.gate,
+        hold: work.hold,
     };
     let task = StageTask {
         kafka: kafka.clone(),

@@ -197,8 +197,14 @@ pub(crate) fn transact<'a>(
     // They end with the transaction.
     let mut spans = Vec::new();
     let outcome = attempt(producer, outputs, besides, &mut spans);
-    if outcome != Outcome::Committed {
-        spans.iter().for_each(|span: &Span| span.failed("NOT_COMMITTED", ""));
+    let failure = match &outcome {
+        Outcome::Committed => None,
+        // It may stand.
+        Outcome::Restart(_) => Some("UNKNOWN"),
+        Outcome::Aborted(_) | Outcome::Refused(_) | Outcome::Fenced(_) => Some("NOT_COMMITTED"),
+    };
+    if let Some(failure) = failure {
+        spans.iter().for_each(|span: &Span| span.failed(failure, ""));
     }
     outcome
 }
@@ -215,8 +221,8 @@ fn attempt<'a>(
         let mut sent = 0;
         for written in outputs {
             let span = trace::send(written.output, written.cause, written.buried);
+            spans.push(span.clone());
             send(producer, written.output, &span)?;
-            spans.push(span);
             sent += 1;
         }
         if ACTIVE {

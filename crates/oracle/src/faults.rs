@@ -129,11 +129,12 @@ impl Faults {
     ) -> Result<()> {
         let mut rng = StdRng::seed_from_u64(seed);
         while pause(&mut rng, BETWEEN_SECONDS, stop).await {
-            let weather = self.weather.read().await;
+            // First: who waits for it must not hold up the weather.
             let _aimed = match part.starts_with("embedder") {
                 true => Some(self.embedders.read().await),
                 false => None,
             };
+            let weather = self.weather.read().await;
             let kind = rng.random_range(0..20);
             let cut = Duration::from_secs(rng.random_range(CUT_SECONDS));
             let from_ms = now_ms();

@@ -10,13 +10,15 @@
 //! A span lasts until the last message was sent, trailers included. Health and reflection are asked for all the time by
 //! machines: they have no spans. A method that nobody knows is called `_OTHER`: names are never what a stranger wrote.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Request, Response, Uri};
 use http_body::{Frame, SizeHint};
 use millrace_telemetry::metrics::{self, Metric};
 use millrace_telemetry::{Kind, Span, Traced as _, is_enabled, names, span};
@@ -33,32 +35,69 @@ const STATUS: &str = "grpc-status";
 const UNKNOWN_METHOD: &str = "_OTHER";
 
 /// Spans of the calls that a server answers.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct ServerSpanLayer;
+#[derive(Debug, Clone)]
+pub struct ServerSpanLayer {
+    methods: Arc<BTreeSet<String>>,
+}
+
+impl ServerSpanLayer {
+    /// Of a server that has these methods, each as `package.Service/Method`: any other is called `_OTHER`.
+    pub fn new(methods: impl IntoIterator<Item = String>) -> Self {
+        Self {
+            methods: Arc::new(methods.into_iter().collect()),
+        }
+    }
+}
 
 /// Spans of the calls that a client makes: around a channel, for a generated client.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct ClientSpanLayer;
+#[derive(Debug, Clone)]
+pub struct ClientSpanLayer {
+    host: String,
+    port: Option<u16>,
+}
+
+impl ClientSpanLayer {
+    /// Of calls to `address` (`http://host:port`).
+    pub fn to(address: &str) -> Self {
+        let uri = address.parse::<Uri>().ok();
+        Self {
+            host: uri.as_ref().and_then(Uri::host).unwrap_or_default().to_owned(),
+            port: uri.as_ref().and_then(Uri::port_u16),
+        }
+    }
+}
 
 /// See [`ServerSpanLayer`].
 #[derive(Debug, Clone)]
-pub struct ServerSpans<S>(S);
+pub struct ServerSpans<S> {
+    inner: S,
+    methods: Arc<BTreeSet<String>>,
+}
 
 /// See [`ClientSpanLayer`].
 #[derive(Debug, Clone)]
-pub struct ClientSpans<S>(S);
+pub struct ClientSpans<S> {
+    inner: S,
+    server: ClientSpanLayer,
+}
 
 impl<S> Layer<S> for ServerSpanLayer {
     type Service = ServerSpans<S>;
     fn layer(&self, inner: S) -> ServerSpans<S> {
-        ServerSpans(inner)
+        ServerSpans {
+            inner,
+            methods: self.methods.clone(),
+        }
     }
 }
 
 impl<S> Layer<S> for ClientSpanLayer {
     type Service = ClientSpans<S>;
     fn layer(&self, inner: S) -> ClientSpans<S> {
-        ClientSpans(inner)
+        ClientSpans {
+            inner,
+            server: self.clone(),
+        }
     }
 }
 
@@ -75,17 +114,19 @@ where
     type Future = BoxFuture<Result<Response<Body>, S::Error>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(cx)
+        self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         if !is_wanted(&metrics::RPC_SERVER) || request.uri().path().starts_with("/grpc.") {
-            return Box::pin(self.0.call(request));
+            return Box::pin(self.inner.call(request));
         }
         let metadata = MetadataMap::from_headers(request.headers().clone());
         let caller = trace::of_caller(&metadata).map_or_else(Span::none, |context| Span::remote(&context));
-        let mut ending = Ending::of(Kind::Server, request.uri().path(), &caller);
-        let response = ending.span.run(|| self.0.call(request)).within(ending.span.clone());
+        let path = request.uri().path().trim_start_matches('/');
+        let known = self.methods.get(path).map_or(UNKNOWN_METHOD, String::as_str);
+        let mut ending = Ending::of(Kind::Server, known, &caller);
+        let response = ending.span.run(|| self.inner.call(request)).within(ending.span.clone());
         Box::pin(async move {
             let response = response.await?;
             Ok(match status_of(response.headers()) {
@@ -110,18 +151,17 @@ where
     type Future = BoxFuture<Result<Response<Body>, S::Error>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(cx)
+        self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         if !is_wanted(&metrics::RPC_CLIENT) {
-            return Box::pin(self.0.call(request));
+            return Box::pin(self.inner.call(request));
         }
-        let mut ending = Ending::of(Kind::Client, request.uri().path(), &Span::current());
-        if let Some(host) = request.uri().host() {
-            ending.span.set(names::SERVER_ADDRESS, host.to_owned());
-        }
-        if let Some(port) = request.uri().port_u16() {
+        let method = request.uri().path().trim_start_matches('/');
+        let mut ending = Ending::of(Kind::Client, method, &Span::current());
+        ending.span.set(names::SERVER_ADDRESS, self.server.host.clone());
+        if let Some(port) = self.server.port {
             ending.span.set(names::SERVER_PORT, i64::from(port));
         }
         if let Some(context) = ending.span.trace_context() {
@@ -129,7 +169,7 @@ where
             trace::inject(&context, &mut metadata);
             request.headers_mut().extend(metadata.into_headers());
         }
-        let response = self.0.call(request);
+        let response = self.inner.call(request);
         Box::pin(async move {
             let response = match response.await {
                 Ok(response) => response,
@@ -167,8 +207,8 @@ struct Ending {
 }
 
 impl Ending {
-    fn of(kind: Kind, path: &str, parent: &Span) -> Self {
-        let method = path.trim_start_matches('/').to_owned();
+    fn of(kind: Kind, method: &str, parent: &Span) -> Self {
+        let method = method.to_owned();
         let span = span(kind, || method.clone())
             .with(|| {
                 [
@@ -192,11 +232,6 @@ impl Ending {
         }
         let name = reason(code);
         self.span.set(names::RPC_STATUS, name);
-        if code == Code::Unimplemented {
-            self.span.rename(UNKNOWN_METHOD);
-            self.span.set(names::RPC_METHOD, UNKNOWN_METHOD);
-            UNKNOWN_METHOD.clone_into(&mut self.method);
-        }
         let ours = matches!(
             code,
             Code::Unknown

@@ -31,7 +31,6 @@ use millrace_events::{Record, TraceContext};
 use millrace_flow::{Delivery, Failure, Headers};
 use millrace_rpc::error::chain;
 use millrace_schema::{Registry, RegistryError};
-use millrace_telemetry::Span;
 
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -39,7 +38,7 @@ use tokio::time::Instant;
 use crate::versions::{self, Unreadable};
 
 const FIRST_WAIT: Duration = Duration::from_millis(200);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// How long a record waits for its turn to ask, before it makes room for one that need not.
 const TURN: Duration = Duration::from_secs(1);
 
@@ -370,12 +369,9 @@ pub fn trace_headers(delivery: &Delivery) -> Headers {
     Headers(kept.collect())
 }
 
-/// Headers of a record that begins a trace's way through the topics, as [`trace_headers`].
+/// Headers of a record of a trace.
 pub fn headers_of(context: &TraceContext) -> Headers {
     let mut headers = Headers::default();
-    if Span::current().is_some() {
-        return headers;
-    }
     headers.push(TRACEPARENT, context.traceparent().to_owned());
     if let Some(state) = context.tracestate() {
         headers.push(TRACESTATE, state.to_owned());

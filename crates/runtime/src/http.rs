@@ -2,15 +2,16 @@
 //!
 //! | path | answer |
 //! |---|---|
-//! | `/healthz` | 200 as long as the process answers at all: nothing outside of it counts |
+//! | `/healthz` | 200 from the start until the process is asked to leave: nothing outside of it counts |
 //! | `/readyz` | 200 when it is ready, 503 when it is not; lag, rates and reasons in JSON |
 //! | `/metrics` | metrics as Prometheus reads them |
-//! | `/log` | what is logged; PUT another filter to change it until the process ends |
+//! | `/log` | what is logged; PUT another filter, from the machine itself, to change it until the process ends |
 //! | any other | 404, with this list |
 
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -32,6 +33,10 @@ use crate::telemetry::metrics::TEXT;
 
 /// Connections at once; another one waits.
 const CONNECTIONS: usize = 64;
+/// For a connection, from its beginning to its end.
+const LONGEST: Duration = Duration::from_secs(10);
+/// After a connection that could not be accepted.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 const PATHS: &str = "/healthz, /readyz, /metrics, /log";
 /// Longest filter.
 const FILTER_BYTES: usize = 4096;
@@ -80,18 +85,30 @@ impl Http {
                 () = shutdown.cancelled() => return Ok(()),
                 Some(_) = connections.join_next() => {}
                 accepted = listener.accept(), if connections.len() < CONNECTIONS => {
-                    // Of a client that left already.
-                    let Ok((stream, _)) = accepted else { continue };
-                    let (pipeline, ops) = (pipeline.clone(), ops.clone());
+                    let (stream, peer) = match accepted {
+                        Ok(accepted) => accepted,
+                        Err(error) => {
+                            // Of a client that left already; or the process has no file descriptors left.
+                            tracing::warn!(%error, "an HTTP connection was not accepted");
+                            tokio::time::sleep(ACCEPT_AGAIN).await;
+                            continue;
+                        }
+                    };
+                    let (pipeline, ops, local) = (pipeline.clone(), ops.clone(), peer.ip().is_loopback());
                     let answer = service_fn(move |request| {
                         let (pipeline, ops) = (pipeline.clone(), ops.clone());
-                        async move { Ok::<_, Infallible>(respond(request, &pipeline, &ops).await) }
+                        async move { Ok::<_, Infallible>(respond(request, local, &pipeline, &ops).await) }
                     });
-                    let serving = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), answer);
+                    let mut http = http1::Builder::new();
+                    // One request a connection, within a bound: slow clients must not take the place of a probe for ever.
+                    http.timer(TokioTimer::new()).keep_alive(false);
+                    let serving = tokio::time::timeout(LONGEST, http.serve_connection(TokioIo::new(stream), answer));
                     connections.spawn(async move {
                         // What a client does wrong on its connection is its own affair.
-                        if let Err(error) = serving.await {
-                            tracing::debug!(%error, "an HTTP connection broke");
+                        match serving.await {
+                            Ok(Ok(())) => {}
+                            Ok(Err(error)) => tracing::debug!(%error, "an HTTP connection broke"),
+                            Err(_) => tracing::debug!("an HTTP connection took too long and was cut off"),
                         }
                     });
                 }
@@ -100,10 +117,17 @@ impl Http {
     }
 }
 
-async fn respond(request: Request<Incoming>, pipeline: &Pipeline, ops: &Ops) -> Response<Full<Bytes>> {
+async fn respond(request: Request<Incoming>, local: bool, pipeline: &Pipeline, ops: &Ops) -> Response<Full<Bytes>> {
     let path = request.uri().path().to_owned();
     if path == "/log" && *request.method() == Method::PUT {
-        return change_log(request, ops).await;
+        return match local {
+            true => change_log(request, ops).await,
+            false => answer(
+                StatusCode::FORBIDDEN,
+                "text/plain",
+                "the filter is changed from the machine itself\n",
+            ),
+        };
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return answer(
@@ -205,6 +229,7 @@ mod tests {
 
     use super::*;
     use crate::readiness::Readiness;
+    use crate::stage::StageHandle;
     use crate::telemetry::{self, Log, Telling, Traces};
 
     async fn ask(address: SocketAddr, request: &str) -> (u16, String) {
@@ -240,7 +265,7 @@ mod tests {
         let pipeline = Pipeline {
             service: "millrace-test".into(),
             instance: "local-0".into(),
-            stages: vec![stage],
+            stages: vec![StageHandle::new(stage, watch::Sender::new(false))],
             readiness,
         };
         let http = Http::bind("127.0.0.1:0", pipeline, telemetry.ops()).await.unwrap();

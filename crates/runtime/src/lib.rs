@@ -20,6 +20,7 @@ pub mod clock;
 pub mod codec;
 pub mod config;
 pub mod dead_letters;
+pub mod health;
 pub mod http;
 pub mod partition;
 pub mod pipeline;

@@ -7,9 +7,11 @@ use millrace_api::pipeline::v1::pipeline_service_server::{PipelineService, Pipel
 use millrace_flow::progress::{
     FailureSeen, PartitionProgress, PartitionState, ProgressReader, StageProgress, StageState,
 };
+use millrace_rpc::error;
 use tonic::{Request, Response, Status};
 
 use crate::readiness::{Condition, Readiness};
+use crate::stage::StageHandle;
 
 /// Answers GetPipeline from the stages' own progress.
 #[derive(Debug, Clone)]
@@ -19,7 +21,7 @@ pub struct Pipeline {
     /// Stable name of this process in its consumer groups.
     pub instance: String,
     /// The stages of this process.
-    pub stages: Vec<ProgressReader>,
+    pub stages: Vec<StageHandle>,
     /// Says why the process is not ready.
     pub readiness: Readiness,
 }
@@ -30,14 +32,33 @@ impl Pipeline {
         PipelineServiceServer::new(self)
     }
 
+    fn hold(&self, name: &str, held: bool) -> Result<api::Stage, Status> {
+        let Some(found) = self.stages.iter().find(|stage| stage.progress.borrow().name == name) else {
+            let known: Vec<_> = self
+                .stages
+                .iter()
+                .map(|stage| stage.progress.borrow().name.clone())
+                .collect();
+            let message = format!("no stage `{name}` here; known: {}", known.join(", "));
+            return Err(error::not_found("stage", name, "STAGE_UNKNOWN", message).into());
+        };
+        tracing::info!(stage = name, held, "a stage was paused or resumed");
+        found.hold(held);
+        Ok(stage(&found.progress.borrow()))
+    }
+
     /// The process at this moment.
     pub(crate) fn told(&self) -> api::GetPipelineResponse {
         api::GetPipelineResponse {
             service: self.service.clone(),
             instance: self.instance.clone(),
-            stages: self.stages.iter().map(|s| stage(&s.borrow())).collect(),
+            stages: self.stages.iter().map(|s| stage(&s.progress.borrow())).collect(),
             not_ready: self.readiness.reasons(),
-            impaired: self.stages.iter().flat_map(|s| impaired(&s.borrow())).collect(),
+            impaired: self
+                .stages
+                .iter()
+                .flat_map(|s| impaired(&s.progress.borrow()))
+                .collect(),
         }
     }
 }
@@ -49,6 +70,16 @@ impl PipelineService for Pipeline {
         _request: Request<api::GetPipelineRequest>,
     ) -> Result<Response<api::GetPipelineResponse>, Status> {
         Ok(Response::new(self.told()))
+    }
+
+    async fn pause(&self, request: Request<api::PauseRequest>) -> Result<Response<api::PauseResponse>, Status> {
+        let stage = Some(self.hold(&request.get_ref().stage, true)?);
+        Ok(Response::new(api::PauseResponse { stage }))
+    }
+
+    async fn resume(&self, request: Request<api::ResumeRequest>) -> Result<Response<api::ResumeResponse>, Status> {
+        let stage = Some(self.hold(&request.get_ref().stage, false)?);
+        Ok(Response::new(api::ResumeResponse { stage }))
     }
 }
 
@@ -74,11 +105,12 @@ pub async fn follow(mut stage: ProgressReader, condition: Condition) -> Result<(
 /// | running, something can be processed | yes |
 /// | running, every partition stopped | no: the first one's reason |
 /// | running, nothing leaves although it should | no: the stage's reason |
+/// | paused | as running: the rest of the service goes on, and `impaired` tells of it |
 /// | any other | no |
 fn why_not(stage: &StageProgress) -> Option<String> {
     let stopped = |partition: &PartitionProgress| partition.state == PartitionState::Stopped;
     let plain = match stage.state {
-        StageState::Running => match stage.partitions.first() {
+        StageState::Running | StageState::Paused => match stage.partitions.first() {
             Some(first) if stage.partitions.iter().all(stopped) => {
                 return Some(format!("every partition is stopped: {}", first.reason));
             }
@@ -96,7 +128,7 @@ fn why_not(stage: &StageProgress) -> Option<String> {
     })
 }
 
-/// The partitions that are stopped until somebody acts, each with its reason.
+/// What does not go on until somebody acts: a paused stage, and stopped partitions, each with its reason.
 fn impaired(stage: &StageProgress) -> Vec<String> {
     let stopped = stage.partitions.iter().filter(|p| p.state == PartitionState::Stopped);
     let told = |p: &PartitionProgress| {
@@ -105,7 +137,9 @@ fn impaired(stage: &StageProgress) -> Vec<String> {
             stage.name, p.topic, p.partition, p.reason
         )
     };
-    stopped.map(told).collect()
+    let paused =
+        (stage.state == StageState::Paused).then(|| format!("stage {}: paused until it is resumed", stage.name));
+    paused.into_iter().chain(stopped.map(told)).collect()
 }
 
 fn stage(progress: &StageProgress) -> api::Stage {
@@ -117,6 +151,7 @@ fn stage(progress: &StageProgress) -> api::Stage {
             StageState::Running => api::StageState::Running,
             StageState::Draining => api::StageState::Draining,
             StageState::Stopped => api::StageState::Stopped,
+            StageState::Paused => api::StageState::Paused,
         }
         .into(),
         partitions: progress.partitions.iter().map(partition).collect(),
@@ -224,7 +259,7 @@ mod tests {
         let pipeline = Pipeline {
             service: "millrace-ingest".into(),
             instance: "local-0".into(),
-            stages: vec![stage],
+            stages: vec![StageHandle::new(stage, watch::Sender::new(false))],
             readiness,
         };
         let request = Request::new(api::GetPipelineRequest {});

@@ -8,8 +8,8 @@
 //! | any, after [`Readiness::drain`] | NOT_SERVING, watchers are told and sent away |
 //!
 //! Health is asked for by name: `Check` of an unknown name is NOT_FOUND, `Watch` of one says SERVICE_UNKNOWN and stays.
-//! The service is our own on tonic-health's generated trait: the library's starts as SERVING, and its watches never end,
-//! so that one watcher holds a shutdown up to its bound.
+//! `List` tells all names at once. The service is our own: tonic-health's starts as SERVING, has no List, and its watches
+//! never end, so that one watcher holds a shutdown up to its bound.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -21,9 +21,10 @@ use millrace_rpc::error;
 use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
-use tonic_health::pb::health_check_response::ServingStatus;
-use tonic_health::pb::health_server::{Health, HealthServer};
-use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
+use crate::health::health_check_response::ServingStatus;
+use crate::health::health_server::{Health, HealthServer};
+use crate::health::{HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse};
 
 /// What a process waits for before it serves. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -178,6 +179,13 @@ impl Health for HealthService {
             return Err(error::not_found("service", name, "SERVICE_UNKNOWN", message).into());
         }
         Ok(Response::new(answer(status(&self.readiness.0.borrow()))))
+    }
+
+    async fn list(&self, _: Request<HealthListRequest>) -> Result<Response<HealthListResponse>, Status> {
+        let now = answer(status(&self.readiness.0.borrow()));
+        let names = [""].iter().chain(self.names.iter());
+        let statuses = names.map(|name| ((*name).to_owned(), now)).collect();
+        Ok(Response::new(HealthListResponse { statuses }))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;

@@ -83,3 +83,26 @@ async fn ready_is_waited_for() {
     let (waited, ()) = tokio::join!(readiness.ready(), async { kafka.ready() });
     assert_eq!(((), true), (waited, readiness.is_ready()));
 }
+
+#[tokio::test]
+async fn every_name_is_listed() {
+    let (readiness, health) = service(&["a.A", "b.B"]);
+    let listed = async || {
+        let statuses = health
+            .list(Request::new(HealthListRequest {}))
+            .await
+            .unwrap()
+            .into_inner()
+            .statuses;
+        let mut statuses: Vec<_> = statuses
+            .into_iter()
+            .map(|(name, answer)| (name, answer.status()))
+            .collect();
+        statuses.sort();
+        statuses
+    };
+    let all = |status| ["", "a.A", "b.B"].map(|name| (name.to_owned(), status));
+    assert_eq!(listed().await, all(ServingStatus::NotServing));
+    readiness.condition("kafka").ready();
+    assert_eq!(listed().await, all(ServingStatus::Serving));
+}

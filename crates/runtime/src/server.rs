@@ -7,12 +7,13 @@ use millrace_rpc::complete::CompleteErrorsLayer;
 use millrace_rpc::deadline::DeadlineLayer;
 use millrace_rpc::limit::InFlightLayer;
 use millrace_rpc::span::ServerSpanLayer;
+use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
-use tonic_health::pb::health_server::HealthServer;
 
+use crate::health::health_server::HealthServer;
 use crate::readiness::{HealthService, Readiness};
 
 /// How long calls in flight may take to end once the process is to stop. Must stay below the bound of [`crate::tasks`].
@@ -96,7 +97,7 @@ impl Server {
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .http2_keepalive_interval(Some(PING_INTERVAL))
             .http2_keepalive_timeout(Some(PING_TIMEOUT))
-            .layer(ServerSpanLayer)
+            .layer(ServerSpanLayer::new(methods()))
             .layer(InFlightLayer::new(MAX_CALLS))
             .layer(DeadlineLayer)
             .layer(CompleteErrorsLayer)
@@ -119,11 +120,26 @@ impl Server {
     }
 }
 
+/// Every method of our own, as `package.Service/Method`.
+fn methods() -> Vec<String> {
+    // Descriptors that cannot be read would have failed the reflection above.
+    let described = prost_types::FileDescriptorSet::decode(millrace_api::FILE_DESCRIPTOR_SET).unwrap_or_default();
+    let files = described.file.iter();
+    let services = files.flat_map(|file| file.service.iter().map(|service| (file.package(), service)));
+    let methods = services.flat_map(|(package, service)| {
+        let named = move |method: &prost_types::MethodDescriptorProto| {
+            format!("{package}.{}/{}", service.name(), method.name())
+        };
+        service.method.iter().map(named)
+    });
+    methods.collect()
+}
+
 fn with_reflection(routes: Routes) -> Result<Routes, tonic_reflection::server::Error> {
     let described = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(millrace_api::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(crate::health::FILE_DESCRIPTOR_SET)
     };
     // Old and new tools ask for different versions.
     Ok(routes

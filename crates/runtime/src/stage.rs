@@ -39,6 +39,26 @@ pub enum StageTaskError {
     Stage(#[from] StageError),
 }
 
+/// A stage of this process, for whoever shows it or holds it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct StageHandle {
+    /// The stage at this moment.
+    pub progress: ProgressReader,
+    hold: watch::Sender<bool>,
+}
+
+impl StageHandle {
+    /// Around a stage that was started with a receiver of `hold`.
+    pub fn new(progress: ProgressReader, hold: watch::Sender<bool>) -> Self {
+        Self { progress, hold }
+    }
+
+    /// Has it start nothing more, or go on.
+    pub fn hold(&self, held: bool) {
+        self.hold.send_replace(held);
+    }
+}
+
 /// What a stage is made of, but for its service.
 #[derive(Debug)]
 pub struct StageParts {
@@ -65,7 +85,7 @@ pub struct StageParts {
 impl StageParts {
     /// Starts the stage's tasks. `build` makes the service once the schemas are known, and may wait for more; it is given
     /// the codec and a reader of the stage's gate.
-    pub fn spawn<S, F, B>(self, tasks: &mut Tasks, build: B) -> ProgressReader
+    pub fn spawn<S, F, B>(self, tasks: &mut Tasks, build: B) -> StageHandle
     where
         B: FnOnce(Codec, GateReader) -> F + Send + 'static,
         F: Future<Output = S> + Send + 'static,
@@ -80,14 +100,16 @@ impl StageParts {
             ..StageProgress::default()
         });
         tasks.spawn_once("stage-health", pipeline::follow(seen.clone(), self.running.clone()));
-        tasks.spawn(name, self.run(build, progress, tasks.shutdown_token()));
-        seen
+        let (hold, held) = watch::channel(false);
+        tasks.spawn(name, self.run(build, progress, held, tasks.shutdown_token()));
+        StageHandle::new(seen, hold)
     }
 
     async fn run<S, F>(
         self,
         build: impl FnOnce(Codec, GateReader) -> F,
         progress: watch::Sender<StageProgress>,
+        hold: watch::Receiver<bool>,
         shutdown: CancellationToken,
     ) -> Result<(), StageTaskError>
     where
@@ -112,6 +134,7 @@ impl StageParts {
             service,
             dead_letters: Arc::new(DocumentLetters::new(codec, self.config.name, self.epoch)),
             gate,
+            hold,
         };
         let (task, seen) = millrace_kafka::stage(&self.kafka, self.config, work);
         let (ended, ()) = tokio::join!(task.run(shutdown), forward(seen, progress));

@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use millrace_api::pipeline::v1::GetPipelineRequest;
 use millrace_api::pipeline::v1::pipeline_service_client::PipelineServiceClient;
 use millrace_api::pipeline::v1::pipeline_service_server::{PipelineService, PipelineServiceServer};
+use millrace_api::pipeline::v1::{GetPipelineRequest, PauseRequest, PauseResponse, ResumeRequest, ResumeResponse};
 use millrace_rpc::{client, deadline, error};
 use millrace_runtime::pipeline::Pipeline;
 use millrace_runtime::readiness::{Condition, Readiness};
@@ -155,6 +155,14 @@ impl PipelineService for Waits {
     ) -> Result<Response<millrace_api::pipeline::v1::GetPipelineResponse>, Status> {
         std::future::pending().await
     }
+
+    async fn pause(&self, _: Request<PauseRequest>) -> Result<Response<PauseResponse>, Status> {
+        unreachable!("nobody asks")
+    }
+
+    async fn resume(&self, _: Request<ResumeRequest>) -> Result<Response<ResumeResponse>, Status> {
+        unreachable!("nobody asks")
+    }
 }
 
 fn waits(_: Readiness) -> Routes {
@@ -219,6 +227,14 @@ impl PipelineService for Panics {
         _: Request<GetPipelineRequest>,
     ) -> Result<Response<millrace_api::pipeline::v1::GetPipelineResponse>, Status> {
         panic!("secret detail")
+    }
+
+    async fn pause(&self, _: Request<PauseRequest>) -> Result<Response<PauseResponse>, Status> {
+        unreachable!("nobody asks")
+    }
+
+    async fn resume(&self, _: Request<ResumeRequest>) -> Result<Response<ResumeResponse>, Status> {
+        unreachable!("nobody asks")
     }
 }
 

@@ -12,7 +12,7 @@
 //! Parts: `registry` asks a registry that speaks Confluent's API (Confluent, Apicurio, Karapace); [`avro`] reads schemas;
 //! [`compat`] compares them; [`folder`] is a repository's folder of them, checked without a network.
 //!
-//! Services only look up. Registering is for people: [`publish`], behind `millrace schema apply` and `topics apply`.
+//! Services only look up. Registering is for people: `publish`, behind `millrace schema apply` and `topics apply`.
 //!
 //! Rejected: `schema_registry_converter`, which hides which call failed and why, and decodes through untyped values;
 //! `apache_avro::schema_compatibility`, which says yes to pairs that break and no to good ones (ADR 18).
@@ -20,8 +20,11 @@
 pub mod avro;
 pub mod compat;
 pub mod folder;
+#[cfg(feature = "registry")]
 pub mod publish;
+#[cfg(feature = "registry")]
 mod registry;
 
 pub use avro::Schema;
+#[cfg(feature = "registry")]
 pub use registry::{Access, Credentials, CredentialsError, Registered, Registry, RegistryError, Sources, Verdict};

@@ -134,6 +134,9 @@ metrics! {
     PARTITIONS_STOPPED: Gauge "millrace.stage.partitions.stopped" "{partition}"
         "Partitions that are stopped until somebody acts; GetPipeline says why."
         [names::STAGE];
+    PAUSED: Gauge "millrace.stage.paused" "1"
+        "1 while an operator has the stage paused: its lag stands as it was then."
+        [names::STAGE];
     READY: Gauge "millrace.ready" "1"
         "1 while the process is ready, else 0."
         [];
@@ -173,19 +176,24 @@ impl Metric {
     /// Adds to a counter. The attributes are asked for only where anybody wants it.
     pub fn add<const N: usize>(&self, count: usize, attributes: impl FnOnce() -> [(&'static str, Value); N]) {
         if let Some(Made::Counter(counter)) = self.made.get() {
-            counter.add(
-                count as u64,
-                &attributes().map(|(name, value)| KeyValue::new(name, value)),
-            );
+            counter.add(count as u64, &given(attributes()));
         }
     }
 
     /// Records a value in a histogram, as [`Self::add`].
     pub fn record<const N: usize>(&self, value: f64, attributes: impl FnOnce() -> [(&'static str, Value); N]) {
         if let Some(Made::Histogram(histogram)) = self.made.get() {
-            histogram.record(value, &attributes().map(|(name, value)| KeyValue::new(name, value)));
+            histogram.record(value, &given(attributes()));
         }
     }
+}
+
+/// Those that have a value: an empty text stands for none.
+fn given<const N: usize>(attributes: [(&'static str, Value); N]) -> Vec<KeyValue> {
+    let given = attributes
+        .into_iter()
+        .filter(|(_, value)| !matches!(value, Value::String(text) if text.as_str().is_empty()));
+    given.map(|(name, value)| KeyValue::new(name, value)).collect()
 }
 
 #[cfg(test)]

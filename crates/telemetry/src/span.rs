@@ -187,11 +187,6 @@ impl Span {
         }
     }
 
-    /// Gives it another name than it began with.
-    pub fn rename(&self, name: &'static str) {
-        self.0.span().update_name(name);
-    }
-
     /// Ends it now, however many clones there are.
     pub fn end(&self) {
         self.0.span().end();

@@ -11,8 +11,9 @@ const NAMES: &str = include_str!("../src/names.rs");
 const HEAD: &str = "# Telemetry\n\n\
     Made from the code: `UPDATE=1 cargo test -p millrace-telemetry`. Names are those of OpenTelemetry's semantic conventions where \
     there are any; ours begin with `millrace.`. No text of a document is in any of it.\n\n\
-    Traces and metrics go to an OTLP receiver over gRPC: `[traces] endpoint` of a service's configuration, or \
-    `OTEL_EXPORTER_OTLP_ENDPOINT`. Without either, `millrace up` keeps the last traces of a local stack itself, and `millrace \
+    Both go to an OTLP receiver over gRPC that the environment names, `OTEL_EXPORTER_OTLP_ENDPOINT` or, for one of them, \
+    `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` or `OTEL_EXPORTER_OTLP_METRICS_ENDPOINT`; traces also to `[traces] endpoint` of a service's \
+    configuration. Without any, `millrace up` keeps the last traces of a local stack itself, and `millrace \
     trace DOCUMENT` shows one; elsewhere none are made. Metrics are at `/metrics` in any case, in Prometheus's form: dots become \
     underscores, units and `_total` are added. `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_SDK_DISABLED` count as everywhere.\n";
 

@@ -85,7 +85,7 @@ impl Process for EmbedderProcess {
         };
         // The batcher ends with the last handle: one goes with the stage, the other with the server.
         let (documents, calls) = (embedder.clone(), config.calls);
-        let progress = stage.spawn(&mut tasks, async move |codec, gate| {
+        let stage = stage.spawn(&mut tasks, async move |codec, gate| {
             // An endpoint that is away at the start is waited for before records are taken. If the batcher ends, so does
             // the process.
             let _ = documents.health().wait_for(|health| *health == Health::Good).await;
@@ -100,7 +100,7 @@ impl Process for EmbedderProcess {
         let pipeline = Pipeline {
             service: SERVICE.into(),
             instance: config.instance,
-            stages: vec![progress],
+            stages: vec![stage],
             readiness: readiness.clone(),
         };
         let http = Http::bind(&config.http, pipeline.clone(), ops).await?;

@@ -102,7 +102,7 @@ impl Process for IndexerProcess {
         let (indexed, calls) = (generations.clone(), config.calls);
         let auditor = auditor(&config, generations.clone(), shutdown.clone())?;
         let schemas_known = Arc::clone(&auditor.codec);
-        let progress = stage.spawn(&mut tasks, async move |codec, gate| {
+        let stage = stage.spawn(&mut tasks, async move |codec, gate| {
             // Set once; a second one would be the same.
             let _ = schemas_known.set(codec.clone());
             ServiceBuilder::new()
@@ -121,13 +121,13 @@ impl Process for IndexerProcess {
 
         let search = Search {
             generations: generations.clone(),
-            embedder: Arc::new(EmbedderClient::new(embedder)),
+            embedder: Arc::new(EmbedderClient::new(embedder, &config.embedder)),
             longest: config.search.longest(),
         };
         let pipeline = Pipeline {
             service: SERVICE.to_owned(),
             instance: config.instance.clone(),
-            stages: vec![progress],
+            stages: vec![stage],
             readiness: readiness.clone(),
         };
         let http = Http::bind(&config.http, pipeline.clone(), ops).await?;

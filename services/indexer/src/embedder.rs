@@ -31,9 +31,9 @@ pub trait EmbedQuery: Send + Sync + 'static {
 pub struct EmbedderClient(EmbedderServiceClient<ClientSpans<Channel>>);
 
 impl EmbedderClient {
-    /// Over a channel that connects when first used.
-    pub fn new(channel: Channel) -> Self {
-        Self(EmbedderServiceClient::new(ClientSpanLayer.layer(channel)))
+    /// Over a channel to `address` that connects when first used.
+    pub fn new(channel: Channel, address: &str) -> Self {
+        Self(EmbedderServiceClient::new(ClientSpanLayer::to(address).layer(channel)))
     }
 }
 

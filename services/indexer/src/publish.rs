@@ -280,6 +280,7 @@ impl Publisher {
         if head.part != part.part {
             return Ok(Published::Nothing);
         }
+        searchable(&part.document, head.live);
         Ok(announced(head))
     }
 

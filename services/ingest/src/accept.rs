@@ -6,9 +6,10 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 use millrace_events::{DocumentKey, DocumentSubmitted, Kind, RequestId, Revision, TraceContext, topics};
 use millrace_failpoints::points;
-use millrace_flow::{Failure, Output};
+use millrace_flow::{Failure, Headers, Output};
 use millrace_runtime::clock::now_ms;
 use millrace_runtime::codec::headers_of;
+use millrace_telemetry::Span;
 use tokio::sync::watch;
 
 use crate::EPOCH;
@@ -235,7 +236,11 @@ impl<L: CommandLog, C: RecordCodec> Acceptor<L, C> {
             partition: None,
             key: Bytes::from(document.to_string()),
             value: Some(self.codec.encode(&record).map_err(AcceptError::Encode)?),
-            headers: headers_of(trace),
+            // Where the call has a span, that of its `send` carries the trace on.
+            headers: match Span::current().is_some() {
+                true => Headers::default(),
+                false => headers_of(trace),
+            },
         })
     }
 

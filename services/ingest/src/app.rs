@@ -143,7 +143,7 @@ impl Process for IngestProcess {
             repeats.clone(),
         );
         let calls = config.calls;
-        let progress = stage.spawn(&mut tasks, async move |connected, gate| {
+        let stage = stage.spawn(&mut tasks, async move |connected, gate| {
             codec.set(connected);
             // A stage that does not know what was parsed before would parse repeats again.
             kafka::complete(&replica).await;
@@ -154,12 +154,12 @@ impl Process for IngestProcess {
                 .layer(TimeoutLayer::new(calls.timeout()))
                 .service(parse)
         });
-        tasks.spawn_once("parse-assignment", follow_assignment(progress.clone(), repeats));
+        tasks.spawn_once("parse-assignment", follow_assignment(stage.progress.clone(), repeats));
 
         let pipeline = Pipeline {
             service: SERVICE.into(),
             instance: config.instance,
-            stages: vec![progress],
+            stages: vec![stage],
             readiness: readiness.clone(),
         };
         let http = Http::bind(&config.http, pipeline.clone(), ops).await?;

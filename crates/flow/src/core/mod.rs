@@ -94,6 +94,8 @@ pub struct Core {
     marks: Marks,
     /// Number of the newest change of assignment; the log counts them.
     assignment: u64,
+    /// Nothing more starts, as somebody has asked for.
+    held: bool,
     runnable: VecDeque<WorkId>,
     waiting: BinaryHeap<Reverse<Waiting>>,
     running: usize,
@@ -127,6 +129,7 @@ impl Core {
             last_slot: 0,
             marks,
             assignment: 0,
+            held: false,
             runnable: VecDeque::new(),
             waiting: BinaryHeap::new(),
             running: 0,
@@ -275,8 +278,16 @@ impl Core {
         }
     }
 
+    /// Nothing more starts or is fetched while it is held; what runs goes on and leaves.
+    pub fn hold(&mut self, held: bool) {
+        self.held = held;
+    }
+
     /// The next record to run, if one may.
     pub fn next_to_run(&mut self, now: Instant) -> Option<Work> {
+        if self.held {
+            return None;
+        }
         while let Some(Reverse(first)) = self.waiting.peek().filter(|first| first.0.until <= now) {
             self.runnable.push_back(first.id);
             self.waiting.pop();
@@ -360,15 +371,14 @@ impl Core {
     /// When something is due by time alone.
     pub fn next_deadline(&self) -> Option<Instant> {
         let retry = self.waiting.peek().map(|Reverse(first)| first.until);
+        let starts = !self.held;
         let gate = self.gate.next_change().filter(|_| !self.runnable.is_empty());
         let room = self.partitions.values().filter_map(Partition::waits_for_room).min();
         let suspect = self
             .settled
             .filter(|_| self.running == 0 && self.has_solo().is_none() && self.wants_solo().is_some());
-        [retry, gate, room, suspect, self.next_cut()]
-            .into_iter()
-            .flatten()
-            .min()
+        let start = [retry, gate, suspect].into_iter().flatten().filter(|_| starts);
+        start.chain(room).chain(self.next_cut()).min()
     }
 
     /// Whether more should be taken from the log: not while a partition that is full waits a moment for room.
@@ -388,7 +398,7 @@ impl Core {
 
     /// The partitions that must not be fetched now.
     pub fn paused(&mut self, now: Instant) -> BTreeSet<TopicPartition> {
-        let stop = self.why_not_fetching(now).is_some();
+        let stop = self.held || self.why_not_fetching(now).is_some();
         let used: Vec<usize> = self.partitions.values().map(|p| p.bytes).collect();
         let occupancy = self.budget.occupancy(&used);
         // Once one had to pause, the others need not wait for room: there will be none.

@@ -420,6 +420,30 @@ fn lag_is_told_in_records_and_in_time() {
 }
 
 #[test]
+fn what_is_held_starts_nothing_and_lets_go_of_what_runs() {
+    let mut core = core(Limits::default());
+    let now = Instant::now();
+    core.arrive(record(0, 0, 0));
+    core.arrive(record(0, 1, 1));
+    let running = core.next_to_run(now).unwrap();
+    core.hold(true);
+    assert!(core.next_to_run(now).is_none());
+    assert_eq!(core.paused(now), [partition(0)].into());
+    core.finish(running.id, Ok(outputs(&running.delivery, "out")), now, 0, 0.0);
+    assert!(core.cut(now, true).is_some_and(|cut| cut.records() == 1));
+    core.settle(Settled::Committed, now, 0.0);
+    core.arrive(record(0, 2, 2));
+    assert!(core.next_to_run(now).is_none());
+    assert_eq!(core.next_deadline(), None, "nothing is due that could not start");
+    core.hold(false);
+    assert!(core.paused(now).is_empty());
+    let offsets: Vec<i64> = std::iter::from_fn(|| core.next_to_run(now))
+        .map(|work| work.id.offset)
+        .collect();
+    assert_eq!(offsets, [1, 2]);
+}
+
+#[test]
 fn what_finishes_after_its_partition_was_taken_away_changes_nothing() {
     let mut world = World::good(&[(0, 0)]);
     started(&mut world);

@@ -86,9 +86,13 @@ impl Lines {
         let mut window = tokio::time::interval(limit::WINDOW);
         loop {
             window.tick().await;
-            for (place, lines) in self.limit.left_out() {
-                tracing::warn!(place, lines, "lines that repeat were left out");
-            }
+            self.tell_left_out();
+        }
+    }
+
+    pub(super) fn tell_left_out(&self) {
+        for (place, lines) in self.limit.left_out() {
+            tracing::warn!(place, lines, "lines that repeat were left out");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Metrics, for whoever fetches `/metrics`, and sent to the OTLP receiver where there is one.
 
-use millrace_flow::progress::{PartitionProgress, PartitionState, ProgressReader, StageProgress};
+use millrace_flow::progress::{PartitionProgress, PartitionState, ProgressReader, StageProgress, StageState};
 use millrace_telemetry::metrics::{self, Metric};
 use millrace_telemetry::names;
 use opentelemetry::metrics::{AsyncInstrument, Meter, MeterProvider as _};
@@ -12,6 +12,7 @@ use prometheus::{Encoder as _, Registry, TextEncoder};
 
 use super::{SEND_TIMEOUT, TelemetryError};
 use crate::readiness::Readiness;
+use crate::stage::StageHandle;
 
 /// What the process measures. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -65,8 +66,9 @@ impl Metrics {
     }
 
     /// Tells of stages and of readiness, each time that somebody asks.
-    pub(crate) fn observe(&self, stages: &[ProgressReader], readiness: &Readiness) {
-        let (stages, readiness) = (stages.to_vec(), readiness.clone());
+    pub(crate) fn observe(&self, stages: &[StageHandle], readiness: &Readiness) {
+        let stages: Vec<ProgressReader> = stages.iter().map(|stage| stage.progress.clone()).collect();
+        let readiness = readiness.clone();
         let of_stage = |metric: &'static Metric, value: fn(&StageProgress) -> f64| {
             self.gauge(metric, {
                 let stages = stages.clone();
@@ -83,6 +85,9 @@ impl Metrics {
         of_stage(&metrics::PARTITIONS_STOPPED, |stage| {
             let stopped = stage.partitions.iter().filter(|p| p.state == PartitionState::Stopped);
             stopped.count() as f64
+        });
+        of_stage(&metrics::PAUSED, |stage| {
+            f64::from(u8::from(stage.state == StageState::Paused))
         });
         let of_partition = |metric: &'static Metric, value: fn(&PartitionProgress) -> Option<f64>| {
             self.gauge(metric, {

@@ -89,7 +89,7 @@ pub fn init(service: &str, telling: Telling<'_>) -> Result<Telemetry, TelemetryE
     );
     Ok(Telemetry {
         lines,
-        metrics: Metrics::start(resource.clone(), endpoint.as_deref())?,
+        metrics: Metrics::start(resource.clone(), traces::metrics_endpoint()?.as_deref())?,
         sending: traces::start(resource, endpoint, telling.traces)?,
     })
 }
@@ -110,15 +110,17 @@ impl Telemetry {
 
     /// Sends what has not been sent yet, for some seconds at most.
     pub async fn stop(self) {
-        // Both wait for the receiver.
-        let stopped = tokio::task::spawn_blocking(move || {
-            let metrics = self.metrics.stop();
-            self.sending.map_or(Ok(()), |sending| sending.stop()).and(metrics)
-        });
-        match stopped.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the last spans and metrics were not sent"),
-            Err(error) => tracing::warn!(%error, "the last spans and metrics were not sent"),
+        self.lines.tell_left_out();
+        // Each waits for the receiver, side by side.
+        let (metrics, sending) = (self.metrics, self.sending);
+        let metrics = tokio::task::spawn_blocking(move || metrics.stop());
+        let spans = tokio::task::spawn_blocking(move || sending.map_or(Ok(()), traces::Sending::stop));
+        for stopped in [metrics.await, spans.await] {
+            match stopped {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "the last spans or metrics were not sent"),
+                Err(error) => tracing::warn!(%error, "the last spans or metrics were not sent"),
+            }
         }
     }
 }

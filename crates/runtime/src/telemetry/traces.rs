@@ -14,6 +14,7 @@ use super::{SEND_TIMEOUT, TelemetryError};
 
 /// OpenTelemetry's own names of the receiver's address, the first one that is set counts.
 const ENDPOINT: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+const METRICS_ENDPOINT: [&str; 2] = ["OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 /// OpenTelemetry's own switch.
 const DISABLED: &str = "OTEL_SDK_DISABLED";
 const NAMESPACE: &str = "millrace";
@@ -51,12 +52,26 @@ impl Default for Traces {
 #[derive(Debug)]
 pub(super) struct Sending(SdkTracerProvider);
 
-/// Where to send, if anywhere.
+/// Where to send traces, if anywhere.
 pub(super) fn endpoint(traces: &Traces) -> Result<Option<String>, TelemetryError> {
-    let disabled = std::env::var(DISABLED).is_ok_and(|value| value.eq_ignore_ascii_case("true"));
     let given = Some(traces.endpoint.clone()).filter(|address| !address.is_empty());
-    let known = || ENDPOINT.iter().find_map(|name| std::env::var(name).ok());
-    let Some(endpoint) = given.or_else(known).filter(|address| !address.is_empty() && !disabled) else {
+    usable(given.or_else(|| known(ENDPOINT)))
+}
+
+/// Where to send metrics: where the environment says. Those that keep traces alone are no place for them.
+pub(super) fn metrics_endpoint() -> Result<Option<String>, TelemetryError> {
+    usable(known(METRICS_ENDPOINT))
+}
+
+fn known(names: [&str; 2]) -> Option<String> {
+    // Empty is as good as unset.
+    let mut given = names.iter().filter_map(|name| std::env::var(name).ok());
+    given.find(|address| !address.is_empty())
+}
+
+fn usable(endpoint: Option<String>) -> Result<Option<String>, TelemetryError> {
+    let disabled = std::env::var(DISABLED).is_ok_and(|value| value.eq_ignore_ascii_case("true"));
+    let Some(endpoint) = endpoint.filter(|address| !address.is_empty() && !disabled) else {
         return Ok(None);
     };
     // Without a scheme the exporter would speak TLS, which this build does not.
