@@ -104,7 +104,7 @@ mod tests {
         let listeners = size.listeners();
         let (ports, _) = Ports::choose(None, &listeners).unwrap();
         let different: HashSet<_> = listeners.iter().map(|name| ports.of(name).unwrap()).collect();
-        assert_eq!(different.len(), 3 + 3 + 1 + 4 + 4 + 1);
+        assert_eq!(different.len(), 3 + 3 + 1 + 2 * (4 + 4 + 1) + 1);
         assert!(ports.of("indexer-1").is_err());
     }
 }

@@ -180,6 +180,12 @@ mod tests {
             "controller",
             "controller-2",
             "controller-3",
+            "traces",
+            "ingest-http",
+            "ingest-1-http",
+            "embedder-http",
+            "embedder-1-http",
+            "indexer-http",
         ];
         assert_eq!(KEPT.listeners(), expected);
         let names: Vec<_> = KEPT.instances().map(|instance| instance.name()).collect();
