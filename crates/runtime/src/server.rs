@@ -37,7 +37,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// The address cannot be listened on.
-    #[error("cannot listen on {listen}; `listen` is HOST:PORT, port 0 takes a free one")]
+    #[error("cannot listen on {listen}: `listen` and `http` are HOST:PORT, port 0 takes a free one")]
     Bind {
         /// The address as configured.
         listen: String,

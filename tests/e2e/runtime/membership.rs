@@ -115,6 +115,7 @@ pub async fn a_second_embedder_of_the_name_fences_the_first(stack: &mut Option<S
         .args(["run", "embedder", "--config"])
         .arg(stack.dir().join("config/embedder.toml"))
         .env("MILLRACE_EMBEDDER_LISTEN", "127.0.0.1:0")
+        .env("MILLRACE_EMBEDDER_HTTP", "127.0.0.1:0")
         .env("NO_COLOR", "1")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
