@@ -19,6 +19,7 @@ mod output;
 mod registry;
 mod retry;
 mod stack;
+mod stages;
 mod top;
 mod topics;
 mod traces;

@@ -13,6 +13,7 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use millrace_api::ingest::v1::{DocumentState, Receipt};
 use millrace_api::pipeline::v1::GetPipelineRequest;
 use millrace_api::pipeline::v1::pipeline_service_client::PipelineServiceClient;
+use millrace_telemetry::otlp;
 use millrace_testkit::traces::OF_A_DOCUMENT;
 use millrace_testkit::{Client, ModelEndpoint, Size, Stack, poll};
 
@@ -151,25 +152,21 @@ async fn complete(dir: &Path, receipts: &[Receipt]) -> Result<usize> {
         *wanted.entry((service, name)).or_default() += 1;
     }
     let count = async || {
-        let mut seen: HashMap<Vec<u8>, BTreeMap<(String, String), usize>> = receipts
+        let mut seen: HashMap<&str, BTreeMap<(String, String), usize>> = receipts
             .iter()
-            .map(|receipt| (bytes(&receipt.trace_id), BTreeMap::new()))
+            .map(|receipt| (receipt.trace_id.as_str(), BTreeMap::new()))
             .collect();
         store::read(&folder, |request| {
-            for resource in request.resource_spans {
-                let service = crate::traces::tree::service(&resource);
-                for span in resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
-                    if let Some(spans) = seen.get_mut(&span.trace_id) {
-                        *spans.entry((service.clone(), span.name)).or_default() += 1;
-                    }
+            for (service, span) in otlp::spans(request) {
+                if let Some(spans) = seen.get_mut(otlp::hex(&span.trace_id).as_str()) {
+                    *spans.entry((service, span.name)).or_default() += 1;
                 }
             }
         })?;
         let whole = |spans: &BTreeMap<(String, String), usize>| {
-            wanted.iter().all(|((service, name), times)| {
-                let service = service.trim_start_matches("millrace-");
-                spans.get(&(service.to_owned(), (*name).to_owned())) >= Some(times)
-            })
+            wanted
+                .iter()
+                .all(|((service, name), times)| spans.get(&((*service).to_owned(), (*name).to_owned())) >= Some(times))
         };
         anyhow::Ok(seen.values().filter(|spans| whole(spans)).count())
     };
@@ -184,9 +181,4 @@ async fn complete(dir: &Path, receipts: &[Receipt]) -> Result<usize> {
         last = now;
     }
     Ok(last)
-}
-
-fn bytes(hex: &str) -> Vec<u8> {
-    let pair = |at: usize| u8::from_str_radix(hex.get(at..at + 2).unwrap_or_default(), 16).unwrap_or_default();
-    (0..hex.len()).step_by(2).map(pair).collect()
 }

@@ -2,14 +2,14 @@
 
 use anyhow::Result;
 use millrace_api::pipeline::v1 as api;
-use millrace_api::pipeline::v1::pipeline_service_client::PipelineServiceClient;
+use millrace_runtime::pipeline::Summary;
 use serde_json::{Value, json};
 use tonic::Status;
-use tonic::transport::Channel;
 
 use crate::client::{CALL_LIMIT, Target, within};
 use crate::exit::Shown;
 use crate::output;
+use crate::stages::{self, Client, STAGES, Told};
 
 /// See how the stages do; pause and resume one
 #[derive(Debug, clap::Args)]
@@ -47,9 +47,6 @@ enum Action {
         stage: String,
     },
 }
-
-/// Which service has it.
-const STAGES: [(&str, &str); 3] = [("parse", "ingest"), ("embed", "embedder"), ("index", "indexer")];
 
 /// Lists, pauses or resumes.
 pub async fn run(command: StageOf, target: &Target) -> Result<()> {
@@ -103,8 +100,6 @@ async fn told(
     failed.map_or(Ok(()), Err)
 }
 
-type Client = PipelineServiceClient<Channel>;
-
 fn having(target: &Target, stage: &str) -> Result<Vec<(String, Client)>> {
     let service = STAGES
         .iter()
@@ -117,92 +112,53 @@ async fn list(target: &Target, as_json: bool) -> Result<()> {
     let head = [
         "INSTANCE", "STAGE", "STATE", "LAG", "OLDEST", "WINDOW", "DONE", "GIVEN UP", "SUCCESS",
     ];
-    let (mut rows, mut notes, mut away) = (vec![head.map(str::to_owned)], Vec::new(), 0);
-    for (_, service) in STAGES {
-        for (instance, mut client) in target.pipelines(service)? {
-            let answer = client
-                .get_pipeline(within(api::GetPipelineRequest {}, CALL_LIMIT))
-                .await;
-            let told = match answer {
-                Ok(told) => told.into_inner(),
-                Err(status) => {
-                    away += 1;
-                    notes.push(format!(
-                        "{instance}: does not answer: {}",
-                        millrace_rpc::error::describe(&status)
-                    ));
-                    continue;
-                }
-            };
-            notes.extend(told.not_ready.iter().map(|why| format!("{instance}: not ready: {why}")));
-            notes.extend(told.impaired.iter().map(|why| format!("{instance}: {why}")));
-            for stage in &told.stages {
-                if as_json {
-                    output::json(&stage_json(&instance, &told, stage));
-                }
-                notes.extend(Some(format!("{instance}: gate {}", stage.gate)).filter(|_| !stage.gate.is_empty()));
-                rows.push(row(&instance, stage));
+    let all = stages::ask(&stages::instances(target)?, CALL_LIMIT).await;
+    let mut rows = vec![head.map(str::to_owned)];
+    for Told { instance, answer } in &all {
+        let Ok(told) = answer else { continue };
+        for stage in &told.stages {
+            match as_json {
+                true => output::json(&stage_json(instance, told, stage)),
+                false => rows.push(row(instance, stage)),
             }
         }
     }
-    if as_json {
-        notes.retain(|note| note.contains("does not answer"));
-    } else {
+    if !as_json {
         output::table(&rows);
     }
-    for note in notes {
-        eprintln!("{note}");
+    // An object has its own notes in it.
+    for told in all.iter().filter(|told| !as_json || told.answer.is_err()) {
+        told.notes().iter().for_each(|note| eprintln!("{note}"));
     }
-    match away {
+    match all.iter().filter(|told| told.answer.is_err()).count() {
         0 => Ok(()),
         1 => Err(Shown("a service does not answer".into()).into()),
         away => Err(Shown(format!("{away} services do not answer")).into()),
     }
 }
 
-/// Known lag of all partitions; how many of them do not know theirs.
-fn lag(stage: &api::Stage) -> (i64, usize) {
-    let known = stage.partitions.iter().filter(|partition| partition.lag_records >= 0);
-    let unknown = stage.partitions.len() - known.clone().count();
-    (known.map(|partition| partition.lag_records).sum(), unknown)
-}
-
-fn oldest_ms(stage: &api::Stage) -> i64 {
-    stage
-        .partitions
-        .iter()
-        .map(|partition| partition.lag_ms)
-        .max()
-        .unwrap_or(0)
-}
-
-fn state(stage: &api::Stage) -> &'static str {
-    let name = stage.state().as_str_name();
-    name.strip_prefix("STAGE_STATE_").unwrap_or(name)
-}
-
 fn row(instance: &str, stage: &api::Stage) -> [String; 9] {
-    let (records, unknown) = lag(stage);
+    let summary = Summary::of(stage);
     [
         instance.to_owned(),
         stage.name.clone(),
-        state(stage).to_owned(),
-        format!("{records}{}", if unknown > 0 { "+?" } else { "" }),
-        format!("{:.1} s", oldest_ms(stage) as f64 / 1000.0),
+        summary.state.to_owned(),
+        stages::lag(&summary),
+        format!("{:.1} s", summary.lag_ms as f64 / 1000.0),
         stage.window_records.to_string(),
         stage.processed.to_string(),
         stage.failed.to_string(),
-        format!("{:.1} %", stage.success_rate * 100.0),
+        stages::success(stage),
     ]
 }
 
 fn stage_json(instance: &str, told: &api::GetPipelineResponse, stage: &api::Stage) -> Value {
-    let (records, unknown) = lag(stage);
+    let summary = Summary::of(stage);
     json!({
-        "instance": instance, "stage": stage.name, "state": state(stage), "partitions": stage.partitions.len(),
-        "lag_records": records, "partitions_of_unknown_lag": unknown, "lag_ms": oldest_ms(stage),
-        "window_records": stage.window_records, "window_bytes": stage.window_bytes, "processed": stage.processed,
-        "failed": stage.failed, "success_rate": stage.success_rate, "gate": stage.gate,
+        "instance": instance, "stage": stage.name, "state": summary.state, "partitions": stage.partitions.len(),
+        "lag_records": summary.lag_records, "partitions_of_unknown_lag": summary.partitions_of_unknown_lag,
+        "lag_ms": summary.lag_ms, "window_records": stage.window_records, "window_bytes": stage.window_bytes,
+        "processed": stage.processed, "failed": stage.failed, "success_rate": stage.success_rate, "gate": stage.gate,
         "not_ready": told.not_ready, "impaired": told.impaired,
     })
 }

@@ -14,6 +14,7 @@ use crate::exit::Usage;
 use crate::output;
 use crate::stack::size::http_of;
 use crate::stack::state::{Layout, State};
+use crate::stages;
 use crate::top::draw::draw;
 use crate::top::picture::{Picture, Sources};
 
@@ -105,10 +106,7 @@ fn keys(quit: &mpsc::Sender<()>) {
 }
 
 fn sources(target: &Target) -> Result<Sources> {
-    let mut instances = Vec::new();
-    for service in ["ingest", "embedder", "indexer"] {
-        instances.extend(target.pipelines(service)?);
-    }
+    let instances = stages::instances(target)?;
     let mut metrics = Vec::new();
     if target.embedder.is_none()
         && let Some(state) = State::load(&Layout::new(&target.dir)?)?

@@ -54,10 +54,7 @@ pub fn prepare(
 
 /// Whether the services send their traces to this `up`: not where the environment names another receiver.
 pub fn sends_here() -> bool {
-    let elsewhere = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
-    elsewhere
-        .iter()
-        .all(|name| std::env::var_os(name).is_none_or(|address| address.is_empty()))
+    millrace_runtime::telemetry::traces::named_by_environment().is_none()
 }
 
 /// `MILLRACE_<SERVICE>_<NUMBER>_<FIELD>` is for one instance alone, and before what all of them are told: its variables as

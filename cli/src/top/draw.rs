@@ -1,6 +1,7 @@
 //! A picture on a terminal of 80 columns and 24 lines, or more.
 
-use millrace_api::pipeline::v1::{Stage, StageFailure, StageState};
+use millrace_api::pipeline::v1::{StageFailure, StageState};
+use millrace_runtime::pipeline::Summary;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Color, Modifier, Style};
@@ -8,6 +9,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Cell, Paragraph, Row, Table};
 
 use super::picture::{self, Picture};
+use crate::stages;
 
 /// Lines of the lower parts, their titles counted.
 const LETTERS: u16 = 5;
@@ -60,38 +62,19 @@ fn row(row: &picture::Row) -> Row<'static> {
         StageState::Paused | StageState::Starting | StageState::Draining => Color::Yellow,
         StageState::Stopped | StageState::Unspecified => Color::Red,
     };
-    let state = stage.state().as_str_name().trim_start_matches("STAGE_STATE_");
+    let summary = Summary::of(stage);
     let cells = [
         Cell::from(stage.name.clone()),
         Cell::from(instance.clone()),
-        Cell::from(state).style(Style::new().fg(color)),
-        Cell::from(lag(stage)),
-        Cell::from(age(oldest_ms(stage))),
+        Cell::from(summary.state).style(Style::new().fg(color)),
+        Cell::from(stages::lag(&summary)),
+        Cell::from(age(summary.lag_ms)),
         Cell::from(per_second.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}"))),
         Cell::from(stage.window_records.to_string()),
         Cell::from(stage.failed.to_string()),
-        Cell::from(format!("{:.1} %", stage.success_rate * 100.0)),
+        Cell::from(stages::success(stage)),
     ];
     Row::new(cells)
-}
-
-fn lag(stage: &Stage) -> String {
-    let known: i64 = stage
-        .partitions
-        .iter()
-        .map(|partition| partition.lag_records.max(0))
-        .sum();
-    let all = stage.partitions.iter().all(|partition| partition.lag_records >= 0);
-    format!("{known}{}", if all { "" } else { "+?" })
-}
-
-fn oldest_ms(stage: &Stage) -> i64 {
-    stage
-        .partitions
-        .iter()
-        .map(|partition| partition.lag_ms)
-        .max()
-        .unwrap_or(0)
 }
 
 fn age(ms: i64) -> String {
@@ -169,7 +152,7 @@ fn listed(title: &'static str, mut lines: Vec<Line<'static>>, height: u16) -> Pa
 
 #[cfg(test)]
 mod tests {
-    use millrace_api::pipeline::v1::PartitionProgress;
+    use millrace_api::pipeline::v1::{PartitionProgress, Stage};
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 

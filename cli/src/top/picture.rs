@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use millrace_api::ingest::v1::dead_letter_service_client::DeadLetterServiceClient;
 use millrace_api::ingest::v1::{DeadLetterFilter, DeadLetterState, SummarizeDeadLettersRequest};
-use millrace_api::pipeline::v1::pipeline_service_client::PipelineServiceClient;
-use millrace_api::pipeline::v1::{GetPipelineRequest, GetPipelineResponse, Stage, StageFailure};
+use millrace_api::pipeline::v1::{GetPipelineResponse, Stage, StageFailure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::transport::Channel;
 
 use crate::client::within;
+use crate::stages::{self, Client};
 
 /// For one service to answer: one that does not is shown as away.
 const ANSWER_WITHIN: Duration = Duration::from_millis(900);
@@ -22,7 +22,7 @@ const METRICS_BYTES: u64 = 1 << 20;
 #[derive(Debug, Clone)]
 pub struct Sources {
     /// Every instance, by name.
-    pub instances: Vec<(String, PipelineServiceClient<Channel>)>,
+    pub instances: Vec<(String, Client)>,
     /// Ingest's dead letters.
     pub letters: DeadLetterServiceClient<Channel>,
     /// `/metrics` of embedders, as HOST:PORT; none of services elsewhere.
@@ -80,20 +80,10 @@ impl Picture {
         let mut picture = Self::default();
         picture.counters.at = Some(Instant::now());
         let seconds = before.counters.at.map(|at| at.elapsed().as_secs_f64());
-        let asked = sources.instances.iter().map(|(instance, client)| {
-            let mut client = client.clone();
-            async move {
-                let request = within(GetPipelineRequest {}, ANSWER_WITHIN);
-                (instance, client.get_pipeline(request).await)
-            }
-        });
-        for (instance, answer) in futures::future::join_all(asked).await {
-            match answer {
-                Ok(told) => picture.instance(instance, told.into_inner(), before, seconds),
-                Err(status) => {
-                    let why = millrace_rpc::error::describe(&status);
-                    picture.notes.push(format!("{instance}: does not answer: {why}"));
-                }
+        for told in stages::ask(&sources.instances, ANSWER_WITHIN).await {
+            picture.notes.extend(told.notes());
+            if let Ok(answer) = told.answer {
+                picture.instance(&told.instance, answer, before, seconds);
             }
         }
         picture.failures.sort_by_key(|failure| failure.at_ms);
@@ -103,14 +93,7 @@ impl Picture {
     }
 
     fn instance(&mut self, instance: &str, told: GetPipelineResponse, before: &Self, seconds: Option<f64>) {
-        self.notes
-            .extend(told.not_ready.iter().map(|why| format!("{instance}: not ready: {why}")));
-        self.notes
-            .extend(told.impaired.iter().map(|why| format!("{instance}: {why}")));
         for stage in told.stages {
-            if !stage.gate.is_empty() {
-                self.notes.push(format!("{instance}: gate {}", stage.gate));
-            }
             self.failures.extend(stage.last_failures.iter().cloned());
             let key = (instance.to_owned(), stage.name.clone());
             let earlier = before
@@ -138,9 +121,8 @@ impl Picture {
                 continue;
             };
             known = true;
-            self.counters.batches +=
-                sum(&text, "millrace_batch_fill_ratio_count") + sum(&text, "millrace_batch_fill_count");
-            self.counters.fill += sum(&text, "millrace_batch_fill_ratio_sum") + sum(&text, "millrace_batch_fill_sum");
+            self.counters.batches += sum(&text, "millrace_batch_fill_ratio_count");
+            self.counters.fill += sum(&text, "millrace_batch_fill_ratio_sum");
             self.counters.texts += sum(&text, "millrace_batch_texts_total");
         }
         if let Some(seconds) = seconds.filter(|_| known) {

@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use anyhow::Result;
-use millrace_telemetry::names;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
+use millrace_telemetry::{names, otlp};
+use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, Span};
 use serde::Serialize;
 
 use super::store;
@@ -74,15 +73,11 @@ impl Trace {
         // Spans of other traces that have links: which of them are wanted is known at the end.
         let mut others = Vec::new();
         store::read(folder, |request| {
-            for resource in request.resource_spans {
-                let service = service(&resource);
-                for span in resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
-                    let own = hex(&span.trace_id) == trace_id;
-                    if own {
-                        trace.spans.push(Seen::of(span, &service));
-                    } else if span.links.iter().any(|link| hex(&link.trace_id) == trace_id) {
-                        others.push(Seen::of(span, &service));
-                    }
+            for (service, span) in otlp::spans(request) {
+                if otlp::hex(&span.trace_id) == trace_id {
+                    trace.spans.push(Seen::of(span, &service));
+                } else if span.links.iter().any(|link| otlp::hex(&link.trace_id) == trace_id) {
+                    others.push(Seen::of(span, &service));
                 }
             }
         })?;
@@ -100,14 +95,11 @@ impl Trace {
     pub fn newest_of(folder: &Path, key: &str) -> Result<Option<String>> {
         let mut newest: Option<(u64, String)> = None;
         store::read(folder, |request| {
-            let resources = request.resource_spans.into_iter();
-            let spans = resources
-                .flat_map(|resource| resource.scope_spans)
-                .flat_map(|scope| scope.spans);
-            for span in spans.filter(|span| text_of(&span.attributes, names::MESSAGING_KEY) == key) {
+            let spans = otlp::spans(request).map(|(_, span)| span);
+            for span in spans.filter(|span| otlp::attribute(&span.attributes, names::MESSAGING_KEY) == key) {
                 let at = span.start_time_unix_nano;
                 if newest.as_ref().is_none_or(|(known, _)| *known <= at) {
-                    newest = Some((at, hex(&span.trace_id)));
+                    newest = Some((at, otlp::hex(&span.trace_id)));
                 }
             }
         })?;
@@ -212,63 +204,25 @@ fn what(line: &Line<'_>) -> String {
 impl Seen {
     fn of(span: Span, service: &str) -> Self {
         let status = span.status.as_ref().filter(|status| status.code() == StatusCode::Error);
-        let error_type = text_of(&span.attributes, names::ERROR_TYPE);
+        let error_type = otlp::attribute(&span.attributes, names::ERROR_TYPE);
         let error = match status {
             Some(status) if status.message.is_empty() => Some(error_type),
             Some(status) => Some(format!("{error_type}: {}", status.message)),
             None => None,
         };
         Self {
-            trace_id: hex(&span.trace_id),
-            span_id: hex(&span.span_id),
-            parent_id: hex(&span.parent_span_id),
-            name: span.name,
-            service: service.to_owned(),
+            trace_id: otlp::hex(&span.trace_id),
+            span_id: otlp::hex(&span.span_id),
+            parent_id: otlp::hex(&span.parent_span_id),
+            service: service.strip_prefix("millrace-").unwrap_or(service).to_owned(),
             from_ns: span.start_time_unix_nano,
             until_ns: span.end_time_unix_nano,
             error,
-            links: span
-                .links
-                .iter()
-                .map(|link| (hex(&link.trace_id), hex(&link.span_id)))
-                .collect(),
-            attributes: span
-                .attributes
-                .iter()
-                .map(|pair| (pair.key.clone(), text(pair.value.as_ref())))
-                .collect(),
+            links: otlp::links(&span),
+            attributes: otlp::attributes(&span.attributes),
+            name: span.name,
         }
     }
-}
-
-/// Who sent spans: `ingest`, `embedder`, `indexer`.
-pub fn service(spans: &ResourceSpans) -> String {
-    let resource = spans.resource.as_ref();
-    let name = resource
-        .map(|resource| text_of(&resource.attributes, "service.name"))
-        .unwrap_or_default();
-    name.strip_prefix("millrace-").unwrap_or(&name).to_owned()
-}
-
-fn text_of(attributes: &[KeyValue], name: &str) -> String {
-    let found = attributes.iter().find(|attribute| attribute.key == name);
-    found
-        .map(|attribute| text(attribute.value.as_ref()))
-        .unwrap_or_default()
-}
-
-fn text(value: Option<&AnyValue>) -> String {
-    match value.and_then(|value| value.value.as_ref()) {
-        Some(Value::StringValue(text)) => text.clone(),
-        Some(Value::BoolValue(value)) => value.to_string(),
-        Some(Value::IntValue(value)) => value.to_string(),
-        Some(Value::DoubleValue(value)) => value.to_string(),
-        _ => String::new(),
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

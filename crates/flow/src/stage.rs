@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use millrace_telemetry::Span;
+use millrace_telemetry::{Span, TRACEPARENT, TRACESTATE, TraceContext};
 
 /// Where a record stands in its log.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -65,6 +65,18 @@ impl Headers {
     /// Adds a header behind the others.
     pub fn push(&mut self, name: impl Into<String>, value: impl Into<Bytes>) {
         self.0.push((name.into(), Some(value.into())));
+    }
+    /// The trace context that they carry, if it is one.
+    pub fn trace(&self) -> Option<TraceContext> {
+        let context = self.get_str(TRACEPARENT)?.parse::<TraceContext>().ok()?;
+        Some(context.with_tracestate(self.get_str(TRACESTATE).map(str::to_owned)))
+    }
+    /// Adds a trace context behind the others.
+    pub fn push_trace(&mut self, context: &TraceContext) {
+        self.push(TRACEPARENT, context.traceparent().to_owned());
+        if let Some(state) = context.tracestate() {
+            self.push(TRACESTATE, state.to_owned());
+        }
     }
     /// Bytes of names and values.
     pub fn size_bytes(&self) -> usize {

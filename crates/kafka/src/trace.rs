@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use millrace_flow::core::Transaction;
 use millrace_flow::{Delivery, Headers, Output};
-use millrace_telemetry::{Kind, Span, TRACEPARENT, TRACESTATE, TraceContext, is_enabled, metrics, names, span};
+use millrace_telemetry::{Kind, Span, TRACEPARENT, is_enabled, metrics, names, span};
 
 const SYSTEM: &str = "kafka";
 /// Why the outputs of a record that was given up are kept in any trace.
@@ -131,19 +131,14 @@ pub(crate) fn carried(headers: &Headers, by: &Span) -> Option<Headers> {
     }
     let context = by.trace_context()?;
     let mut carried = headers.clone();
-    carried.push(TRACEPARENT, context.traceparent().to_owned());
-    if let Some(state) = context.tracestate() {
-        carried.push(TRACESTATE, state.to_owned());
-    }
+    carried.push_trace(&context);
     Some(carried)
 }
 
 fn written_by(headers: &Headers) -> Span {
-    let context = headers
-        .get_str(TRACEPARENT)
-        .and_then(|text| text.parse::<TraceContext>().ok());
-    let state = headers.get_str(TRACESTATE).map(str::to_owned);
-    context.map_or_else(Span::none, |context| Span::remote(&context.with_tracestate(state)))
+    headers
+        .trace()
+        .map_or_else(Span::none, |context| Span::remote(&context))
 }
 
 fn key_and_value(span: &Span, key: Option<&[u8]>, tombstone: bool) {

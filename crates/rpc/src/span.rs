@@ -125,18 +125,9 @@ where
         let caller = trace::of_caller(&metadata).map_or_else(Span::none, |context| Span::remote(&context));
         let path = request.uri().path().trim_start_matches('/');
         let known = self.methods.get(path).map_or(UNKNOWN_METHOD, String::as_str);
-        let mut ending = Ending::of(Kind::Server, known, &caller);
+        let ending = Ending::of(Kind::Server, known, &caller);
         let response = ending.span.run(|| self.inner.call(request)).within(ending.span.clone());
-        Box::pin(async move {
-            let response = response.await?;
-            Ok(match status_of(response.headers()) {
-                Some(code) => {
-                    ending.with(code);
-                    response
-                }
-                None => response.map(|body| watched(body, ending)),
-            })
-        })
+        Box::pin(async move { Ok(ending.by(response.await?)) })
     }
 }
 
@@ -171,20 +162,13 @@ where
         }
         let response = self.inner.call(request);
         Box::pin(async move {
-            let response = match response.await {
-                Ok(response) => response,
+            match response.await {
+                Ok(response) => Ok(ending.by(response)),
                 Err(error) => {
                     ending.with(Code::Unavailable);
-                    return Err(error);
+                    Err(error)
                 }
-            };
-            Ok(match status_of(response.headers()) {
-                Some(code) => {
-                    ending.with(code);
-                    response
-                }
-                None => response.map(|body| watched(body, ending)),
-            })
+            }
         })
     }
 }
@@ -226,6 +210,17 @@ impl Ending {
         }
     }
 
+    /// With the status that the response begins with, or else with that of its trailers.
+    fn by(mut self, response: Response<Body>) -> Response<Body> {
+        match status_of(response.headers()) {
+            Some(code) => {
+                self.with(code);
+                response
+            }
+            None => response.map(|body| Body::new(Watched { body, ending: self })),
+        }
+    }
+
     fn with(&mut self, code: Code) {
         if std::mem::replace(&mut self.ended, true) {
             return;
@@ -263,10 +258,6 @@ impl Drop for Ending {
     fn drop(&mut self) {
         self.with(Code::Cancelled);
     }
-}
-
-fn watched(body: Body, ending: Ending) -> Body {
-    Body::new(Watched { body, ending })
 }
 
 /// A response's body, whose trailers end a span.

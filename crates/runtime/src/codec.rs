@@ -372,10 +372,7 @@ pub fn trace_headers(delivery: &Delivery) -> Headers {
 /// Headers of a record of a trace.
 pub fn headers_of(context: &TraceContext) -> Headers {
     let mut headers = Headers::default();
-    headers.push(TRACEPARENT, context.traceparent().to_owned());
-    if let Some(state) = context.tracestate() {
-        headers.push(TRACESTATE, state.to_owned());
-    }
+    headers.push_trace(context);
     headers
 }
 

@@ -26,7 +26,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, Summary};
 use crate::server::ServerError;
 use crate::telemetry::Ops;
 use crate::telemetry::metrics::TEXT;
@@ -194,14 +194,13 @@ fn picture(pipeline: &Pipeline) -> Value {
         .stages
         .iter()
         .map(|stage| {
-            let known = stage.partitions.iter().filter(|partition| partition.lag_records >= 0);
-            let lag_ms = stage.partitions.iter().map(|partition| partition.lag_ms).max();
+            let summary = Summary::of(stage);
             json!({
                 "name": stage.name,
-                "state": stage.state().as_str_name().trim_start_matches("STAGE_STATE_"),
+                "state": summary.state,
                 "partitions": stage.partitions.len(),
-                "lag_records": known.map(|partition| partition.lag_records).sum::<i64>(),
-                "lag_ms": lag_ms.unwrap_or(0),
+                "lag_records": summary.lag_records,
+                "lag_ms": summary.lag_ms,
                 "success_rate": stage.success_rate,
                 "processed": stage.processed,
                 "failed": stage.failed,
@@ -268,7 +267,9 @@ mod tests {
             stages: vec![StageHandle::new(stage, watch::Sender::new(false))],
             readiness,
         };
-        let http = Http::bind("127.0.0.1:0", pipeline, telemetry.ops()).await.unwrap();
+        let http = Http::bind("127.0.0.1:0", pipeline, telemetry.ops.clone())
+            .await
+            .unwrap();
         let address = http.address().unwrap();
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn(http.serve(shutdown.clone()));

@@ -142,6 +142,36 @@ fn impaired(stage: &StageProgress) -> Vec<String> {
     paused.into_iter().chain(stopped.map(told)).collect()
 }
 
+/// A stage in short, for whoever shows it in one line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// RUNNING, PAUSED, …
+    pub state: &'static str,
+    /// Of the partitions that know theirs.
+    pub lag_records: i64,
+    /// Partitions that do not.
+    pub partitions_of_unknown_lag: usize,
+    /// Age of the oldest record that is not finished, in milliseconds.
+    pub lag_ms: i64,
+}
+
+impl Summary {
+    /// Of a stage as GetPipeline tells it.
+    pub fn of(stage: &api::Stage) -> Self {
+        let (name, partitions) = (stage.state().as_str_name(), stage.partitions.iter());
+        let known = partitions
+            .clone()
+            .map(|partition| partition.lag_records)
+            .filter(|lag| *lag >= 0);
+        Self {
+            state: name.strip_prefix("STAGE_STATE_").unwrap_or(name),
+            partitions_of_unknown_lag: stage.partitions.len() - known.clone().count(),
+            lag_records: known.sum(),
+            lag_ms: partitions.map(|partition| partition.lag_ms).max().unwrap_or(0),
+        }
+    }
+}
+
 fn stage(progress: &StageProgress) -> api::Stage {
     api::Stage {
         name: progress.name.clone(),

@@ -157,7 +157,7 @@ pub async fn run<P: Process>(who: &str, file: Option<&Path>, flags: impl Seriali
         let config: P::Config = config::load(P::NAME, file, flags)?;
         let telemetry = telemetry::init(P::NAME, P::telling(&config))?;
         let ended = tokio::select! {
-            ended = P::run(config, telemetry.ops()) => ended,
+            ended = P::run(config, telemetry.ops.clone()) => ended,
             never = telemetry.keep_telling() => match never {},
         };
         telemetry.stop().await;

@@ -14,8 +14,10 @@
 
 pub mod metrics;
 pub mod names;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 mod span;
 mod w3c;
 
-pub use span::{Kind, Span, SpanBuilder, Traced, Within, enable, is_enabled, span};
+pub use span::{Kind, Span, SpanBuilder, Traced, Within, enable, is_enabled, scope, span};
 pub use w3c::{InvalidTraceparent, TRACEPARENT, TRACESTATE, TraceContext};

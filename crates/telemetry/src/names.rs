@@ -73,8 +73,6 @@ pub const BATCH_TEXTS: &str = "millrace.batch.texts";
 pub const BATCH_PADDED_TOKENS: &str = "millrace.batch.padded_tokens";
 /// Points that were written to the index.
 pub const POINTS: &str = "millrace.index.points";
-/// What became of a part in the index: `staged`, `live`, `deleted`, `superseded`.
-pub const PUBLISHED: &str = "millrace.index.published";
 
 /// Every span: its name, its kind, whose child it is, when it begins and ends.
 pub const SPANS: &[[&str; 4]] = &[

@@ -21,12 +21,16 @@ static TRACER: OnceLock<BoxedTracer> = OnceLock::new();
 
 /// Spans are made from here on. To be called once the process's tracer provider is set.
 pub fn enable() {
-    let scope = InstrumentationScope::builder(SCOPE)
+    // A second call finds the same provider.
+    let _ = TRACER.set(global::tracer_with_scope(scope()));
+}
+
+/// Who makes spans and metrics: of whom, in which version, by which conventions.
+pub fn scope() -> InstrumentationScope {
+    InstrumentationScope::builder(SCOPE)
         .with_version(env!("CARGO_PKG_VERSION"))
         .with_schema_url(names::SCHEMA_URL)
-        .build();
-    // A second call finds the same provider.
-    let _ = TRACER.set(global::tracer_with_scope(scope));
+        .build()
 }
 
 /// Whether spans are made.
@@ -98,6 +102,15 @@ impl SpanBuilder {
                 Span(parent.0.with_span(span))
             }
             _ => parent.clone(),
+        }
+    }
+
+    /// Begins, as a child of the span within which this is called; without one there is none.
+    pub fn start_here(self) -> Span {
+        let caller = Span::current();
+        match caller.is_some() {
+            true => self.start(&caller),
+            false => Span::none(),
         }
     }
 

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
+use millrace_telemetry::otlp;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
-use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::Span;
 pub use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
@@ -179,57 +179,24 @@ impl TraceService for Kept {
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         if let Some(kept) = self.lock().as_mut() {
-            for resource in request.into_inner().resource_spans {
-                let service = resource
-                    .resource
-                    .as_ref()
-                    .map(|resource| attributes(&resource.attributes));
-                let service = service
-                    .and_then(|mut all| all.remove("service.name"))
-                    .unwrap_or_default();
-                let spans = resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
-                kept.extend(spans.map(|span| seen(span, &service)));
-            }
+            kept.extend(otlp::spans(request.into_inner()).map(|(service, span)| seen(span, service)));
         }
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
 
-fn seen(span: Span, service: &str) -> Seen {
+fn seen(span: Span, service: String) -> Seen {
+    let status = span.status.as_ref();
     Seen {
-        trace_id: hex(&span.trace_id),
-        span_id: hex(&span.span_id),
-        parent_id: hex(&span.parent_span_id),
+        trace_id: otlp::hex(&span.trace_id),
+        span_id: otlp::hex(&span.span_id),
+        parent_id: otlp::hex(&span.parent_span_id),
         kind: span.kind(),
-        failed: span
-            .status
-            .as_ref()
-            .is_some_and(|status| status.code() == StatusCode::Error),
-        attributes: attributes(&span.attributes),
-        links: span
-            .links
-            .iter()
-            .map(|link| (hex(&link.trace_id), hex(&link.span_id)))
-            .collect(),
+        failed: status.is_some_and(|status| status.code() == StatusCode::Error),
+        attributes: otlp::attributes(&span.attributes),
+        links: otlp::links(&span),
         dropped_links: span.dropped_links_count,
-        service: service.to_owned(),
+        service,
         name: span.name,
     }
-}
-
-fn attributes(all: &[KeyValue]) -> BTreeMap<String, String> {
-    let text = |attribute: &KeyValue| match attribute.value.as_ref().and_then(|value| value.value.as_ref()) {
-        Some(Value::StringValue(text)) => text.clone(),
-        Some(Value::BoolValue(value)) => value.to_string(),
-        Some(Value::IntValue(value)) => value.to_string(),
-        Some(Value::DoubleValue(value)) => value.to_string(),
-        other => format!("{other:?}"),
-    };
-    all.iter()
-        .map(|attribute| (attribute.key.clone(), text(attribute)))
-        .collect()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

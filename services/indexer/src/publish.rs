@@ -40,7 +40,7 @@ use std::sync::Arc;
 
 use millrace_events::{DocumentKey, Revision};
 use millrace_failpoints::{mutants, points};
-use millrace_telemetry::{Kind, Span, names, span};
+use millrace_telemetry::{Kind, names, span};
 
 use crate::index::{ChunkPoint, Head, IndexError, RevisionPoints, VectorIndex};
 
@@ -345,10 +345,8 @@ fn searchable(document: &DocumentKey, revision: Revision) {
             (names::REVISION, revision.get().into()),
         ]
     });
-    let caller = Span::current();
-    if caller.is_some() {
-        drop(moment.start(&caller));
-    }
+    // A moment: it ends as it begins.
+    moment.start_here();
 }
 
 fn moves_back(head: &Head, part: &Part) -> bool {

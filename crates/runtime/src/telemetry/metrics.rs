@@ -3,8 +3,8 @@
 use millrace_flow::progress::{PartitionProgress, PartitionState, ProgressReader, StageProgress, StageState};
 use millrace_telemetry::metrics::{self, Metric};
 use millrace_telemetry::names;
+use opentelemetry::KeyValue;
 use opentelemetry::metrics::{AsyncInstrument, Meter, MeterProvider as _};
-use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_otlp::{MetricExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
@@ -45,11 +45,7 @@ impl Metrics {
             provider = provider.with_reader(PeriodicReader::builder(sent).build());
         }
         let provider = provider.build();
-        let scope = InstrumentationScope::builder("millrace")
-            .with_version(env!("CARGO_PKG_VERSION"))
-            .with_schema_url(names::SCHEMA_URL)
-            .build();
-        let meter = provider.meter_with_scope(scope);
+        let meter = provider.meter_with_scope(millrace_telemetry::scope());
         metrics::enable(&meter);
         Ok(Self {
             provider,

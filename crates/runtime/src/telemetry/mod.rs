@@ -72,10 +72,8 @@ pub struct Ops {
 #[derive(Debug)]
 #[must_use = "what is not stopped loses its last spans"]
 pub struct Telemetry {
-    /// What is logged.
-    pub lines: Lines,
-    /// What `/metrics` shows.
-    pub metrics: Metrics,
+    /// What a process needs of it to be asked about itself.
+    pub ops: Ops,
     sending: Option<traces::Sending>,
 }
 
@@ -87,32 +85,24 @@ pub fn init(service: &str, telling: Telling<'_>) -> Result<Telemetry, TelemetryE
         traces::resource(service, telling.instance),
         traces::endpoint(telling.traces)?,
     );
+    let metrics = Metrics::start(resource.clone(), traces::metrics_endpoint()?.as_deref())?;
     Ok(Telemetry {
-        lines,
-        metrics: Metrics::start(resource.clone(), traces::metrics_endpoint()?.as_deref())?,
+        ops: Ops { lines, metrics },
         sending: traces::start(resource, endpoint, telling.traces)?,
     })
 }
 
 impl Telemetry {
-    /// What a process needs of it to be asked about itself.
-    pub fn ops(&self) -> Ops {
-        Ops {
-            lines: self.lines.clone(),
-            metrics: self.metrics.clone(),
-        }
-    }
-
     /// Goes on as long as the process does.
     pub async fn keep_telling(&self) -> Infallible {
-        self.lines.tell_of_left_out().await
+        self.ops.lines.tell_of_left_out().await
     }
 
     /// Sends what has not been sent yet, for some seconds at most.
     pub async fn stop(self) {
-        self.lines.tell_left_out();
+        self.ops.lines.tell_left_out();
         // Each waits for the receiver, side by side.
-        let (metrics, sending) = (self.metrics, self.sending);
+        let (metrics, sending) = (self.ops.metrics, self.sending);
         let metrics = tokio::task::spawn_blocking(move || metrics.stop());
         let spans = tokio::task::spawn_blocking(move || sending.map_or(Ok(()), traces::Sending::stop));
         for stopped in [metrics.await, spans.await] {

@@ -55,7 +55,12 @@ pub(super) struct Sending(SdkTracerProvider);
 /// Where to send traces, if anywhere.
 pub(super) fn endpoint(traces: &Traces) -> Result<Option<String>, TelemetryError> {
     let given = Some(traces.endpoint.clone()).filter(|address| !address.is_empty());
-    usable(given.or_else(|| known(ENDPOINT)))
+    usable(given.or_else(named_by_environment))
+}
+
+/// Where the environment says that traces go.
+pub fn named_by_environment() -> Option<String> {
+    known(ENDPOINT)
 }
 
 /// Where to send metrics: where the environment says. Those that keep traces alone are no place for them.

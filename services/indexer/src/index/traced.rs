@@ -14,9 +14,9 @@ pub struct TracedIndex(pub Arc<dyn VectorIndex>);
 
 impl TracedIndex {
     fn within<'a, T: 'a>(&self, name: &'static str, call: Answer<'a, T>) -> Answer<'a, T> {
-        let caller = Span::current();
-        match caller.is_some() {
-            true => Box::pin(judged(span(Kind::Internal, || name).start(&caller), call)),
+        let span = span(Kind::Internal, || name).start_here();
+        match span.is_some() {
+            true => Box::pin(judged(span, call)),
             false => call,
         }
     }

@@ -1,7 +1,6 @@
 //! Statuses on disk: records, and first receipts by request id.
 
-use millrace_events::headers::TRACEPARENT;
-use millrace_events::{DocumentKey, DocumentStatus, IdError, RequestId, Revision, State, StatusKey, TraceContext};
+use millrace_events::{DocumentKey, DocumentStatus, IdError, RequestId, Revision, State, StatusKey};
 use millrace_flow::Delivery;
 use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 use std::collections::BTreeMap;
@@ -38,8 +37,7 @@ impl Kept for Statuses {
         record.key()
     }
     fn entry(record: DocumentStatus, delivery: &Delivery) -> RevisionStatus {
-        let trace = delivery.headers.get_str(TRACEPARENT);
-        let trace = trace.and_then(|text| text.parse::<TraceContext>().ok());
+        let trace = delivery.headers.trace();
         RevisionStatus {
             record,
             trace_id: trace.map(|t| t.trace_id().to_owned()).unwrap_or_default(),
