@@ -72,8 +72,13 @@ Exit codes:
   78  a service was fenced: another process has its instance name";
 
 /// The program: from its arguments to its exit code.
+pub fn main() -> ExitCode {
+    // An embedder that runs in this program starts it once more for its GPU.
+    millrace_embedder::model::worker::main().unwrap_or_else(command)
+}
+
 #[tokio::main]
-pub async fn main() -> ExitCode {
+async fn command() -> ExitCode {
     let cli = Cli::parse();
     let target = &cli.target;
     let outcome = match cli.command {

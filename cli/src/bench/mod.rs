@@ -2,7 +2,7 @@
 //!
 //! [`workload`] is what goes in and what must come out, [`stages`] what is measured, [`timer`] the simulated work. One
 //! file a figure: [`parallel`] (a), [`throughput`] (b), [`latency`] (c), [`slow`] (d), [`restart`] (e), [`memory`].
-//! [`traces`] is of the whole pipeline. [`peers`] runs what others use on the same broker, [`child`] is this program in a process of its own, [`report`]
+//! [`traces`] is of the whole pipeline, [`embed`] of the embedder alone. [`peers`] runs what others use on the same broker, [`child`] is this program in a process of its own, [`report`]
 //! what is shown.
 //!
 //! Figures are not judged: whether a target is met stands in the table. What is judged is the work: each bench reads
@@ -18,6 +18,7 @@ use millrace_kafka::{Admin, KafkaConfig, NewTopic};
 use crate::output::Progress;
 
 pub mod child;
+pub mod embed;
 mod latency;
 pub mod memory;
 mod parallel;

@@ -20,6 +20,8 @@ pub enum Unit {
     /// More is better.
     DocumentsPerSecond,
     /// More is better.
+    ChunksPerSecond,
+    /// More is better.
     Percent,
 }
 
@@ -30,7 +32,7 @@ impl Unit {
             Self::Milliseconds => format!("{figure:.1} ms"),
             Self::RecordsPerSecond => format!("{figure:.0}/s"),
             Self::Mebibytes => format!("{figure:.0} MiB"),
-            Self::DocumentsPerSecond => format!("{figure:.0}/s"),
+            Self::DocumentsPerSecond | Self::ChunksPerSecond => format!("{figure:.0}/s"),
             Self::Percent => format!("{figure:.2} %"),
         }
     }
@@ -42,6 +44,7 @@ impl Unit {
             Self::RecordsPerSecond => "records/s",
             Self::Mebibytes => "MiB",
             Self::DocumentsPerSecond => "documents/s",
+            Self::ChunksPerSecond => "chunks/s",
             Self::Percent => "%",
         }
     }

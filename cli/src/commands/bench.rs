@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use millrace_embedder::batch::BatchLimits;
+use millrace_embedder::model::Choice;
 use millrace_kafka::KafkaConfig;
 
 use super::up::on_signal;
 use crate::bench::report::{self, Machine, Row};
-use crate::bench::{FIGURES, Figure, Lab, child, memory, traces};
+use crate::bench::{FIGURES, Figure, Lab, child, embed, memory, traces};
 use crate::output::Progress;
 use crate::stack::Interrupted;
 use crate::stack::brokers::alone::Broker;
@@ -21,6 +23,8 @@ const EXAMPLES: &str = "Examples:
   millrace bench flow --set linger.ms=0                what a setting of the client's does
   millrace bench memory --json                         one object on stdout
   millrace bench trace                                 what traces cost, and whether each is complete; ten minutes
+  millrace bench embed                                 the embedder's batches beside a bare loop of the same runtime
+  millrace bench embed --backend cuda --max-batch-tokens 16384 --onnxruntime /opt/onnxruntime/libonnxruntime.so
 
 Exit code 0 when it ran, 1 when it could not or when outputs were wrong.";
 
@@ -75,6 +79,37 @@ enum What {
         #[arg(long)]
         json: bool,
     },
+    /// The embedder's batches beside a bare loop over the same runtime, some minutes a backend
+    #[command(after_help = EXAMPLES)]
+    Embed {
+        /// Backends to measure: cpu, cuda
+        #[arg(long = "backend", value_delimiter = ',', value_name = "NAME,…", default_value = "cpu", value_parser = backend)]
+        backends: Vec<Choice>,
+        /// Model directory [default: the local stack's]
+        #[arg(long, value_name = "DIR")]
+        model: Option<PathBuf>,
+        /// The ONNX Runtime's library [default: the local stack's]
+        #[arg(long, value_name = "FILE")]
+        onnxruntime: Option<PathBuf>,
+        /// Text files to cut chunks of [default: Markdown of the crates in the cargo registry]
+        #[arg(long, value_name = "DIR")]
+        corpus: Option<PathBuf>,
+        /// Largest batch: rows times longest row
+        #[arg(long, value_name = "N", default_value_t = BatchLimits::default().max_batch_tokens)]
+        max_batch_tokens: usize,
+        /// Largest batch in texts
+        #[arg(long, value_name = "N", default_value_t = BatchLimits::default().max_batch_texts)]
+        max_batch_texts: usize,
+        /// About how long each figure is taken
+        #[arg(long, value_name = "SECONDS", default_value_t = 4.0)]
+        seconds: f64,
+        /// How often each figure is taken; the median counts
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
+        runs: u8,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Run a stage to be measured
     #[command(hide = true)]
     Child(child::Child),
@@ -91,6 +126,12 @@ struct Common {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+}
+
+fn backend(name: &str) -> Result<Choice, String> {
+    let known = [Choice::Cpu, Choice::Cuda];
+    let found = known.into_iter().find(|choice| choice.name() == name);
+    found.ok_or_else(|| "it is cpu or cuda".to_owned())
 }
 
 /// Room that the backlogs of `bench memory` want, and more.
@@ -125,6 +166,47 @@ pub async fn run(bench: Bench) -> Result<()> {
                 () = interrupt.cancelled() => return Err(Interrupted.into()),
             };
             report::show(&rows, runs, &machine, json);
+            Ok(())
+        }
+        What::Embed {
+            backends,
+            model,
+            onnxruntime,
+            corpus,
+            max_batch_tokens,
+            max_batch_texts,
+            seconds,
+            runs,
+            json,
+        } => {
+            let (interrupt, machine, progress) = (on_signal()?, Machine::this(), Progress::stderr());
+            progress.line(machine.line());
+            let cache = Cache::of_user()?;
+            if model.is_none() || onnxruntime.is_none() {
+                cache.fill(&progress).await?;
+            }
+            let defaults = BatchLimits::default();
+            let setup = embed::Setup {
+                model: model.unwrap_or_else(|| cache.model()),
+                onnxruntime: onnxruntime.unwrap_or_else(|| cache.onnxruntime()),
+                backends,
+                limits: BatchLimits {
+                    max_batch_tokens,
+                    max_batch_texts,
+                    // Two batches wait at least.
+                    max_waiting_tokens: defaults.max_waiting_tokens.max(2 * max_batch_tokens),
+                    ..defaults
+                },
+                corpus,
+                runs: usize::from(runs),
+                seconds,
+            };
+            setup.limits.check().map_err(anyhow::Error::msg)?;
+            let rows = tokio::select! {
+                rows = embed::run(&setup, &progress) => rows?,
+                () = interrupt.cancelled() => return Err(Interrupted.into()),
+            };
+            report::show(&rows, setup.runs, &machine, json);
             Ok(())
         }
         What::Memory { runs, common } => {

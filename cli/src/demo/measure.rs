@@ -9,6 +9,7 @@ use millrace_api::ingest::v1::ingest_service_client::IngestServiceClient;
 use millrace_api::ingest::v1::{DocumentState, SubmitDocumentRequest};
 use millrace_embedder::bench;
 use millrace_embedder::model::ModelSource;
+use millrace_embedder::model::onnx::Provider;
 use millrace_events::{DocumentParsed, topics};
 use millrace_kafka::{KafkaConfig, TailConfig, TailEvent};
 use millrace_runtime::codec::Codec;
@@ -64,6 +65,7 @@ pub async fn run(flow: &Flow, seed: u64, addresses: &Addresses, cache: &Cache, p
         dir: cache.model(),
         onnxruntime: cache.onnxruntime(),
         threads: None,
+        provider: Provider::Cpu,
     };
     let model_alone = match sample {
         0 => 0.0,

@@ -5,7 +5,7 @@
 //! same run ([`measure`]). [`corpus`] gathers the prose, [`sentences`] draws from it.
 
 mod ask;
-mod corpus;
+pub mod corpus;
 mod flow;
 mod measure;
 mod sentences;

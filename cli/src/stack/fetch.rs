@@ -23,9 +23,6 @@ pub struct Cache {
 
 const KAFKA: &str = "kafka-4.3.0";
 const MODEL: &str = "models/all-minilm-l6-v2-1.20.0-beta30";
-const MODEL_SHA256: &str = "759c3cd2b7fe7e93933ad23c4c9181b7396442a2ed746ec7c1d46192c469c46e";
-const TOKENIZER_SHA256: &str = "da0e79933b9ed51798a3ae27893d3c5fa4a201126cef75586296df9b4d2c62a0";
-const MODEL_MANIFEST: &str = include_str!("../../../deploy/local/model.toml");
 #[cfg(target_os = "macos")]
 const ONNX_LIBRARY: &str = "libonnxruntime.dylib";
 #[cfg(not(target_os = "macos"))]
@@ -35,6 +32,10 @@ struct Entry {
     name: &'static str,
     folder: &'static str,
     pom: &'static str,
+    /// Given to Maven.
+    properties: &'static [(&'static str, &'static str)],
+    /// The local stack needs it.
+    needed: bool,
     /// Downloaded, and kept by Maven in its own repository.
     download_mib: u64,
     /// Unpacked, in the cache.
@@ -43,11 +44,38 @@ struct Entry {
     arrange: fn(&Path) -> Result<()>,
 }
 
-const ENTRIES: [Entry; 4] = [
+/// A model, as one artifact has it.
+struct Model {
+    /// Its files' names, before `.onnx` and `-tokenizer.json`.
+    stem: &'static str,
+    tokenizer_sha256: &'static str,
+    /// Its `model.toml`, which has the model file's sha256.
+    manifest: &'static str,
+}
+
+const MINILM: Model = Model {
+    stem: "all-minilm-l6-v2",
+    tokenizer_sha256: "da0e79933b9ed51798a3ae27893d3c5fa4a201126cef75586296df9b4d2c62a0",
+    manifest: include_str!("../../../deploy/local/all-minilm-l6-v2.toml"),
+};
+const BGE: Model = Model {
+    stem: "bge-small-en-v1.5",
+    tokenizer_sha256: "d241a60d5e8f04cc1b2b3e9ef7a4921b27bf526d9f6050ab90f9267a1f9e5c66",
+    manifest: include_str!("../../../deploy/local/bge-small-en-v1.5.toml"),
+};
+const E5: Model = Model {
+    stem: "e5-small-v2",
+    tokenizer_sha256: "d241a60d5e8f04cc1b2b3e9ef7a4921b27bf526d9f6050ab90f9267a1f9e5c66",
+    manifest: include_str!("../../../deploy/local/e5-small-v2.toml"),
+};
+
+const ENTRIES: [Entry; 6] = [
     Entry {
         name: "Apache Kafka 4.3.0",
         folder: KAFKA,
         pom: include_str!("../../../deploy/local/kafka.pom.xml"),
+        properties: &[],
+        needed: true,
         download_mib: 44,
         disk_mib: 44,
         arrange: |folder| expect(folder, "kafka_2.13-4.3.0.jar"),
@@ -56,6 +84,8 @@ const ENTRIES: [Entry; 4] = [
         name: "Apicurio registry 3.0.9",
         folder: "apicurio-3.0.9",
         pom: include_str!("../../../deploy/local/apicurio.pom.xml"),
+        properties: &[],
+        needed: true,
         download_mib: 104,
         disk_mib: 125,
         arrange: |folder| expect(folder, REGISTRY_JAR),
@@ -64,6 +94,8 @@ const ENTRIES: [Entry; 4] = [
         name: "ONNX runtime 1.29.0",
         folder: "onnxruntime-1.29.0",
         pom: include_str!("../../../deploy/local/onnxruntime.pom.xml"),
+        properties: &[],
+        needed: true,
         download_mib: 52,
         disk_mib: 42,
         arrange: arrange_onnxruntime,
@@ -71,12 +103,36 @@ const ENTRIES: [Entry; 4] = [
     Entry {
         name: "all-MiniLM-L6-v2",
         folder: MODEL,
-        pom: include_str!("../../../deploy/local/model.pom.xml"),
+        pom: MODEL_POM,
+        properties: &[("model", "all-minilm-l6-v2"), ("version", "1.20.0-beta30")],
+        needed: true,
         download_mib: 80,
         disk_mib: 87,
-        arrange: arrange_model,
+        arrange: |folder| arrange_model(folder, &MINILM),
+    },
+    Entry {
+        name: "bge-small-en-v1.5",
+        folder: "models/bge-small-en-v1.5-1.20.0-beta30",
+        pom: MODEL_POM,
+        properties: &[("model", "bge-small-en-v15"), ("version", "1.20.0-beta30")],
+        needed: false,
+        download_mib: 78,
+        disk_mib: 128,
+        arrange: |folder| arrange_model(folder, &BGE),
+    },
+    Entry {
+        name: "e5-small-v2",
+        folder: "models/e5-small-v2-1.8.0-beta15",
+        pom: MODEL_POM,
+        properties: &[("model", "e5-small-v2"), ("version", "1.8.0-beta15")],
+        needed: false,
+        download_mib: 79,
+        disk_mib: 128,
+        arrange: |folder| arrange_model(folder, &E5),
     },
 ];
+
+const MODEL_POM: &str = include_str!("../../../deploy/local/model.pom.xml");
 
 const REGISTRY_JAR: &str = "apicurio-registry-app-3.0.9-runner.jar";
 
@@ -118,8 +174,13 @@ impl Cache {
         wanted.filter(|e| !self.root.join(e.folder).is_dir()).collect()
     }
 
-    /// Fetches what the cache lacks; does nothing, quickly, when it lacks nothing.
+    /// Fetches what the local stack needs and the cache lacks; does nothing, quickly, when it lacks nothing.
     pub async fn fill(&self, progress: &Progress) -> Result<()> {
+        self.fill_with(|entry| entry.needed, progress).await
+    }
+
+    /// As [`Self::fill`], and the other models that Millrace knows how to run.
+    pub async fn fill_with_all_models(&self, progress: &Progress) -> Result<()> {
         self.fill_with(|_| true, progress).await
     }
 
@@ -177,7 +238,7 @@ impl Cache {
         fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
         let pom = partial.join("pom.xml");
         fs::write(&pom, entry.pom).with_context(|| format!("cannot write {}", pom.display()))?;
-        self.maven(&pom, &out, step).await?;
+        self.maven(&pom, entry.properties, &out, step).await?;
         step.say("checking");
         let arranged = out.clone();
         tokio::task::spawn_blocking(move || {
@@ -193,13 +254,14 @@ impl Cache {
         Ok(())
     }
 
-    async fn maven(&self, pom: &Path, out: &Path, step: &Step) -> Result<()> {
+    async fn maven(&self, pom: &Path, properties: &[(&str, &str)], out: &Path, step: &Step) -> Result<()> {
         let log = self.root.join("maven.log");
         let mut maven = Command::new("mvn")
             .args(["-B", "-f"])
             .arg(pom)
             .arg(format!("-Dout={}", out.display()))
             .arg(format!("-Dplatform={}", platform()?))
+            .args(properties.iter().map(|(name, value)| format!("-D{name}={value}")))
             .arg("initialize")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -267,16 +329,23 @@ fn arrange_onnxruntime(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn arrange_model(folder: &Path) -> Result<()> {
+fn arrange_model(folder: &Path, model: &Model) -> Result<()> {
+    let manifest: toml::Table = model.manifest.parse()?;
+    let sha256 = manifest.get("sha256").and_then(|value| value.as_str());
+    let sha256 = sha256.with_context(|| format!("the manifest of {} has no sha256", model.stem))?;
     for (from, to, sha256) in [
-        ("all-minilm-l6-v2.onnx", "model.onnx", MODEL_SHA256),
-        ("all-minilm-l6-v2-tokenizer.json", "tokenizer.json", TOKENIZER_SHA256),
+        (format!("{}.onnx", model.stem), "model.onnx", sha256),
+        (
+            format!("{}-tokenizer.json", model.stem),
+            "tokenizer.json",
+            model.tokenizer_sha256,
+        ),
     ] {
-        expect(folder, from)?;
-        verify(&folder.join(from), sha256)?;
+        expect(folder, &from)?;
+        verify(&folder.join(&from), sha256)?;
         fs::rename(folder.join(from), folder.join(to))?;
     }
-    fs::write(folder.join("model.toml"), MODEL_MANIFEST)?;
+    fs::write(folder.join("model.toml"), model.manifest)?;
     Ok(())
 }
 
@@ -302,19 +371,22 @@ mod tests {
     fn a_wrong_checksum_is_refused_with_both_sums() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("all-minilm-l6-v2.onnx"), "abc").unwrap();
-        let refused = arrange_model(dir.path()).unwrap_err().to_string();
+        let refused = arrange_model(dir.path(), &MINILM).unwrap_err().to_string();
         assert!(
-            refused.contains(MODEL_SHA256) && refused.contains("ba7816bf"),
+            refused.contains("759c3cd2") && refused.contains("ba7816bf"),
             "{refused}"
         );
         assert!(!dir.path().join("model.onnx").exists());
     }
 
     #[test]
-    fn the_manifest_names_the_model_that_is_checked() {
-        let manifest: toml::Table = MODEL_MANIFEST.parse().unwrap();
-        assert_eq!(manifest["sha256"].as_str(), Some(MODEL_SHA256));
-        assert_eq!(manifest["dimensions"].as_integer(), Some(384));
+    fn manifests_are_those_of_models() {
+        for model in [&MINILM, &BGE, &E5] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join("model.toml"), model.manifest).unwrap();
+            let manifest = millrace_embedder::model::Manifest::read(dir.path()).unwrap();
+            assert_eq!((manifest.id.as_str(), manifest.dimensions), (model.stem, 384));
+        }
     }
 
     #[test]

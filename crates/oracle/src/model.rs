@@ -25,7 +25,7 @@ use rustix::process::Signal;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{Client, WORD};
-use crate::faults::{Faults, pause};
+use crate::faults::{Faults, RECOVERY, pause};
 
 /// Of the vectors: those of the model that the stack's tokenizer and manifest belong to.
 pub const DIMENSIONS: usize = 384;
@@ -56,7 +56,7 @@ pub async fn faults(
     while pause(&mut rng, BETWEEN_SECONDS, stop).await {
         if at_work {
             at_work = false;
-            kill_at_work(stack, model, faults).await?;
+            kill_at_work(stack, model, faults, stop).await?;
             continue;
         }
         let retry_after = Some(Duration::from_secs(rng.random_range(1..3)));
@@ -81,9 +81,11 @@ pub async fn faults(
     Ok(())
 }
 
-async fn kill_at_work(stack: &Stack, model: &ModelEndpoint, faults: &Faults) -> Result<()> {
+async fn kill_at_work(stack: &Stack, model: &ModelEndpoint, faults: &Faults, stop: &CancellationToken) -> Result<()> {
     // A third death while the same record runs alone would make it a dead letter, as promised.
     let _aimed = faults.embedders_alone().await;
+    // Documents do not pass while the model hangs, and one at a time after that.
+    let _long = faults.one_that_lasts().await;
     let from_ms = now_ms();
     // Its canary is answered, so that it takes partitions.
     model.misbehave(Misbehaviour::HangOn(WORD));
@@ -98,7 +100,9 @@ async fn kill_at_work(stack: &Stack, model: &ModelEndpoint, faults: &Faults) -> 
     model.behave();
     faults.note("kill_at_work", "embedder", from_ms);
     stack.serving("embedder").await?;
-    Box::pin(passed(stack)).await
+    Box::pin(passed(stack)).await?;
+    stop.run_until_cancelled(tokio::time::sleep(RECOVERY)).await;
+    Ok(())
 }
 
 /// Waits until the embedder runs everything side by side again.

@@ -4,7 +4,7 @@
 //! searches as another team's client would; [`log`] reads topics `read_committed` and holds them against the promises;
 //! [`group`] reads a consumer group's generations; [`wire`] does to a broker what operators and rivals do, [`cluster`] asks
 //! several who leads and who is in sync; [`proxy`] loses brokers' answers and cuts links; [`model`] is a fast model behind
-//! an endpoint that misbehaves on request; [`still`] holds processes still; [`traces`] receives what services send; [`poll`] waits on a level with a limit and prints
+//! an endpoint that misbehaves on request; [`python`] has what others use there; [`still`] holds processes still; [`traces`] receives what services send; [`poll`] waits on a level with a limit and prints
 //! the last state. No service depends on this crate but for its tests.
 
 pub mod client;
@@ -14,6 +14,7 @@ pub mod log;
 pub mod model;
 pub mod poll;
 pub mod proxy;
+pub mod python;
 pub mod size;
 pub mod stack;
 pub mod still;

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use millrace_embedder::bench;
+use millrace_embedder::model::onnx::Provider;
 use millrace_embedder::model::{Loaded, ModelSource};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -20,6 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             dir: dir.clone(),
             onnxruntime: onnxruntime.clone(),
             threads,
+            provider: Provider::Cpu,
         };
         let mut model = Loaded::load(&source)?;
         println!("{:?}", model.backend.describe());

@@ -22,6 +22,7 @@ use crate::batch::{self, Health};
 use crate::config::Config;
 use crate::grpc::EmbedderGrpc;
 use crate::model::Loaded;
+use crate::openai;
 use crate::pipeline::embed::{self, Embed};
 
 /// The process's name in GetPipeline.
@@ -68,7 +69,7 @@ impl Process for EmbedderProcess {
         };
         let (embedder, batcher) = batch::batcher(loaded?, config.batch.clone());
         let info = embedder.info();
-        tracing::info!(model = info.model.generation(), backend = ?info.backend, "model loaded");
+        tracing::info!(model = info.model.generation(), backend = ?embedder.at_work(), "model loaded");
         tasks.spawn("batcher", batcher.run());
         tasks.spawn_once("model-health", follow_model(embedder.health(), model));
 
@@ -103,6 +104,13 @@ impl Process for EmbedderProcess {
             stages: vec![stage],
             readiness: readiness.clone(),
         };
+        if !config.openai.is_empty() {
+            let (listener, _) = server::bind(&config.openai).await?;
+            tasks.spawn(
+                "openai",
+                openai::serve(listener, embedder.clone(), tasks.shutdown_token()),
+            );
+        }
         let http = Http::bind(&config.http, pipeline.clone(), ops).await?;
         tasks.spawn("http", http.serve(tasks.shutdown_token()));
         let server = Server {
@@ -119,13 +127,9 @@ impl Process for EmbedderProcess {
 
 async fn load(config: &Config) -> Result<Loaded, ProcessError> {
     const WHAT: &str = "use the model";
-    let (source, endpoint) = (config.model_source(), config.model.endpoint.clone());
-    let runtime = Handle::current();
+    let plan = config.plan(Handle::current());
     // A panic while loading is a bug; its message stands in the log.
-    let loading = tokio::task::spawn_blocking(move || match endpoint.is_set() {
-        true => Loaded::at_endpoint(&source.dir, endpoint.options(runtime)),
-        false => Loaded::load(&source),
-    });
+    let loading = tokio::task::spawn_blocking(move || plan.open());
     let loaded = loading.await.map_err(ProcessError::start(WHAT))?;
     loaded.map_err(ProcessError::start(WHAT))
 }

@@ -35,12 +35,19 @@ pub struct Measured {
     pub tokens: usize,
     /// Time for tokenising, running and checking; loading the model is not in it.
     pub took: Duration,
+    /// What tokenising took of that, on one thread.
+    pub tokenising: Duration,
 }
 
 impl Measured {
     /// Chunks a second.
     pub fn chunks_per_second(&self) -> f64 {
         self.chunks as f64 / self.took.as_secs_f64().max(f64::EPSILON)
+    }
+
+    /// Chunks a second of the model, which is given tokens.
+    pub fn of_the_model(&self) -> f64 {
+        self.chunks as f64 / (self.took - self.tokenising).as_secs_f64().max(f64::EPSILON)
     }
 }
 
@@ -57,7 +64,7 @@ pub fn measure(model: &mut Loaded, chunks: &[String], batch: usize) -> Result<Me
     }
     let gate = model.gate();
     let start = Instant::now();
-    let mut tokenised = chunks
+    let mut tokenised: Vec<Tokens> = chunks
         .iter()
         .enumerate()
         .map(|(index, text)| {
@@ -66,7 +73,8 @@ pub fn measure(model: &mut Loaded, chunks: &[String], batch: usize) -> Result<Me
                 .tokenize(text)
                 .map_err(|source| BenchError::Text { index, source })
         })
-        .collect::<Result<Vec<Tokens>, _>>()?;
+        .collect::<Result<_, _>>()?;
+    let tokenising = start.elapsed();
     tokenised.sort_by_key(Tokens::len);
     for inputs in tokenised.chunks(batch.max(1)) {
         let inputs: Vec<&Tokens> = inputs.iter().collect();
@@ -82,5 +90,6 @@ pub fn measure(model: &mut Loaded, chunks: &[String], batch: usize) -> Result<Me
         chunks: chunks.len(),
         tokens: tokenised.iter().map(Tokens::len).sum(),
         took: start.elapsed(),
+        tokenising,
     })
 }

@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 use crate::batch::BatchLimits;
-use crate::model::ModelSource;
 use crate::model::endpoint::{EndpointOptions, Key};
+use crate::model::onnx::Gpu;
+use crate::model::{Choice, Plan};
 
 /// What an embedder needs to know.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -26,6 +27,8 @@ pub struct Config {
     pub listen: String,
     /// Address of `/healthz`, `/readyz` and `/metrics`; port 0 takes a free one.
     pub http: String,
+    /// Address of `/v1/embeddings`, as OpenAI's clients ask for it; port 0 takes a free one. Empty: it is not served.
+    pub openai: String,
     /// The ONNX runtime's shared library. Not needed where the model runs at an endpoint.
     pub onnxruntime: PathBuf,
     /// The model.
@@ -47,23 +50,56 @@ pub struct Config {
 }
 
 /// Where the model is and how it runs.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelConfig {
     /// Folder with model.onnx, tokenizer.json and model.toml. At an endpoint, model.onnx is not needed, and the sha256 of
     /// model.toml says which weights the endpoint is meant to have: it is stamped on every vector as the model's revision.
     pub dir: PathBuf,
-    /// Threads to compute with; without it as many as the machine offers.
+    /// What runs the model, the preferred one first: the next stands in while one before it does not work. Empty: the
+    /// endpoint where one is configured, else the processor.
+    pub backends: Vec<Choice>,
+    /// Threads of the processor to compute with; without it as many as the machine offers.
     pub threads: Option<usize>,
-    /// Where the model runs, if not in this process.
+    /// Backends whose session is in a process of its own, so that a driver's crash is not the embedder's.
+    pub own_process: Vec<Choice>,
+    /// Longest time for one batch in this process. A backend that takes longer hangs: it is given up and made anew.
+    pub batch_timeout_ms: u64,
+    /// The GPU, for the backend `cuda`.
+    pub gpu: GpuConfig,
+    /// The endpoint, for the backend `endpoint`.
     pub endpoint: EndpointConfig,
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::new(),
+            backends: Vec::new(),
+            threads: None,
+            own_process: vec![Choice::Cuda],
+            batch_timeout_ms: 60_000,
+            gpu: GpuConfig::default(),
+            endpoint: EndpointConfig::default(),
+        }
+    }
+}
+
+/// `[model.gpu]`: a GPU of this machine.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GpuConfig {
+    /// Its number.
+    pub device: i32,
+    /// Memory of it that the model may take, in MiB; 0: what there is.
+    pub memory_limit_mib: usize,
 }
 
 /// `[model.endpoint]`: an endpoint that speaks the OpenAI embeddings API.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EndpointConfig {
-    /// Address before `/embeddings`, for example `http://127.0.0.1:11434/v1`. Without it the model runs in this process.
+    /// Address before `/embeddings`, for example `http://127.0.0.1:11434/v1`. Empty: there is none.
     pub url: String,
     /// The model's name there.
     pub model: String,
@@ -89,7 +125,7 @@ impl Default for EndpointConfig {
 }
 
 impl EndpointConfig {
-    /// Whether the model runs there.
+    /// Whether there is one.
     pub fn is_set(&self) -> bool {
         !self.url.is_empty()
     }
@@ -154,6 +190,7 @@ impl Default for Config {
             instance: default_instance(),
             listen: "127.0.0.1:7702".into(),
             http: "127.0.0.1:7712".into(),
+            openai: String::new(),
             onnxruntime: PathBuf::new(),
             model: ModelConfig::default(),
             batch: BatchLimits::default(),
@@ -188,8 +225,16 @@ impl Config {
             );
         }
         let endpoint = self.model.endpoint.is_set();
-        if !endpoint && self.onnxruntime.as_os_str().is_empty() {
+        self.model.check_backends()?;
+        if self.model.backends().iter().any(|choice| choice.is_local()) && self.onnxruntime.as_os_str().is_empty() {
             return refused("onnxruntime", "must be the path of libonnxruntime");
+        }
+        if !(1..=self.calls.timeout_ms).contains(&self.model.batch_timeout_ms) {
+            let longest = self.calls.timeout_ms;
+            return refused(
+                "model.batch_timeout_ms",
+                &format!("must be 1 to calls.timeout_ms ({longest})"),
+            );
         }
         if self.model.threads == Some(0) {
             return refused(
@@ -206,12 +251,62 @@ impl Config {
             .map_err(|message| ConfigError::refused("batch", message))
     }
 
-    /// What to load where the model runs in this process.
-    pub fn model_source(&self) -> ModelSource {
-        ModelSource {
-            dir: self.model.dir.clone(),
+    /// What runs the model; calls to an endpoint are driven by this runtime.
+    pub fn plan(&self, runtime: Handle) -> Plan {
+        let model = &self.model;
+        Plan {
+            dir: model.dir.clone(),
+            backends: model.backends(),
             onnxruntime: self.onnxruntime.clone(),
-            threads: self.model.threads,
+            threads: model.threads,
+            gpu: Gpu {
+                device: model.gpu.device,
+                memory_limit: Some(model.gpu.memory_limit_mib << 20).filter(|bytes| *bytes > 0),
+            },
+            own_process: model.own_process.clone(),
+            program: std::env::current_exe().unwrap_or_default(),
+            endpoint: model.endpoint.is_set().then(|| model.endpoint.options(runtime)),
+            call_limit: Duration::from_millis(model.batch_timeout_ms),
+        }
+    }
+}
+
+impl ModelConfig {
+    /// What runs the model, what was left out filled in.
+    fn backends(&self) -> Vec<Choice> {
+        match (&self.backends[..], self.endpoint.is_set()) {
+            ([], true) => vec![Choice::Endpoint],
+            ([], false) => vec![Choice::Cpu],
+            (given, _) => given.to_vec(),
+        }
+    }
+
+    /// Refuses a list of backends that contradicts itself or the endpoint.
+    fn check_backends(&self) -> Result<(), ConfigError> {
+        let backends = self.backends();
+        let count = |choice: Choice| backends.iter().filter(|other| **other == choice).count();
+        let (auto, local) = (count(Choice::Auto), count(Choice::Cuda) + count(Choice::Cpu));
+        let once = backends.iter().all(|choice| count(*choice) == 1);
+        let rows = [
+            (once, "names a backend twice"),
+            (
+                self.own_process
+                    .iter()
+                    .all(|choice| matches!(choice, Choice::Cuda | Choice::Cpu)),
+                "is cuda, cpu or endpoint; model.own_process is cuda or cpu",
+            ),
+            (
+                auto == 0 || local == 0,
+                "names `auto` beside backends that it chooses from",
+            ),
+            (
+                (count(Choice::Endpoint) == 1) == self.endpoint.is_set(),
+                "must name `endpoint` if, and only if, model.endpoint.url is given",
+            ),
+        ];
+        match rows.into_iter().find(|(usable, _)| !usable) {
+            None => Ok(()),
+            Some((_, why)) => Err(ConfigError::refused("model.backends", why)),
         }
     }
 }
@@ -234,7 +329,10 @@ mod tests {
     fn the_shortest_file_is_enough() {
         let config: Config = toml::from_str(WRITTEN).unwrap();
         config.check().unwrap();
-        assert_eq!((config.stage.max_in_flight, config.model_source().threads), (64, None));
+        assert_eq!(
+            (config.stage.max_in_flight, config.model.backends()),
+            (64, vec![Choice::Cpu])
+        );
     }
 
     /// Added to what `millrace up` writes, by the environment or a file.
@@ -255,8 +353,20 @@ mod tests {
         config.check().unwrap();
         let shown = format!("{config:?}{}", toml::to_string(&config).unwrap());
         assert!(shown.contains("11434") && !shown.contains("hunter2"), "{shown}");
+        assert_eq!(config.model.backends(), [Choice::Endpoint]);
         let local: Config = toml::from_str(WRITTEN).unwrap();
         assert!(!local.model.endpoint.is_set());
+    }
+
+    #[test]
+    fn a_list_of_backends_is_taken_in_its_order() {
+        let given = format!("model.backends = ['cuda', 'cpu', 'endpoint']\n{}", remote());
+        let given = given.replace("# onnxruntime", "onnxruntime");
+        let config: Config = toml::from_str(&given).unwrap();
+        config.check().unwrap();
+        assert_eq!(config.model.backends(), [Choice::Cuda, Choice::Cpu, Choice::Endpoint]);
+        let left_out: Config = toml::from_str(&given.replace(", 'endpoint'", "")).unwrap();
+        assert!(left_out.check().unwrap_err().to_string().contains("model.backends"));
     }
 
     /// What the environment says is taken as it stands: a key of digits stays a text.
@@ -303,6 +413,26 @@ mod tests {
             ("local-0", "", "instance"),
             ("/cache/model", "", "model.dir"),
             ("/cache/libonnxruntime.so", "", "onnxruntime"),
+            (
+                "model.dir",
+                "model.backends = ['cpu', 'cpu']\nmodel.dir",
+                "model.backends",
+            ),
+            (
+                "model.dir",
+                "model.backends = ['auto', 'cpu']\nmodel.dir",
+                "model.backends",
+            ),
+            (
+                "model.dir",
+                "model.backends = ['endpoint', 'cpu']\nmodel.dir",
+                "model.backends",
+            ),
+            (
+                "model.dir",
+                "model.batch_timeout_ms = 300001\nmodel.dir",
+                "model.batch_timeout_ms",
+            ),
             ("model.dir", "model.threads = 0\nmodel.dir", "model.threads"),
             (
                 "registry.url",

@@ -8,7 +8,7 @@
 //! - The model file that runs is the one that the manifest's sha256 means. (At an endpoint nobody can tell.)
 //!
 //! Parts: [`model`] (directory, tokenizer, ONNX runtime or endpoint, gate), [`batch`] (who shares the model, and when),
-//! [`pipeline`] (the embed stage), [`grpc`] (queries), [`app`] (puts all together), [`mod@bench`] (what the model alone
+//! [`pipeline`] (the embed stage), [`grpc`] and [`openai`] (queries), [`app`] (puts all together), [`mod@bench`] (what the model alone
 //! reaches).
 
 //!
@@ -34,6 +34,7 @@ pub mod bench;
 pub mod config;
 pub mod grpc;
 pub mod model;
+pub mod openai;
 pub mod pipeline;
 
 pub use app::EmbedderProcess;

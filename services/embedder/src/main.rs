@@ -2,7 +2,11 @@
 
 use std::process::ExitCode;
 
+fn main() -> ExitCode {
+    millrace_embedder::model::worker::main().unwrap_or_else(service)
+}
+
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn service() -> ExitCode {
     millrace_runtime::process::main::<millrace_embedder::EmbedderProcess>().await
 }

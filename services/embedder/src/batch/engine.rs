@@ -2,7 +2,8 @@
 
 use tokio::sync::{mpsc, watch};
 
-use crate::model::{Backend, BackendError, Gate, Loaded, Outage, Tokenizer, Tokens, canary};
+use super::safe::SafeSize;
+use crate::model::{Backend, BackendError, Description, Gate, Loaded, Outage, Tokenizer, Tokens, canary};
 
 /// Whether the model computes, as the last batch or canary showed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,17 +57,21 @@ pub(super) struct Engine {
     backend: Box<dyn Backend>,
     gate: Gate,
     health: watch::Sender<Health>,
+    at_work: watch::Sender<Description>,
+    safe: SafeSize,
     proven: bool,
 }
 
 impl Engine {
-    pub(super) fn new(model: Loaded, health: watch::Sender<Health>) -> Self {
+    pub(super) fn new(model: Loaded, health: watch::Sender<Health>, at_work: watch::Sender<Description>) -> Self {
         Self {
             gate: model.gate(),
             proven: model.proven,
             tokenizer: model.tokenizer,
             backend: model.backend,
             health,
+            at_work,
+            safe: SafeSize::default(),
         }
     }
 
@@ -75,6 +80,7 @@ impl Engine {
         if !self.proven {
             // What it showed stands in the health.
             let _ = self.canary();
+            self.tell_what_computes();
         }
         while let Some(job) = jobs.blocking_recv() {
             let results = match job {
@@ -85,6 +91,7 @@ impl Engine {
                     Vec::new()
                 }
             };
+            self.tell_what_computes();
             if done.blocking_send(results).is_err() {
                 break;
             }
@@ -119,12 +126,19 @@ impl Engine {
     /// | gives a vector each | through the gate | through the gate |
     /// | fails, or gives another number of vectors | failed | each half again |
     /// | refuses | refused | each half again |
+    /// | has no memory for it | failed | each half again, and batches of this size are halved unasked for a while |
     /// | has an outage | the outage | the outage for all, those not yet asked for too |
     ///
     /// So one bad input, or too large a batch, costs nobody else their vector, and a backend in trouble is left alone.
     fn compute(&mut self, inputs: &[&Tokens]) -> Vec<Computed> {
+        let longest = inputs.iter().map(|tokens| tokens.len()).max().unwrap_or(0);
+        let padded_tokens = inputs.len() * longest;
+        if inputs.len() > 1 && self.safe.is_above(padded_tokens) {
+            return self.halves(inputs);
+        }
         let error = match self.backend.embed(inputs) {
             Ok(vectors) if vectors.len() == inputs.len() => {
+                self.safe.went_well();
                 let judge = |vector| {
                     self.gate
                         .pass(vector)
@@ -139,12 +153,21 @@ impl Engine {
             )),
             Err(BackendError::Failed(why)) => InputError::Failed(why),
             Err(BackendError::Refused(why)) => InputError::Refused(why),
+            Err(BackendError::TooLarge(why)) => {
+                let safe_tokens = self.safe.too_large(padded_tokens);
+                tracing::warn!(padded_tokens, safe_tokens, error = %why, "the device has no memory for a batch");
+                InputError::Failed(why)
+            }
             Err(BackendError::Outage(outage)) => InputError::Outage(outage),
         };
         if inputs.len() == 1 || matches!(error, InputError::Outage(_)) {
             return vec![Err(error); inputs.len()];
         }
         tracing::warn!(texts = inputs.len(), %error, "a batch failed, trying it in halves");
+        self.halves(inputs)
+    }
+
+    fn halves(&mut self, inputs: &[&Tokens]) -> Vec<Computed> {
         let (first, second) = inputs.split_at(inputs.len() / 2);
         let mut results = self.compute(first);
         match results.last() {
@@ -158,7 +181,7 @@ impl Engine {
     }
 
     fn canary(&mut self) -> Result<(), Outage> {
-        let sung = canary::sing(&self.tokenizer, self.backend.as_mut(), self.gate);
+        let sung = canary::sing(&self.tokenizer, self.gate, |inputs| self.backend.embed(inputs));
         self.see(sung)
     }
 
@@ -177,6 +200,17 @@ impl Engine {
             Err(outage) => self.say(Health::Broken(outage.to_string())),
         }
         answer
+    }
+
+    fn tell_what_computes(&self) {
+        let description = self.backend.describe();
+        self.at_work.send_if_modified(|known| {
+            let changed = *known != description;
+            if changed {
+                *known = description;
+            }
+            changed
+        });
     }
 
     fn say(&self, health: Health) {

@@ -18,10 +18,8 @@ impl Backend for Script {
     }
     fn describe(&self) -> Description {
         Description {
-            name: "script",
             version: "1".into(),
-            device: "test",
-            threads: 1,
+            ..Description::of_none("script")
         }
     }
 }
@@ -34,7 +32,8 @@ fn run(texts: usize, script: impl IntoIterator<Item = Answer>) -> (Vec<Computed>
         ..batcher.model
     };
     let (health, seen) = watch::channel(Health::Good);
-    let mut engine = Engine::new(model, health);
+    let (at_work, _) = watch::channel(model.backend.describe());
+    let mut engine = Engine::new(model, health, at_work);
     let tokens = engine.tokenizer.tokenize("a").unwrap();
     let done = engine.batch((0..texts).map(|at| (at, tokens.clone())).collect());
     let left = engine.backend.embed(&[]);
@@ -110,5 +109,22 @@ fn whose_fault_it_is_stays_open_while_the_canary_has_to_be_patient() {
     ];
     let (results, health) = run(1, script);
     assert_eq!(results, [Err(InputError::Outage(patience()))]);
+    assert_eq!(health, Health::Good);
+}
+
+#[test]
+fn a_batch_without_memory_is_halved_and_the_next_of_its_size_unasked() {
+    let too_large = || Err(BackendError::TooLarge("no memory".into()));
+    let script = [
+        too_large(),
+        too_large(),
+        vectors(1),
+        vectors(1),
+        vectors(1),
+        vectors(1),
+        Err(end()),
+    ];
+    let (results, health) = run(4, script);
+    assert!(results.iter().all(Result::is_ok));
     assert_eq!(health, Health::Good);
 }

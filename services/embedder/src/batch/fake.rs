@@ -52,10 +52,9 @@ impl Backend for Fake {
 
     fn describe(&self) -> Description {
         Description {
-            name: "fake",
             version: "1".into(),
-            device: "test",
-            threads: 1,
+            device: "test".into(),
+            ..Description::of_none("fake")
         }
     }
 }
@@ -66,6 +65,8 @@ fn manifest() -> Manifest {
         dtype: "f32".into(),
         dimensions: 2,
         pooling: Pooling::Mean,
+        query_prefix: String::new(),
+        document_prefix: String::new(),
         normalized: false,
         max_tokens: 16,
         sha256: "0".repeat(64),
@@ -77,7 +78,7 @@ pub(crate) fn info() -> ModelInfo {
     ModelInfo {
         model: manifest().identity(),
         max_tokens: 16,
-        backend: Fake::default().describe(),
+        prefixes: super::Prefixes::default(),
     }
 }
 

@@ -19,6 +19,7 @@
 mod engine;
 mod limits;
 mod owner;
+mod safe;
 mod trace;
 mod waiting;
 
@@ -32,7 +33,7 @@ pub use engine::Health;
 pub use limits::BatchLimits;
 pub use waiting::Class;
 
-use crate::model::{Description, Loaded, Outage, TextError, Tokenizer, Vector};
+use crate::model::{Description, Loaded, Outage, TextError, Tokenizer, Tokens, Vector};
 use engine::Engine;
 use owner::{Channels, Owner, Request};
 
@@ -85,15 +86,54 @@ pub enum BatchError {
     ModelThread,
 }
 
-/// What is loaded: the identity stamped on vectors and what computes them.
+/// What is loaded: the identity stamped on vectors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelInfo {
     /// The identity stamped on every vector.
     pub model: millrace_events::Model,
     /// Longest text in tokens.
     pub max_tokens: usize,
-    /// What computes.
-    pub backend: Description,
+    /// What is put before texts.
+    pub prefixes: Prefixes,
+}
+
+/// What a model wants to be put before texts, as its manifest says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Prefixes {
+    /// Before queries.
+    pub query: String,
+    /// Before chunks of documents.
+    pub document: String,
+}
+
+/// What a text is to a model that tells queries and documents apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InputKind {
+    /// A query.
+    Query,
+    /// A chunk of a document.
+    Document,
+    /// As it is: whoever asks has put before it what the model wants.
+    Raw,
+}
+
+impl Prefixes {
+    fn of(&self, kind: InputKind) -> &str {
+        match kind {
+            InputKind::Query => &self.query,
+            InputKind::Document => &self.document,
+            InputKind::Raw => "",
+        }
+    }
+}
+
+/// Vectors, and what they cost.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embedded {
+    /// One a text, in their order.
+    pub vectors: Vec<Vector>,
+    /// Tokens of all texts, what was put before them and the special ones included.
+    pub tokens: usize,
 }
 
 /// Asks for vectors. Cheap to clone; the batcher ends when the last clone is gone.
@@ -104,6 +144,7 @@ pub struct Embedder {
     queries: mpsc::Sender<Request>,
     documents: mpsc::Sender<Request>,
     health: watch::Receiver<Health>,
+    at_work: watch::Receiver<Description>,
 }
 
 /// A batcher that does not run yet.
@@ -113,6 +154,7 @@ pub struct Batcher {
     queries: mpsc::Receiver<Request>,
     documents: mpsc::Receiver<Request>,
     engine_health: watch::Sender<Health>,
+    at_work: watch::Sender<Description>,
     info: Arc<ModelInfo>,
 }
 
@@ -127,14 +169,19 @@ pub fn batcher(model: Loaded, limits: BatchLimits) -> (Embedder, Batcher) {
     let info = Arc::new(ModelInfo {
         model: model.manifest.identity(),
         max_tokens: model.manifest.max_tokens,
-        backend: model.backend.describe(),
+        prefixes: Prefixes {
+            query: model.manifest.query_prefix.clone(),
+            document: model.manifest.document_prefix.clone(),
+        },
     });
+    let (at_work, seen_at_work) = watch::channel(model.backend.describe());
     let embedder = Embedder {
         tokenizer: model.tokenizer.clone(),
         info: info.clone(),
         queries: ask_query,
         documents: ask_document,
         health,
+        at_work: seen_at_work,
     };
     let batcher = Batcher {
         limits,
@@ -142,6 +189,7 @@ pub fn batcher(model: Loaded, limits: BatchLimits) -> (Embedder, Batcher) {
         queries,
         documents,
         engine_health,
+        at_work,
         info,
     };
     (embedder, batcher)
@@ -153,8 +201,8 @@ impl Batcher {
         // One batch runs, none is prepared: what comes meanwhile, a query above all, can still join the next one.
         let (give, jobs) = mpsc::channel(1);
         let (report, done) = mpsc::channel(1);
-        let health = self.engine_health.subscribe();
-        let engine = Engine::new(self.model, self.engine_health);
+        let (health, at_work) = (self.engine_health.subscribe(), self.at_work.subscribe());
+        let engine = Engine::new(self.model, self.engine_health, self.at_work);
         let thread = std::thread::Builder::new()
             .name("model".into())
             .spawn(move || engine.run(jobs, report))
@@ -165,6 +213,7 @@ impl Batcher {
             jobs: give,
             done,
             health,
+            at_work,
             model: self.info,
         };
         let mut owner = Owner::new(self.limits, channels);
@@ -186,19 +235,33 @@ impl Embedder {
     /// Documents wait while the queue is full; queries are refused with [`EmbedError::Busy`]. A caller that drops this
     /// future takes its texts out of the queue.
     pub async fn embed(&self, texts: Vec<String>, class: Class) -> Result<Vec<Vector>, EmbedError> {
+        let kind = match class {
+            Class::Query => InputKind::Query,
+            Class::Document => InputKind::Document,
+        };
+        Ok(self.embed_as(texts, class, kind).await?.vectors)
+    }
+
+    /// As [`Self::embed`], for texts that are something else to the model than their class says.
+    pub async fn embed_as(&self, texts: Vec<String>, class: Class, kind: InputKind) -> Result<Embedded, EmbedError> {
         if texts.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Embedded {
+                vectors: Vec::new(),
+                tokens: 0,
+            });
         }
-        let tokenizer = self.tokenizer.clone();
+        let (tokenizer, info) = (self.tokenizer.clone(), self.info.clone());
         let inputs = tokio::task::spawn_blocking(move || {
+            let prefix = info.prefixes.of(kind);
             let tokenize = |(index, text): (usize, &String)| {
-                let tokens = tokenizer.tokenize(text);
+                let tokens = tokenizer.tokenize_after(prefix, text);
                 tokens.map_err(|source| EmbedError::Text { index, source })
             };
             texts.iter().enumerate().map(tokenize).collect::<Result<Vec<_>, _>>()
         })
         .await
         .map_err(|_| EmbedError::Stopped)??;
+        let tokens = inputs.iter().map(Tokens::len).sum();
         let (reply, answer) = oneshot::channel();
         let span = Span::current();
         let request = Request {
@@ -214,12 +277,18 @@ impl Embedder {
             })?,
             Class::Document => self.documents.send(request).await.map_err(|_| EmbedError::Stopped)?,
         }
-        answer.await.unwrap_or(Err(EmbedError::Stopped))
+        let vectors = answer.await.unwrap_or(Err(EmbedError::Stopped))?;
+        Ok(Embedded { vectors, tokens })
     }
 
     /// What is loaded.
     pub fn info(&self) -> &ModelInfo {
         &self.info
+    }
+
+    /// What computes at this moment.
+    pub fn at_work(&self) -> Description {
+        self.at_work.borrow().clone()
     }
 
     /// Whether the model computes, as the last batch or canary showed.

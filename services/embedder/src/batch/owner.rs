@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_telemetry::Span;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::engine::{Done, InputError, Job};
 use super::trace::{Batch, Running};
 use super::waiting::{Class, Item, Next, Waiting};
 use super::{BatchError, BatchLimits, EmbedError, ModelInfo};
-use crate::model::{Tokens, Vector};
+use crate::model::backend::REMOTE;
+use crate::model::{Description, Tokens, Vector};
 
 /// Texts of one caller, who gets all their vectors or one error.
 pub(super) struct Request {
@@ -40,8 +41,10 @@ struct Open {
 }
 
 /// A canary sings when the model was idle for so long: a device that died unseen is found before a caller finds it.
-const CANARY_AFTER: Duration = Duration::from_secs(30);
-/// While the model is broken it is asked more often.
+const CANARY_AFTER: Duration = Duration::from_secs(5);
+/// At an endpoint each is a call that somebody may have to pay for.
+const CANARY_AFTER_REMOTE: Duration = Duration::from_secs(30);
+/// While the model is broken, or another backend stands in for the preferred one, it is asked more often.
 const CANARY_WHILE_BROKEN: Duration = Duration::from_secs(2);
 
 pub(super) struct Owner {
@@ -49,7 +52,7 @@ pub(super) struct Owner {
     documents: mpsc::Receiver<Request>,
     jobs: mpsc::Sender<Job<Place>>,
     done: mpsc::Receiver<Done<Place>>,
-    health: tokio::sync::watch::Receiver<super::Health>,
+    health: watch::Receiver<super::Health>,
     waiting: Waiting<(Place, Tokens)>,
     open: HashMap<u64, Open>,
     next_request: u64,
@@ -58,6 +61,7 @@ pub(super) struct Owner {
     running: Option<Running>,
     last_run: Instant,
     model: Arc<ModelInfo>,
+    at_work: watch::Receiver<Description>,
 }
 
 /// The ends of the channels that the owner holds.
@@ -66,7 +70,8 @@ pub(super) struct Channels {
     pub(super) documents: mpsc::Receiver<Request>,
     pub(super) jobs: mpsc::Sender<Job<Place>>,
     pub(super) done: mpsc::Receiver<Done<Place>>,
-    pub(super) health: tokio::sync::watch::Receiver<super::Health>,
+    pub(super) health: watch::Receiver<super::Health>,
+    pub(super) at_work: watch::Receiver<Description>,
     pub(super) model: Arc<ModelInfo>,
 }
 
@@ -85,6 +90,7 @@ impl Owner {
             running: None,
             last_run: Instant::now(),
             model: channels.model,
+            at_work: channels.at_work,
         }
     }
 
@@ -186,12 +192,18 @@ impl Owner {
         let requests: BTreeSet<u64> = rows.iter().map(|(place, _)| place.request).collect();
         let open = requests.iter().filter_map(|request| self.open.get(request));
         let spans: Vec<&Span> = open.map(|open| &open.span).collect();
-        Running::begin(&self.model, batch, &spans)
+        Running::begin(&self.model, self.at_work.borrow().name, batch, &spans)
     }
 
     fn next_canary(&self) -> Instant {
         let good = *self.health.borrow() == super::Health::Good;
-        self.last_run + if good { CANARY_AFTER } else { CANARY_WHILE_BROKEN }
+        let at_work = self.at_work.borrow();
+        self.last_run
+            + match (good && at_work.stands_in_for.is_none(), at_work.device == REMOTE) {
+                (false, _) => CANARY_WHILE_BROKEN,
+                (true, false) => CANARY_AFTER,
+                (true, true) => CANARY_AFTER_REMOTE,
+            }
     }
 
     fn finish(&mut self, done: Done<Place>) {

@@ -3,7 +3,7 @@
 use super::engine::{Done, InputError, Job};
 use super::owner::Place;
 use super::*;
-use crate::model::{Gate, Outage, Tokens};
+use crate::model::{Backend, Gate, Outage, Tokens};
 
 fn tokens(len: usize) -> Tokens {
     Tokens {
@@ -36,6 +36,10 @@ type Answer = oneshot::Receiver<Result<Vec<Vector>, EmbedError>>;
 
 impl Rig {
     fn new() -> (Self, Owner) {
+        Self::before(fake::Fake::default().describe())
+    }
+
+    fn before(at_work: Description) -> (Self, Owner) {
         let (queries, query_requests) = mpsc::channel(limits().queue_requests);
         let (documents, document_requests) = mpsc::channel(limits().queue_requests);
         let (give, jobs) = mpsc::channel(1);
@@ -47,6 +51,7 @@ impl Rig {
             jobs: give,
             done: results,
             health: seen,
+            at_work: watch::channel(at_work).1,
             model: Arc::new(fake::info()),
         };
         let rig = Self {
@@ -196,15 +201,27 @@ async fn what_waits_is_bounded_and_a_full_queue_refuses() {
     });
 }
 
+/// A row for each kind of backend at work.
 #[tokio::test(start_paused = true)]
 async fn an_idle_model_is_asked_its_canary() {
-    let (rig, mut owner) = Rig::new();
-    beside!(owner, rig, {
-        let began = tokio::time::Instant::now();
-        assert!(matches!(rig.jobs.recv().await, Some(Job::Canary)));
-        assert_eq!(began.elapsed().as_secs(), 30);
-        rig.done.send(Vec::new()).await.unwrap();
-    });
+    let local = fake::Fake::default().describe();
+    let remote = Description {
+        device: "remote".into(),
+        ..local.clone()
+    };
+    let stand_in = Description {
+        stands_in_for: Some("cuda"),
+        ..local.clone()
+    };
+    for (at_work, seconds) in [(local, 5), (remote, 30), (stand_in, 2)] {
+        let (rig, mut owner) = Rig::before(at_work);
+        beside!(owner, rig, {
+            let began = tokio::time::Instant::now();
+            assert!(matches!(rig.jobs.recv().await, Some(Job::Canary)));
+            assert_eq!(began.elapsed().as_secs(), seconds);
+            rig.done.send(Vec::new()).await.unwrap();
+        });
+    }
 }
 
 fn texts(texts: &[&str]) -> Vec<String> {

@@ -24,19 +24,20 @@ pub(super) struct Batch {
 #[derive(Debug)]
 pub(super) struct Running {
     batch: Batch,
+    provider: &'static str,
     span: Span,
     began: Instant,
 }
 
 impl Running {
-    /// It begins, with the texts of these requests.
-    pub(super) fn begin(model: &ModelInfo, batch: Batch, requests: &[&Span]) -> Self {
+    /// It begins at a backend, with the texts of these requests.
+    pub(super) fn begin(model: &ModelInfo, provider: &'static str, batch: Batch, requests: &[&Span]) -> Self {
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let span = span(Kind::Client, || format!("{OPERATION} {}", model.model.id))
             .with(|| {
                 [
                     (names::GEN_AI_OPERATION, OPERATION.into()),
-                    (names::GEN_AI_PROVIDER, model.backend.name.into()),
+                    (names::GEN_AI_PROVIDER, provider.into()),
                     (names::GEN_AI_MODEL, model.model.id.clone().into()),
                     (names::GEN_AI_DIMENSIONS, i64::from(model.model.dimensions).into()),
                     (names::GEN_AI_INPUT_TOKENS, number(batch.tokens).into()),
@@ -49,12 +50,17 @@ impl Running {
             .start_root();
         requests.iter().for_each(|request| request.link(&span));
         let began = Instant::now();
-        Self { batch, span, began }
+        Self {
+            batch,
+            provider,
+            span,
+            began,
+        }
     }
 
     /// It has ended; or failed, with a stable code and a sentence.
     pub(super) fn end(self, model: &ModelInfo, failure: Option<(&'static str, String)>) {
-        let (id, provider) = (&model.model.id, model.backend.name);
+        let (id, provider) = (&model.model.id, self.provider);
         let code = failure.as_ref().map_or("", |(code, _)| *code);
         metrics::EMBEDDINGS.record(self.began.elapsed().as_secs_f64(), || {
             [

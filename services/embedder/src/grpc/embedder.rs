@@ -72,12 +72,12 @@ impl EmbedderService for EmbedderGrpc {
         &self,
         _request: Request<api::GetModelRequest>,
     ) -> Result<Response<api::GetModelResponse>, Status> {
-        let info = self.embedder.info();
+        let (info, at_work) = (self.embedder.info(), self.embedder.at_work());
         Ok(Response::new(api::GetModelResponse {
             model: Some(self.model()),
             max_tokens: i32::try_from(info.max_tokens).unwrap_or(i32::MAX),
-            backend: info.backend.name.to_owned(),
-            device: info.backend.device.to_owned(),
+            backend: at_work.name.to_owned(),
+            device: at_work.device,
         }))
     }
 }

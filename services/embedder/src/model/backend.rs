@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use super::tokenizer::Tokens;
 
+/// The device of what does not compute in this process.
+pub const REMOTE: &str = "remote";
+
 /// What a backend says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {
@@ -11,10 +14,28 @@ pub struct Description {
     pub name: &'static str,
     /// Its version, as it says itself; of an endpoint, the model that it is asked for.
     pub version: String,
-    /// For example `cpu`; `remote` for an endpoint.
-    pub device: &'static str,
+    /// For example `cpu` or `cuda:0`; `remote` for an endpoint.
+    pub device: String,
+    /// What it computes in: `f32`, `bf16`; `unknown` of an endpoint.
+    pub precision: &'static str,
     /// Threads of this process that it computes with.
     pub threads: usize,
+    /// The preferred backend, while this one stands in for it.
+    pub stands_in_for: Option<&'static str>,
+}
+
+impl Description {
+    /// Nothing is known of it but its name, as long as it has not been made.
+    pub fn of_none(name: &'static str) -> Self {
+        Self {
+            name,
+            version: String::new(),
+            device: "none".into(),
+            precision: "unknown",
+            threads: 0,
+            stands_in_for: None,
+        }
+    }
 }
 
 /// Why a backend did not compute a batch. None of these texts quotes an input.
@@ -26,6 +47,9 @@ pub enum BackendError {
     /// It refuses the batch for what one of the inputs is.
     #[error("{0}")]
     Refused(String),
+    /// It has no memory for a batch of this size.
+    #[error("{0}")]
+    TooLarge(String),
     /// It computes nothing now: nothing is said about the inputs.
     #[error(transparent)]
     Outage(#[from] Outage),
@@ -48,11 +72,19 @@ pub enum Outage {
     Config(String),
 }
 
+/// Ends a call that hangs.
+pub type Interrupt = Box<dyn Fn() + Send>;
+
 /// Runs a model. Called from one thread of its own and allowed to block it.
 pub trait Backend: Send + 'static {
     /// One vector per input, in order, pooled but neither scaled nor judged: [`super::Gate`] does that. An input's
     /// vector must not depend on the others beyond rounding.
     fn embed(&mut self, inputs: &[&Tokens]) -> Result<Vec<Vec<f32>>, BackendError>;
+
+    /// Ends a call that hangs, from another thread, where that is possible.
+    fn interrupt(&self) -> Option<Interrupt> {
+        None
+    }
 
     /// What this is.
     fn describe(&self) -> Description;

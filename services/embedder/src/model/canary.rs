@@ -2,9 +2,9 @@
 
 use std::fmt::Display;
 
-use super::backend::{Backend, BackendError, Outage};
+use super::backend::{BackendError, Outage};
 use super::pooling::Gate;
-use super::tokenizer::Tokenizer;
+use super::tokenizer::{Tokenizer, Tokens};
 
 const QUESTION: &str = "How do I reset my password?";
 const ANSWER: &str = "Steps to recover access to an account when you forgot the password";
@@ -12,17 +12,22 @@ const STRANGER: &str = "Volcanic rock cools slowly beneath the ocean floor";
 
 /// Embeds three sentences and checks that the related pair is nearer than the unrelated one. Any model worth its
 /// name passes; one whose weights, runtime or device are broken does not, nor does one that refuses these sentences.
-pub fn sing(tokenizer: &Tokenizer, backend: &mut dyn Backend, gate: Gate) -> Result<(), Outage> {
+pub fn sing(
+    tokenizer: &Tokenizer,
+    gate: Gate,
+    embed: impl FnOnce(&[&Tokens]) -> Result<Vec<Vec<f32>>, BackendError>,
+) -> Result<(), Outage> {
     let nonsense = |what: &dyn Display| Outage::Broken(what.to_string());
     let tokens = [QUESTION, ANSWER, STRANGER]
         .iter()
         .map(|text| tokenizer.tokenize(text).map_err(|e| nonsense(&e)))
         .collect::<Result<Vec<_>, _>>()?;
-    let vectors = backend
-        .embed(&tokens.iter().collect::<Vec<_>>())
+    let vectors = embed(&tokens.iter().collect::<Vec<_>>())
         .map_err(|error| match error {
             BackendError::Outage(outage) => outage,
-            BackendError::Failed(what) | BackendError::Refused(what) => Outage::Broken(what),
+            BackendError::Failed(what) | BackendError::Refused(what) | BackendError::TooLarge(what) => {
+                Outage::Broken(what)
+            }
         })?
         .into_iter()
         .map(|vector| gate.pass(vector).map_err(|e| nonsense(&e)))

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::ModelError;
+use super::pooling::Gate;
 
 /// The file's name in a model directory.
 pub const FILE: &str = "model.toml";
@@ -15,6 +16,8 @@ pub const FILE: &str = "model.toml";
 pub enum Pooling {
     /// Mean over the text's own tokens, padding left out.
     Mean,
+    /// The first token's vector.
+    Cls,
 }
 
 /// What a model directory says about its model. The checksum binds it to one file: another export of the same model
@@ -30,6 +33,12 @@ pub struct Manifest {
     pub dimensions: usize,
     /// How token vectors become one.
     pub pooling: Pooling,
+    /// What the model wants to be put before a query, for example `query: `.
+    #[serde(default)]
+    pub query_prefix: String,
+    /// What the model wants to be put before a chunk of a document, for example `passage: `. Its tokens count too.
+    #[serde(default)]
+    pub document_prefix: String,
     /// Whether vectors are scaled to unit length.
     pub normalized: bool,
     /// Longest input in tokens, the special ones included.
@@ -62,6 +71,14 @@ impl Manifest {
             Err("sha256 is not 64 lower-case hexadecimal digits")
         } else {
             Ok(())
+        }
+    }
+
+    /// The judge of its vectors.
+    pub fn gate(&self) -> Gate {
+        Gate {
+            dimensions: self.dimensions,
+            normalized: self.normalized,
         }
     }
 

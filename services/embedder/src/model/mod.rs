@@ -3,14 +3,20 @@
 //! A model directory holds `model.onnx`, `tokenizer.json` and `model.toml` ([`Manifest`]). Loading verifies the
 //! checksum of the very bytes that then run, checks the graph's inputs and outputs, and embeds a canary. Where the model
 //! runs at an [`endpoint`] the directory says what it is, and its tokenizer counts; `model.onnx` is not read.
+//!
+//! A [`Plan`] names the backends that may run it. [`auto`] orders them by their speed, [`failover`] keeps one of them at work.
 
+pub mod auto;
 pub mod backend;
 pub mod canary;
 pub mod endpoint;
+pub mod failover;
 pub mod manifest;
 pub mod onnx;
+pub mod plan;
 pub mod pooling;
 pub mod tokenizer;
+pub mod worker;
 
 use std::path::{Path, PathBuf};
 
@@ -21,8 +27,10 @@ pub use manifest::Manifest;
 pub use pooling::{BadVector, Gate, Vector};
 pub use tokenizer::{TextError, Tokenizer, Tokens};
 
-use endpoint::{Endpoint, EndpointError, EndpointOptions};
-use onnx::{OnnxBackend, OnnxOptions};
+pub use plan::{Choice, Plan};
+
+use endpoint::EndpointError;
+use onnx::{OnnxBackend, OnnxOptions, Provider};
 
 /// The model file's name in a model directory.
 pub const MODEL_FILE: &str = "model.onnx";
@@ -87,9 +95,20 @@ pub enum ModelError {
     /// The endpoint cannot be asked as it is configured.
     #[error("the model's endpoint cannot be asked: {0}")]
     Endpoint(#[from] EndpointError),
+    /// The process that is to run the model is lost at its start.
+    #[error("the model's process, {}, did not start", program.display())]
+    Worker {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// An endpoint is to run the model and none is configured.
+    #[error("the model is to run at an endpoint, and none is configured")]
+    NoEndpoint,
 }
 
-/// Where a model is and how to run it.
+/// Where a model is, and what it alone is run on.
 #[derive(Debug, Clone)]
 pub struct ModelSource {
     /// The model directory.
@@ -98,6 +117,8 @@ pub struct ModelSource {
     pub onnxruntime: PathBuf,
     /// Threads to compute with; none takes as many as the machine offers.
     pub threads: Option<usize>,
+    /// What to compute on.
+    pub provider: Provider,
 }
 
 /// A model that can be asked.
@@ -113,7 +134,8 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Loads a model into this process: verified, and its canary embedded. Blocking work of a second or so.
+    /// Loads a model into this process, on one backend that nobody stands in for: verified, and its canary embedded. Blocking
+    /// work of a second or so.
     pub fn load(source: &ModelSource) -> Result<Self, ModelError> {
         let manifest = Manifest::read(&source.dir)?;
         let tokenizer = Tokenizer::read(&source.dir, manifest.max_tokens)?;
@@ -122,7 +144,9 @@ impl Loaded {
             &model,
             OnnxOptions {
                 library: source.onnxruntime.clone(),
+                provider: source.provider,
                 threads: source.threads.unwrap_or_else(available_threads),
+                pooling: manifest.pooling,
                 dimensions: manifest.dimensions,
                 pad_id: tokenizer.pad_id(),
             },
@@ -134,31 +158,14 @@ impl Loaded {
             proven: false,
         };
         let gate = loaded.gate();
-        canary::sing(&loaded.tokenizer, loaded.backend.as_mut(), gate).map_err(ModelError::Canary)?;
+        canary::sing(&loaded.tokenizer, gate, |inputs| loaded.backend.embed(inputs)).map_err(ModelError::Canary)?;
         loaded.proven = true;
         Ok(loaded)
     }
 
-    /// A model that runs at an endpoint, which is not asked yet: it may be away. Of the directory `model.onnx` is not
-    /// read, and the manifest's sha256 is taken at its word. Blocking, for as long as it takes to read the tokenizer.
-    pub fn at_endpoint(dir: &Path, options: EndpointOptions) -> Result<Self, ModelError> {
-        let manifest = Manifest::read(dir)?;
-        let tokenizer = Tokenizer::read(dir, manifest.max_tokens)?.keeping_text();
-        let backend = Box::new(Endpoint::new(options, manifest.dimensions)?);
-        Ok(Self {
-            manifest,
-            tokenizer,
-            backend,
-            proven: false,
-        })
-    }
-
     /// The judge of its vectors.
     pub fn gate(&self) -> Gate {
-        Gate {
-            dimensions: self.manifest.dimensions,
-            normalized: self.manifest.normalized,
-        }
+        self.manifest.gate()
     }
 }
 

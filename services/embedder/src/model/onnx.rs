@@ -1,27 +1,75 @@
 //! The ONNX Runtime in this process, loaded from the library that the configuration names.
+//!
+//! | provider | library | computes in |
+//! |---|---|---|
+//! | CPU | any | f32 |
+//! | CUDA | one built for it, with libonnxruntime_providers_cuda.so beside it; finds CUDA and cuDNN as the linker does | f32, without TF32: vectors of a GPU and of a processor are the same to 1e-5 |
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use ort::environment::Environment;
+use ort::ep::{CUDA, ExecutionProviderDispatch};
 use ort::logging::LogLevel;
 use ort::session::{Session, SessionInputValue};
 use ort::value::TensorRef;
 
+use super::ModelError;
 use super::backend::{Backend, BackendError, Description};
+use super::manifest::Pooling;
 use super::tokenizer::Tokens;
-use super::{ModelError, pooling};
 
 const IDS: &str = "input_ids";
 const MASK: &str = "attention_mask";
 const TYPES: &str = "token_type_ids";
 const HIDDEN: &str = "last_hidden_state";
 
-/// A model on the ONNX Runtime's CPU provider.
+/// What a session computes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provider {
+    /// The processor.
+    Cpu,
+    /// A GPU.
+    Cuda(Gpu),
+}
+
+/// A GPU.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Gpu {
+    /// Its number.
+    pub device: i32,
+    /// Bytes of its memory for the session's arena; none takes what there is.
+    pub memory_limit: Option<usize>,
+}
+
+impl Provider {
+    /// What is registered beside the processor, which every session has.
+    fn dispatch(self) -> Option<ExecutionProviderDispatch> {
+        let Self::Cuda(gpu) = self else { return None };
+        let cuda = CUDA::default().with_device_id(gpu.device).with_tf32(false);
+        let cuda = match gpu.memory_limit {
+            Some(bytes) => cuda.with_memory_limit(bytes),
+            None => cuda,
+        };
+        // Without it a session that cannot have its GPU would run on the processor and not say so.
+        Some(cuda.build().error_on_failure())
+    }
+
+    pub(super) fn device(self) -> String {
+        match self {
+            Self::Cpu => "cpu".into(),
+            Self::Cuda(gpu) => format!("cuda:{}", gpu.device),
+        }
+    }
+}
+
+/// A model on the ONNX Runtime.
 pub struct OnnxBackend {
     session: Session,
     version: String,
+    provider: Provider,
     threads: usize,
+    pooling: Pooling,
     dimensions: usize,
     pad_id: i64,
     takes_types: bool,
@@ -32,8 +80,12 @@ pub struct OnnxBackend {
 pub struct OnnxOptions {
     /// The runtime's shared library.
     pub library: PathBuf,
+    /// What to compute on.
+    pub provider: Provider,
     /// Threads to compute with.
     pub threads: usize,
+    /// How token vectors become one.
+    pub pooling: Pooling,
     /// Values in a vector.
     pub dimensions: usize,
     /// Token that fills rows of a batch.
@@ -54,13 +106,17 @@ impl OnnxBackend {
             // Patterns are kept for every shape ever seen, and our shapes are as many as texts have lengths.
             .with_memory_pattern(false)
             .map_err(|e| refused(e.to_string()))?
+            .with_execution_providers(options.provider.dispatch().as_slice())
+            .map_err(|e| refused(e.to_string()))?
             .commit_from_memory(model)
             .map_err(|e| refused(e.to_string()))?;
         let takes_types = check_signature(&session)?;
         Ok(Self {
             session,
             version: ort::util::probe(&options.library).map_or_else(|| "unknown".into(), |minor| format!("1.{minor}")),
+            provider: options.provider,
             threads: options.threads,
+            pooling: options.pooling,
             dimensions: options.dimensions,
             pad_id: i64::from(options.pad_id),
             takes_types,
@@ -99,22 +155,41 @@ impl OnnxBackend {
                 "{HIDDEN} has the shape {found:?} instead of {expected:?}"
             )));
         }
-        Ok(pooling::mean(hidden, width, self.dimensions, inputs))
+        Ok(self.pooling.pool(hidden, width, self.dimensions, inputs))
     }
 }
 
 impl Backend for OnnxBackend {
     fn embed(&mut self, inputs: &[&Tokens]) -> Result<Vec<Vec<f32>>, BackendError> {
-        self.run(inputs).map_err(|e| BackendError::Failed(e.to_string()))
+        self.run(inputs).map_err(|e| failure(e.to_string()))
     }
 
     fn describe(&self) -> Description {
         Description {
             name: "onnxruntime",
             version: self.version.clone(),
-            device: "cpu",
+            device: self.provider.device(),
+            precision: "f32",
             threads: self.threads,
+            stands_in_for: None,
         }
+    }
+}
+
+/// What the runtime, CUDA and cuBLAS say when there is no memory left. It has no code of its own for that.
+const NO_MEMORY: [&str; 6] = [
+    "Failed to allocate memory",
+    "out of memory",
+    "OutOfMemory",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "Available memory of",
+];
+
+fn failure(said: String) -> BackendError {
+    match NO_MEMORY.iter().any(|words| said.contains(words)) {
+        true => BackendError::TooLarge(said),
+        false => BackendError::Failed(said),
     }
 }
 
@@ -170,11 +245,27 @@ mod tests {
     fn a_missing_library_is_named() {
         let options = OnnxOptions {
             library: "/nowhere/libonnxruntime.so".into(),
+            provider: Provider::Cpu,
             threads: 1,
+            pooling: Pooling::Mean,
             dimensions: 2,
             pad_id: 0,
         };
         let error = OnnxBackend::new(b"", options).err().unwrap().to_string();
         assert!(error.contains("/nowhere/libonnxruntime.so"), "{error}");
+    }
+
+    #[test]
+    fn a_lack_of_memory_is_told_from_other_failures() {
+        let arena = "Non-zero status code returned while running MatMul node. BFCArena::AllocateRawInternal Available \
+                     memory of 12 is smaller than requested bytes of 4096";
+        for (said, too_large) in [
+            (arena, true),
+            ("CUDA failure 2: out of memory", true),
+            ("illegal memory access", false),
+        ] {
+            let failure = failure(said.into());
+            assert_eq!(matches!(failure, BackendError::TooLarge(_)), too_large, "{failure}");
+        }
     }
 }

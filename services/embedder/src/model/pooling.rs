@@ -1,5 +1,6 @@
 //! From the model's output to one checked vector per text.
 
+use super::manifest::Pooling;
 use super::tokenizer::Tokens;
 
 /// A vector that has passed the [`Gate`]: right size, finite, not zero, of unit length where the model says so.
@@ -23,21 +24,26 @@ impl Vector {
     }
 }
 
-/// Mean of each row's own token vectors. `hidden` is `[rows, width, dimensions]`; a row's tokens stand at its start.
-pub(super) fn mean(hidden: &[f32], width: usize, dimensions: usize, inputs: &[&Tokens]) -> Vec<Vec<f32>> {
-    inputs
-        .iter()
-        .zip(hidden.chunks_exact(width * dimensions))
-        .map(|(tokens, row)| {
-            let mut sum = vec![0f32; dimensions];
-            for token in row.chunks_exact(dimensions).take(tokens.len()) {
-                sum.iter_mut().zip(token).for_each(|(sum, value)| *sum += value);
-            }
-            let scale = 1.0 / tokens.len() as f32;
-            sum.iter_mut().for_each(|value| *value *= scale);
-            sum
+impl Pooling {
+    /// One vector of each row's token vectors. `hidden` is `[rows, width, dimensions]`; a row's tokens stand at its start.
+    pub(super) fn pool(self, hidden: &[f32], width: usize, dimensions: usize, inputs: &[&Tokens]) -> Vec<Vec<f32>> {
+        let rows = inputs.iter().zip(hidden.chunks_exact(width * dimensions));
+        rows.map(|(tokens, row)| match self {
+            Self::Mean => mean(&row[..tokens.len() * dimensions], dimensions),
+            Self::Cls => row[..dimensions].to_vec(),
         })
         .collect()
+    }
+}
+
+fn mean(own: &[f32], dimensions: usize) -> Vec<f32> {
+    let mut sum = vec![0f32; dimensions];
+    for token in own.chunks_exact(dimensions) {
+        sum.iter_mut().zip(token).for_each(|(sum, value)| *sum += value);
+    }
+    let scale = dimensions as f32 / own.len() as f32;
+    sum.iter_mut().for_each(|value| *value *= scale);
+    sum
 }
 
 /// Why a vector is not given out.
@@ -78,6 +84,15 @@ impl Gate {
     /// | all values (nearly) zero | [`BadVector::Zero`] |
     /// | else | passes |
     pub fn pass(&self, mut vector: Vec<f32>) -> Result<Vector, BadVector> {
+        let length = self.check(&vector)?;
+        if self.normalized {
+            vector.iter_mut().for_each(|v| *v = (f64::from(*v) / length) as f32);
+        }
+        Ok(Vector(vector.into()))
+    }
+
+    /// Its verdict alone; gives the vector's length.
+    pub(super) fn check(&self, vector: &[f32]) -> Result<f64, BadVector> {
         if vector.len() != self.dimensions {
             return Err(BadVector::Size {
                 found: vector.len(),
@@ -92,10 +107,7 @@ impl Gate {
         if length < 1e-12 {
             return Err(BadVector::Zero);
         }
-        if self.normalized {
-            vector.iter_mut().for_each(|v| *v = (f64::from(*v) / length) as f32);
-        }
-        Ok(Vector(vector.into()))
+        Ok(length)
     }
 }
 
@@ -120,7 +132,20 @@ mod tests {
     fn padding_is_left_out_of_the_mean() {
         let hidden = [1.0, 2.0, 3.0, 4.0, /* row 2 */ 5.0, 6.0, 9e9, f32::NAN];
         let (two, one) = (tokens(2), tokens(1));
-        assert_eq!(mean(&hidden, 2, 2, &[&two, &one]), [[2.0, 3.0], [5.0, 6.0]]);
+        assert_eq!(
+            Pooling::Mean.pool(&hidden, 2, 2, &[&two, &one]),
+            [[2.0, 3.0], [5.0, 6.0]]
+        );
+    }
+
+    #[test]
+    fn cls_is_the_first_token() {
+        let hidden = [1.0, 2.0, 3.0, 4.0, /* row 2 */ 5.0, 6.0, 9e9, f32::NAN];
+        let (two, one) = (tokens(2), tokens(1));
+        assert_eq!(
+            Pooling::Cls.pool(&hidden, 2, 2, &[&two, &one]),
+            [[1.0, 2.0], [5.0, 6.0]]
+        );
     }
 
     #[test]

@@ -110,6 +110,15 @@ impl Tokenizer {
         self.max_tokens
     }
 
+    /// The tokens of a text with a prefix before it, all of them.
+    pub fn tokenize_after(&self, prefix: &str, text: &str) -> Result<Tokens, TextError> {
+        match prefix {
+            "" => self.tokenize(text),
+            _ if text.trim().is_empty() => Err(TextError::Empty),
+            _ => self.tokenize(&format!("{prefix}{text}")),
+        }
+    }
+
     /// A text's tokens, all of them.
     pub fn tokenize(&self, text: &str) -> Result<Tokens, TextError> {
         let max_bytes = self.max_tokens * MAX_BYTES_PER_TOKEN;

@@ -97,6 +97,7 @@ fn each_status_has_its_class() {
     ] {
         let error = judge(answered(status, "SECRET")).unwrap_err();
         let found = match &error {
+            BackendError::TooLarge(_) => "too large",
             BackendError::Failed(_) => "failed",
             BackendError::Refused(_) => "refused",
             BackendError::Outage(Outage::Broken(_)) => "broken",

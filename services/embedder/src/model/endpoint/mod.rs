@@ -22,7 +22,7 @@ use tokio::runtime::Handle;
 
 pub use client::EndpointError;
 
-use super::backend::{Backend, BackendError, Description, Outage};
+use super::backend::{Backend, BackendError, Description, Outage, REMOTE};
 use super::tokenizer::Tokens;
 use client::Client;
 
@@ -94,10 +94,9 @@ impl Backend for Endpoint {
 
     fn describe(&self) -> Description {
         Description {
-            name: "openai-endpoint",
             version: self.model.clone(),
-            device: "remote",
-            threads: 0,
+            device: REMOTE.into(),
+            ..Description::of_none("openai-endpoint")
         }
     }
 }

@@ -74,7 +74,7 @@ async fn what_befalls_a_call_has_its_class_and_quotes_nothing() {
             BackendError::Outage(Outage::Broken(_)) => broken,
             BackendError::Outage(Outage::Config(_)) => config,
             BackendError::Outage(Outage::RateLimited { .. }) => "patience",
-            BackendError::Failed(_) | BackendError::Refused(_) => "the text's fault",
+            BackendError::Failed(_) | BackendError::Refused(_) | BackendError::TooLarge(_) => "the text's fault",
         };
         assert_eq!(found, class, "{misbehaviour:?}: {error}");
         assert!(
@@ -144,6 +144,8 @@ async fn with_batcher<F: Future<Output = ()>>(test: impl FnOnce(Embedder, ModelE
             dtype: "f32".into(),
             dimensions: DIMENSIONS,
             pooling: Pooling::Mean,
+            query_prefix: String::new(),
+            document_prefix: String::new(),
             normalized: true,
             max_tokens: 16,
             sha256: "0".repeat(64),

@@ -5,10 +5,14 @@
     reason = "helpers of tests are outside of what clippy knows as tests"
 )]
 
+mod device;
+mod parity;
+
 use std::path::{Path, PathBuf};
 
 use millrace_embedder::batch::{BatchLimits, Class, EmbedError, Embedder, batcher};
 use millrace_embedder::bench;
+use millrace_embedder::model::onnx::Provider;
 use millrace_embedder::model::{Loaded, ModelError, ModelSource, TextError, Vector};
 
 const MODEL: &str = "models/all-minilm-l6-v2-1.20.0-beta30";
@@ -18,13 +22,18 @@ const RUNTIME: &str = if cfg!(target_os = "macos") {
     "onnxruntime-1.29.0/libonnxruntime.so"
 };
 
-fn source() -> ModelSource {
-    let cache = std::env::var_os("MILLRACE_CACHE")
+/// The user's cache.
+fn cache() -> PathBuf {
+    std::env::var_os("MILLRACE_CACHE")
         .map(PathBuf::from)
         .unwrap_or_else(|| {
             let home = std::env::var_os("HOME").expect("HOME or MILLRACE_CACHE is set");
             Path::new(&home).join(".cache/millrace")
-        });
+        })
+}
+
+fn source() -> ModelSource {
+    let cache = cache();
     let find = |variable: &str, cached: &str| {
         let path = std::env::var_os(variable).map_or_else(|| cache.join(cached), PathBuf::from);
         assert!(
@@ -38,6 +47,7 @@ fn source() -> ModelSource {
         dir: find("MILLRACE_TEST_MODEL_DIR", MODEL),
         onnxruntime: find("MILLRACE_TEST_ONNXRUNTIME", RUNTIME),
         threads: None,
+        provider: Provider::Cpu,
     }
 }
 

@@ -17,26 +17,27 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+pub mod connections;
+
+use connections::Limits;
 
 use crate::pipeline::{Pipeline, Summary};
 use crate::server::ServerError;
 use crate::telemetry::Ops;
 use crate::telemetry::metrics::TEXT;
 
-/// Connections at once; another one waits.
-const CONNECTIONS: usize = 64;
-/// For a connection, from its beginning to its end.
-const LONGEST: Duration = Duration::from_secs(10);
-/// After a connection that could not be accepted.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// One request a connection, within a bound: slow clients must not take the place of a probe for ever.
+const LIMITS: Limits = Limits {
+    connections: 64,
+    keep_alive: false,
+    longest: Duration::from_secs(10),
+    drain: Duration::ZERO,
+};
 const PATHS: &str = "/healthz, /readyz, /metrics, /log";
 /// Longest filter.
 const FILTER_BYTES: usize = 4096;
@@ -79,41 +80,12 @@ impl Http {
             pipeline,
             ops,
         } = self;
-        let mut connections = JoinSet::new();
-        loop {
-            tokio::select! {
-                () = shutdown.cancelled() => return Ok(()),
-                Some(_) = connections.join_next() => {}
-                accepted = listener.accept(), if connections.len() < CONNECTIONS => {
-                    let (stream, peer) = match accepted {
-                        Ok(accepted) => accepted,
-                        Err(error) => {
-                            // Of a client that left already; or the process has no file descriptors left.
-                            tracing::warn!(%error, "an HTTP connection was not accepted");
-                            tokio::time::sleep(ACCEPT_AGAIN).await;
-                            continue;
-                        }
-                    };
-                    let (pipeline, ops, local) = (pipeline.clone(), ops.clone(), peer.ip().is_loopback());
-                    let answer = service_fn(move |request| {
-                        let (pipeline, ops) = (pipeline.clone(), ops.clone());
-                        async move { Ok::<_, Infallible>(respond(request, local, &pipeline, &ops).await) }
-                    });
-                    let mut http = http1::Builder::new();
-                    // One request a connection, within a bound: slow clients must not take the place of a probe for ever.
-                    http.timer(TokioTimer::new()).keep_alive(false);
-                    let serving = tokio::time::timeout(LONGEST, http.serve_connection(TokioIo::new(stream), answer));
-                    connections.spawn(async move {
-                        // What a client does wrong on its connection is its own affair.
-                        match serving.await {
-                            Ok(Ok(())) => {}
-                            Ok(Err(error)) => tracing::debug!(%error, "an HTTP connection broke"),
-                            Err(_) => tracing::debug!("an HTTP connection took too long and was cut off"),
-                        }
-                    });
-                }
-            }
-        }
+        connections::serve(listener, LIMITS, shutdown, move |request, peer| {
+            let (pipeline, ops, local) = (pipeline.clone(), ops.clone(), peer.ip().is_loopback());
+            async move { respond(request, local, &pipeline, &ops).await }
+        })
+        .await;
+        Ok(())
     }
 }
 

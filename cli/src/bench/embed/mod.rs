@@ -1,0 +1,404 @@
+//! `millrace bench embed`: the embedder's batches beside a bare loop over the same runtime, on real prose.
+//!
+//! Figure a: chunks a second, beside the best of a loop that knows all texts in advance, sorts them by length and is run with
+//! batches of 1 to 64 texts (to 256 on a GPU), and whose time for tokenising is not counted. c: mixed lengths, beside batches in the order of arrival with the same bounds. d: how long a query
+//! takes while documents saturate the model, beside one batch of documents. Both sides judge every vector.
+
+mod prose;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use futures::{StreamExt, TryStreamExt, stream};
+use millrace_embedder::batch::{BatchLimits, Class, Embedder, batcher};
+use millrace_embedder::bench::measure;
+use millrace_embedder::model::onnx::{Gpu, Provider};
+use millrace_embedder::model::{Choice, Loaded, ModelSource, Plan, Tokens};
+
+use super::report::{Row, Target, Unit, median, percentile};
+use crate::output::Progress;
+use prose::{Lengths, Prose};
+
+/// What is measured, and on what.
+#[derive(Debug)]
+pub struct Setup {
+    /// Model directory.
+    pub model: PathBuf,
+    /// The ONNX Runtime's library.
+    pub onnxruntime: PathBuf,
+    /// Backends to measure, those of this process.
+    pub backends: Vec<Choice>,
+    /// Bounds of Millrace's batches, and of those in the order of arrival.
+    pub limits: BatchLimits,
+    /// Text files; none: the crates of the cargo registry.
+    pub corpus: Option<PathBuf>,
+    /// How often each figure is taken.
+    pub runs: usize,
+    /// Seconds that a figure is taken over, about.
+    pub seconds: f64,
+}
+
+/// Batches of the bare loop, in texts. A processor gains nothing from the largest.
+const SWEEP: [usize; 8] = [1, 4, 8, 16, 32, 64, 128, 256];
+const SWEEP_OF_A_PROCESSOR: usize = 64;
+/// Chunks of a part, and parts in flight, as in the pipeline.
+const PART: usize = 32;
+const PARTS_IN_FLIGHT: usize = 64;
+/// A query is about so long.
+const QUERY_TOKENS: usize = 12;
+const QUERIES: usize = 100;
+
+/// Takes the figures.
+pub async fn run(setup: &Setup, progress: &Progress) -> Result<Vec<Row>> {
+    let prose = Prose::gather(setup.corpus.as_deref())?;
+    let mut rows = Vec::new();
+    for &choice in &setup.backends {
+        rows.extend(
+            of_backend(setup, choice, &prose, progress)
+                .await
+                .with_context(|| format!("backend {}", choice.name()))?,
+        );
+    }
+    Ok(rows)
+}
+
+/// A model that a bare loop uses, and goes with it from thread to thread.
+struct Bare(Loaded);
+
+impl Bare {
+    async fn with<T: Send + 'static>(
+        self,
+        work: impl FnOnce(&mut Loaded) -> Result<T> + Send + 'static,
+    ) -> Result<(Self, T)> {
+        let work = move || {
+            let mut bare = self;
+            work(&mut bare.0).map(|done| (bare, done))
+        };
+        tokio::task::spawn_blocking(work).await?
+    }
+
+    async fn rate(self, texts: Vec<String>, batch: usize) -> Result<(Self, f64)> {
+        self.with(move |model| Ok(measure(model, &texts, batch)?.of_the_model()))
+            .await
+    }
+}
+
+async fn of_backend(setup: &Setup, choice: Choice, prose: &Prose, progress: &Progress) -> Result<Vec<Row>> {
+    let provider = match choice {
+        Choice::Cuda => Provider::Cuda(Gpu::default()),
+        Choice::Cpu => Provider::Cpu,
+        Choice::Auto | Choice::Endpoint => bail!("bench embed measures cuda and cpu"),
+    };
+    let source = ModelSource {
+        dir: setup.model.clone(),
+        onnxruntime: setup.onnxruntime.clone(),
+        threads: None,
+        provider,
+    };
+    let plan = Plan {
+        dir: setup.model.clone(),
+        backends: vec![choice],
+        onnxruntime: setup.onnxruntime.clone(),
+        threads: None,
+        gpu: Gpu::default(),
+        own_process: vec![Choice::Cuda],
+        program: std::env::current_exe()?,
+        endpoint: None,
+        call_limit: Duration::from_secs(60),
+    };
+    let step = progress.step(format!("{}: loading", choice.name()));
+    let (bare, ours) =
+        tokio::task::spawn_blocking(move || anyhow::Ok((Loaded::load(&source)?, plan.open()?))).await??;
+    step.done("loaded");
+    let tokenizer = bare.tokenizer.clone();
+    let (embedder, batches) = batcher(ours, setup.limits.clone());
+    let batches = tokio::spawn(batches.run());
+    let mut lab = Lab {
+        setup,
+        choice,
+        embedder,
+        bare: Some(Bare(bare)),
+        rows: Vec::new(),
+    };
+    for lengths in [
+        Lengths::About(64),
+        Lengths::About(128),
+        Lengths::About(200),
+        Lengths::Mixed,
+    ] {
+        let step = progress.step(format!("{}: {lengths}", choice.name()));
+        let texts = |count: usize| prose.texts(&tokenizer, lengths, count);
+        lab.throughput(lengths, texts, |what| step.say(what)).await?;
+        step.done("measured");
+    }
+    let step = progress.step(format!("{}: queries", choice.name()));
+    lab.queries(
+        prose.texts(&tokenizer, Lengths::About(128), 4_096),
+        prose.texts(&tokenizer, Lengths::About(QUERY_TOKENS), QUERIES),
+    )
+    .await?;
+    step.done("measured");
+    let Lab { rows, embedder, .. } = lab;
+    drop(embedder);
+    batches.await??;
+    Ok(rows)
+}
+
+struct Lab<'a> {
+    setup: &'a Setup,
+    choice: Choice,
+    embedder: Embedder,
+    bare: Option<Bare>,
+    rows: Vec<Row>,
+}
+
+impl Lab<'_> {
+    async fn bare(&mut self, texts: &[String], batch: usize) -> Result<f64> {
+        let bare = self.bare.take().context("the bare model is lost")?;
+        let (bare, rate) = bare.rate(texts.to_vec(), batch).await?;
+        self.bare = Some(bare);
+        Ok(rate)
+    }
+
+    /// Figure a, and c for mixed lengths.
+    async fn throughput(
+        &mut self,
+        lengths: Lengths,
+        texts: impl Fn(usize) -> Vec<String>,
+        say: impl Fn(String),
+    ) -> Result<()> {
+        // The first runs of a session are slow.
+        let warm = texts(64);
+        self.bare(&warm, 8).await?;
+        ours(&self.embedder, &warm).await?;
+        let rate = self.bare(&warm, 16).await?.max(self.bare(&warm, 64).await?);
+        let count = (rate * self.setup.seconds).clamp(64.0, 100_000.0) as usize;
+        let texts = texts(count);
+        let mut best = (0, 0.0);
+        for batch in SWEEP {
+            if self.choice == Choice::Cpu && batch > SWEEP_OF_A_PROCESSOR {
+                continue;
+            }
+            say(format!("{count} chunks, bare loop with batches of {batch}"));
+            let rate = self.bare(&texts, batch).await?;
+            if rate > best.1 {
+                best = (batch, rate);
+            }
+        }
+        let (mut loops, mut batched, mut arrivals) = (Vec::new(), Vec::new(), Vec::new());
+        for run in 0..self.setup.runs {
+            say(format!("{count} chunks, run {} of {}", run + 1, self.setup.runs));
+            loops.push(self.bare(&texts, best.0).await?);
+            batched.push(ours(&self.embedder, &texts).await?);
+            if lengths == Lengths::Mixed {
+                arrivals.push(self.in_order_of_arrival(&texts).await?);
+            }
+        }
+        let tokens = self.tokens(&texts).await?;
+        let tokens_per_second = median(&batched) * tokens as f64 / texts.len() as f64;
+        let name = self.choice.name();
+        self.rows.push(Row {
+            figure: "a",
+            name: format!("{name}, {lengths}: {tokens_per_second:.0} tokens/s"),
+            unit: Unit::ChunksPerSecond,
+            millrace: batched.clone(),
+            yardstick: bare_loop(best.0),
+            beside: Ok(loops),
+            target: Target::AtLeastTimes(0.95),
+        });
+        if lengths == Lengths::Mixed {
+            self.rows.push(Row {
+                figure: "c",
+                name: format!("{name}, {lengths}"),
+                unit: Unit::ChunksPerSecond,
+                millrace: batched,
+                yardstick: "batches in order of arrival",
+                beside: Ok(arrivals),
+                target: Target::AtLeastTimes(1.5),
+            });
+        }
+        Ok(())
+    }
+
+    async fn tokens(&mut self, texts: &[String]) -> Result<usize> {
+        let texts = texts.to_vec();
+        let bare = self.bare.take().context("the bare model is lost")?;
+        let count = move |model: &mut Loaded| {
+            let lengths = texts.iter().map(|text| Ok(model.tokenizer.tokenize(text)?.len()));
+            lengths.sum::<Result<usize>>()
+        };
+        let (bare, tokens) = bare.with(count).await?;
+        self.bare = Some(bare);
+        Ok(tokens)
+    }
+
+    /// Chunks a second of batches with the same bounds, filled as texts come.
+    async fn in_order_of_arrival(&mut self, texts: &[String]) -> Result<f64> {
+        let (texts, limits) = (texts.to_vec(), self.setup.limits.clone());
+        let bare = self.bare.take().context("the bare model is lost")?;
+        let run = move |model: &mut Loaded| {
+            let gate = model.gate();
+            let tokens = texts
+                .iter()
+                .map(|text| Ok(model.tokenizer.tokenize(text)?))
+                .collect::<Result<Vec<_>>>()?;
+            let began = Instant::now();
+            for batch in arrivals(&tokens, &limits) {
+                let inputs: Vec<&Tokens> = batch.iter().collect();
+                for vector in model.backend.embed(&inputs)? {
+                    gate.pass(vector)?;
+                }
+            }
+            Ok(tokens.len() as f64 / began.elapsed().as_secs_f64())
+        };
+        let (bare, rate) = bare.with(run).await?;
+        self.bare = Some(bare);
+        Ok(rate)
+    }
+
+    /// Figure d.
+    async fn queries(&mut self, documents: Vec<String>, queries: Vec<String>) -> Result<()> {
+        let batch_ms = self.batch_ms(&documents).await?;
+        let (mut p99, mut idle) = (Vec::new(), Vec::new());
+        for _ in 0..self.setup.runs {
+            idle.push(percentile(&ask(&self.embedder, &queries).await?, 99));
+            let bulk = async {
+                loop {
+                    ours(&self.embedder, &documents).await?;
+                }
+            };
+            let asked = async {
+                // Until the waiting room is full.
+                ours(&self.embedder, &documents[..64]).await?;
+                ask(&self.embedder, &queries).await
+            };
+            let never: Result<f64> = tokio::select! {
+                ended = bulk => ended,
+                asked = asked => asked.map(|times| percentile(&times, 99)),
+            };
+            p99.push(never?);
+        }
+        let name = self.choice.name();
+        self.rows.push(Row {
+            figure: "d",
+            name: format!(
+                "{name}, a query's p99 while documents saturate the model (idle: {:.1} ms)",
+                median(&idle)
+            ),
+            unit: Unit::Milliseconds,
+            millrace: p99,
+            yardstick: "one full batch of documents",
+            beside: Ok(batch_ms),
+            target: Target::AtMostTimes(2.0),
+        });
+        Ok(())
+    }
+
+    /// How long a full batch takes, one a run.
+    async fn batch_ms(&mut self, documents: &[String]) -> Result<Vec<f64>> {
+        let (texts, limits, runs) = (documents.to_vec(), self.setup.limits.clone(), self.setup.runs);
+        let bare = self.bare.take().context("the bare model is lost")?;
+        let run = move |model: &mut Loaded| {
+            let tokens = texts
+                .iter()
+                .map(|text| Ok(model.tokenizer.tokenize(text)?))
+                .collect::<Result<Vec<_>>>()?;
+            let batch = arrivals(&tokens, &limits).next().context("no documents")?;
+            let inputs: Vec<&Tokens> = batch.iter().collect();
+            let once = |_| {
+                let began = Instant::now();
+                model.backend.embed(&inputs)?;
+                Ok(began.elapsed().as_secs_f64() * 1e3)
+            };
+            (0..=runs).map(once).skip(1).collect::<Result<Vec<f64>>>()
+        };
+        let (bare, times) = bare.with(run).await?;
+        self.bare = Some(bare);
+        Ok(times)
+    }
+}
+
+/// Chunks a second through the batcher.
+async fn ours(embedder: &Embedder, texts: &[String]) -> Result<f64> {
+    let began = Instant::now();
+    let parts = texts
+        .chunks(PART)
+        .map(|part| embedder.embed(part.to_vec(), Class::Document));
+    let done: Vec<usize> = stream::iter(parts)
+        .buffer_unordered(PARTS_IN_FLIGHT)
+        .map_ok(|vectors| vectors.len())
+        .try_collect()
+        .await?;
+    let embedded: usize = done.into_iter().sum();
+    if embedded != texts.len() {
+        bail!("{embedded} vectors for {} texts", texts.len());
+    }
+    Ok(embedded as f64 / began.elapsed().as_secs_f64())
+}
+
+/// Milliseconds of each query, one after another.
+async fn ask(embedder: &Embedder, queries: &[String]) -> Result<Vec<f64>> {
+    let mut times = Vec::with_capacity(queries.len());
+    for query in queries {
+        let began = Instant::now();
+        embedder.embed(vec![query.clone()], Class::Query).await?;
+        times.push(began.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(times)
+}
+
+/// Cuts what comes as it comes, within the bounds.
+fn arrivals<'a>(tokens: &'a [Tokens], limits: &'a BatchLimits) -> impl Iterator<Item = &'a [Tokens]> {
+    let mut left = tokens;
+    std::iter::from_fn(move || {
+        let (mut rows, mut longest) = (0, 0);
+        for text in left {
+            let wider = longest.max(text.len());
+            if rows > 0 && (rows == limits.max_batch_texts || (rows + 1) * wider > limits.max_batch_tokens) {
+                break;
+            }
+            (rows, longest) = (rows + 1, wider);
+        }
+        let (batch, rest) = left.split_at(rows);
+        left = rest;
+        (rows > 0).then_some(batch)
+    })
+}
+
+fn bare_loop(batch: usize) -> &'static str {
+    match batch {
+        1 => "bare loop, batches of 1",
+        4 => "bare loop, batches of 4",
+        8 => "bare loop, batches of 8",
+        16 => "bare loop, batches of 16",
+        32 => "bare loop, batches of 32",
+        64 => "bare loop, batches of 64",
+        128 => "bare loop, batches of 128",
+        256 => "bare loop, batches of 256",
+        _ => "bare loop",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_in_order_of_arrival_keep_the_bounds() {
+        let tokens = |len: usize| Tokens {
+            ids: vec![1; len].into(),
+            types: vec![0; len].into(),
+            text: None,
+        };
+        let texts: Vec<Tokens> = [50, 10, 40, 5, 200, 5].map(tokens).into();
+        let limits = BatchLimits {
+            max_batch_tokens: 100,
+            ..BatchLimits::default()
+        };
+        let lengths: Vec<Vec<usize>> = arrivals(&texts, &limits)
+            .map(|batch| batch.iter().map(Tokens::len).collect())
+            .collect();
+        assert_eq!(lengths, [vec![50, 10], vec![40, 5], vec![200], vec![5]]);
+    }
+}

@@ -1,0 +1,214 @@
+//! What goes between an embedder and its worker.
+
+use std::io::{self, Read, Write};
+
+use prost::Message;
+
+use crate::model::tokenizer::Tokens;
+
+/// More than any batch; a length beyond it is no length.
+const MAX_FRAME_BYTES: usize = 1 << 30;
+
+/// To the worker.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Frame {
+    Start(Start),
+    Batch(Batch),
+}
+
+/// The first frame.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Start {
+    #[prost(string, tag = "1")]
+    pub(super) dir: String,
+    #[prost(string, tag = "2")]
+    pub(super) sha256: String,
+    #[prost(string, tag = "3")]
+    pub(super) library: String,
+    /// None: the processor.
+    #[prost(message, optional, tag = "4")]
+    pub(super) gpu: Option<Gpu>,
+    #[prost(uint64, tag = "5")]
+    pub(super) threads: u64,
+    #[prost(uint32, tag = "6")]
+    pub(super) pad_id: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct Gpu {
+    #[prost(int32, tag = "1")]
+    pub(super) device: i32,
+    #[prost(uint64, optional, tag = "2")]
+    pub(super) memory_limit: Option<u64>,
+}
+
+/// Every other one: rows behind each other.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Batch {
+    #[prost(uint32, repeated, tag = "1")]
+    lengths: Vec<u32>,
+    #[prost(uint32, repeated, tag = "2")]
+    ids: Vec<u32>,
+    #[prost(uint32, repeated, tag = "3")]
+    types: Vec<u32>,
+}
+
+/// From the worker, one for each frame.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Answer {
+    #[prost(enumeration = "Kind", tag = "1")]
+    kind: i32,
+    /// The runtime's version of what was made; why it failed.
+    #[prost(string, tag = "2")]
+    pub(super) text: String,
+    #[prost(uint32, tag = "3")]
+    dimensions: u32,
+    /// Vectors behind each other.
+    #[prost(float, repeated, tag = "4")]
+    values: Vec<f32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub(super) enum Kind {
+    /// The session cannot be made.
+    Refused = 0,
+    Made = 1,
+    Vectors = 2,
+    Failed = 3,
+    TooLarge = 4,
+}
+
+impl Frame {
+    pub(super) fn write(&self, to: &mut impl Write) -> io::Result<()> {
+        match self {
+            Self::Start(start) => write(start, to),
+            Self::Batch(batch) => write(batch, to),
+        }
+    }
+}
+
+impl Start {
+    pub(super) fn read(from: &mut impl Read) -> io::Result<Self> {
+        read(from)
+    }
+}
+
+impl Batch {
+    pub(super) fn of(inputs: &[&Tokens]) -> Self {
+        let mut batch = Self::default();
+        for tokens in inputs {
+            // A text has at most some thousand tokens.
+            batch.lengths.push(u32::try_from(tokens.len()).unwrap_or(u32::MAX));
+            batch.ids.extend_from_slice(&tokens.ids);
+            batch.types.extend_from_slice(&tokens.types);
+        }
+        batch
+    }
+
+    pub(super) fn read(from: &mut impl Read) -> io::Result<Self> {
+        read(from)
+    }
+
+    pub(super) fn into_tokens(self) -> Vec<Tokens> {
+        let (mut ids, mut types) = (self.ids.into_iter(), self.types.into_iter());
+        let mut row = |length: u32| Tokens {
+            ids: ids.by_ref().take(length as usize).collect(),
+            types: types.by_ref().take(length as usize).collect(),
+            text: None,
+        };
+        self.lengths.into_iter().map(&mut row).collect()
+    }
+}
+
+impl Answer {
+    pub(super) fn told(kind: Kind, text: String) -> Self {
+        Self {
+            kind: kind.into(),
+            text,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn vectors(vectors: Vec<Vec<f32>>) -> Self {
+        let dimensions = vectors.first().map_or(0, Vec::len);
+        Self {
+            kind: Kind::Vectors.into(),
+            dimensions: u32::try_from(dimensions).unwrap_or(u32::MAX),
+            values: vectors.concat(),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn into_vectors(self) -> Vec<Vec<f32>> {
+        let dimensions = (self.dimensions as usize).max(1);
+        self.values.chunks(dimensions).map(<[f32]>::to_vec).collect()
+    }
+
+    pub(super) fn write(&self, to: &mut impl Write) -> io::Result<()> {
+        write(self, to)
+    }
+
+    pub(super) fn read(from: &mut impl Read) -> io::Result<Self> {
+        read(from)
+    }
+}
+
+fn write(message: &impl Message, to: &mut impl Write) -> io::Result<()> {
+    let bytes = message.encode_to_vec();
+    let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+    to.write_all(&length.to_le_bytes())?;
+    to.write_all(&bytes)?;
+    to.flush()
+}
+
+fn read<M: Message + Default>(from: &mut impl Read) -> io::Result<M> {
+    let mut length = [0; 4];
+    from.read_exact(&mut length)?;
+    let length = u32::from_le_bytes(length) as usize;
+    if length > MAX_FRAME_BYTES {
+        return Err(io::Error::other(format!("a frame of {length} bytes is none")));
+    }
+    let mut bytes = vec![0; length];
+    from.read_exact(&mut bytes)?;
+    M::decode(&bytes[..]).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_arrives_as_it_was() {
+        let tokens = |ids: &[u32]| Tokens {
+            ids: ids.into(),
+            types: vec![1; ids.len()].into(),
+            text: None,
+        };
+        let rows = [tokens(&[1, 2, 3]), tokens(&[9])];
+        let mut wire = Vec::new();
+        Frame::Batch(Batch::of(&rows.iter().collect::<Vec<_>>()))
+            .write(&mut wire)
+            .unwrap();
+        assert_eq!(Batch::read(&mut &wire[..]).unwrap().into_tokens(), rows);
+    }
+
+    #[test]
+    fn vectors_arrive_as_they_were() {
+        let vectors = vec![vec![1.0, 2.0], vec![-3.5, 0.0]];
+        let mut wire = Vec::new();
+        Answer::vectors(vectors.clone()).write(&mut wire).unwrap();
+        let answer = Answer::read(&mut &wire[..]).unwrap();
+        assert_eq!((answer.kind(), answer.into_vectors()), (Kind::Vectors, vectors));
+    }
+
+    #[test]
+    fn what_is_cut_off_or_no_frame_is_an_error() {
+        let mut wire = Vec::new();
+        Answer::told(Kind::Failed, "why".into()).write(&mut wire).unwrap();
+        for cut in 0..wire.len() {
+            assert!(Answer::read(&mut &wire[..cut]).is_err(), "{cut}");
+        }
+        assert!(Answer::read(&mut &[0xff; 8][..]).is_err());
+    }
+}

@@ -1,0 +1,171 @@
+//! A backend in a process of its own: a driver that crashes takes that process down and not the service, and one that hangs
+//! can be killed.
+//!
+//! ```text
+//! embedder ── stdin: Start, then a Batch each ──▶ millrace-embedder model-worker
+//!          ◀── stdout: Answer to each of them ───
+//! ```
+//! Frames are a little-endian u32 of bytes and a protobuf message; both ends are of one build. The process ends when its stdin
+//! does, even in the middle of a batch: whatever happens to the embedder, none stays behind. It is in a process group of its
+//! own, so that Ctrl-C is the embedder's affair.
+//!
+//! Rejected: shared memory (a batch of 16,384 tokens is 256 KiB, its vectors 100 KiB: nothing beside its 10 ms on a GPU);
+//! gRPC over a socket (a port or a path to own, for two ends that are one program).
+
+mod frame;
+mod serve;
+
+use std::io::{BufReader, BufWriter};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::ModelError;
+use super::backend::{Backend, BackendError, Description, Interrupt, Outage};
+use super::onnx::Provider;
+use super::tokenizer::Tokens;
+use frame::{Answer, Batch, Frame, Kind, Start};
+
+/// The argument that makes a program of ours a worker.
+pub const ARGUMENT: &str = "model-worker";
+
+/// What the worker is to run.
+#[derive(Debug, Clone)]
+pub struct WorkerOptions {
+    /// The program: this one, which takes [`ARGUMENT`].
+    pub program: PathBuf,
+    /// The model directory.
+    pub dir: PathBuf,
+    /// sha256 of the model file that is meant.
+    pub sha256: String,
+    /// The ONNX Runtime's shared library.
+    pub library: PathBuf,
+    /// What to compute on.
+    pub provider: Provider,
+    /// Threads of the processor.
+    pub threads: usize,
+    /// Token that fills rows of a batch.
+    pub pad_id: u32,
+}
+
+/// A backend in another process.
+pub struct Worker {
+    child: Arc<Mutex<Child>>,
+    to: BufWriter<ChildStdin>,
+    from: BufReader<ChildStdout>,
+    description: Description,
+}
+
+impl Worker {
+    /// Starts the process and waits until it has made its session.
+    pub fn start(options: WorkerOptions) -> Result<Self, ModelError> {
+        let failed = |source| ModelError::Worker {
+            program: options.program.clone(),
+            source,
+        };
+        let mut command = Command::new(&options.program);
+        command.arg(ARGUMENT).stdin(Stdio::piped()).stdout(Stdio::piped());
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let mut child = command.spawn().map_err(failed)?;
+        let missing = || failed(std::io::Error::other("the process has no pipes"));
+        let (to, from) = (child.stdin.take(), child.stdout.take());
+        let mut worker = Self {
+            child: Arc::new(Mutex::new(child)),
+            to: BufWriter::new(to.ok_or_else(missing)?),
+            from: BufReader::new(from.ok_or_else(missing)?),
+            description: Description::of_none("onnxruntime"),
+        };
+        let start = Frame::Start(Start {
+            dir: options.dir.to_string_lossy().into_owned(),
+            sha256: options.sha256.clone(),
+            library: options.library.to_string_lossy().into_owned(),
+            gpu: match options.provider {
+                Provider::Cpu => None,
+                Provider::Cuda(gpu) => Some(frame::Gpu {
+                    device: gpu.device,
+                    memory_limit: gpu.memory_limit.map(|bytes| bytes as u64),
+                }),
+            },
+            threads: options.threads as u64,
+            pad_id: options.pad_id,
+        });
+        let answer = worker.exchange(&start).map_err(failed)?;
+        match answer.kind() {
+            Kind::Made => {
+                worker.description = Description {
+                    version: answer.text,
+                    device: options.provider.device(),
+                    precision: "f32",
+                    threads: options.threads,
+                    ..worker.description
+                };
+                Ok(worker)
+            }
+            _ => Err(ModelError::Session { what: answer.text }),
+        }
+    }
+
+    fn exchange(&mut self, frame: &Frame) -> std::io::Result<Answer> {
+        frame.write(&mut self.to)?;
+        Answer::read(&mut self.from)
+    }
+
+    /// How it ended, if it has.
+    fn ending(&self) -> String {
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        match child.try_wait() {
+            Ok(Some(status)) => format!("the model's process ended: {status}"),
+            Ok(None) => "the model's process closed its pipes".into(),
+            Err(error) => format!("the model's process is lost: {error}"),
+        }
+    }
+}
+
+impl Backend for Worker {
+    fn embed(&mut self, inputs: &[&Tokens]) -> Result<Vec<Vec<f32>>, BackendError> {
+        let answer = match self.exchange(&Frame::Batch(Batch::of(inputs))) {
+            Ok(answer) => answer,
+            Err(error) => return Err(Outage::Broken(format!("{}: {error}", self.ending())).into()),
+        };
+        match answer.kind() {
+            Kind::Vectors => Ok(answer.into_vectors()),
+            Kind::TooLarge => Err(BackendError::TooLarge(answer.text)),
+            Kind::Failed => Err(BackendError::Failed(answer.text)),
+            Kind::Made | Kind::Refused => {
+                Err(Outage::Broken("the model's process answers what it was not asked".into()).into())
+            }
+        }
+    }
+
+    fn describe(&self) -> Description {
+        self.description.clone()
+    }
+
+    fn interrupt(&self) -> Option<Interrupt> {
+        let child = self.child.clone();
+        Some(Box::new(move || kill(&child)))
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        kill(&self.child);
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = child.wait() {
+            tracing::warn!(%error, "the model's process was not waited for");
+        }
+    }
+}
+
+fn kill(child: &Mutex<Child>) {
+    let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Err(error) = child.kill() {
+        tracing::warn!(%error, "the model's process was not killed");
+    }
+}
+
+/// All of a worker's own `main`, if the arguments say that this process is one.
+pub fn main() -> Option<ExitCode> {
+    (std::env::args_os().nth(1)? == ARGUMENT).then(serve::main)
+}

@@ -1,0 +1,90 @@
+//! The worker's side: one session, one batch after another.
+
+use std::io::{self, BufReader, Read};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use super::frame::{Answer, Batch, Kind, Start};
+use crate::model::backend::{Backend, BackendError};
+use crate::model::onnx::{Gpu, OnnxBackend, OnnxOptions, Provider};
+use crate::model::{MODEL_FILE, Manifest, ModelError, Tokens, verified};
+
+/// Serves until stdin ends: then the process does, whatever it computes.
+pub(super) fn main() -> ExitCode {
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("model-worker: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve() -> io::Result<()> {
+    let mut from = BufReader::new(io::stdin());
+    let start = Start::read(&mut from)?;
+    let (batch, batches) = sync_channel(1);
+    // The embedder asks for one batch at a time, so whatever is to be read while one is computed is the end.
+    let reader = move || read(from, &batch);
+    std::thread::Builder::new().name("stdin".into()).spawn(reader)?;
+    compute(&start, &batches)
+}
+
+fn read(mut from: impl Read, batch: &SyncSender<Batch>) {
+    loop {
+        match Batch::read(&mut from) {
+            Ok(read) => {
+                if batch.send(read).is_err() {
+                    return;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => std::process::exit(0),
+            Err(error) => {
+                eprintln!("model-worker: {error}");
+                std::process::exit(1);
+            }
+        }
+    }
+}
+
+fn compute(start: &Start, batches: &Receiver<Batch>) -> io::Result<()> {
+    let mut to = io::stdout().lock();
+    let mut backend = match make(start) {
+        Ok(backend) => backend,
+        Err(error) => return Answer::told(Kind::Refused, error.to_string()).write(&mut to),
+    };
+    Answer::told(Kind::Made, backend.describe().version).write(&mut to)?;
+    while let Ok(batch) = batches.recv() {
+        let rows = batch.into_tokens();
+        let answer = match backend.embed(&rows.iter().collect::<Vec<&Tokens>>()) {
+            Ok(vectors) => Answer::vectors(vectors),
+            Err(BackendError::TooLarge(why)) => Answer::told(Kind::TooLarge, why),
+            Err(error) => Answer::told(Kind::Failed, error.to_string()),
+        };
+        answer.write(&mut to)?;
+    }
+    Ok(())
+}
+
+fn make(start: &Start) -> Result<OnnxBackend, ModelError> {
+    let dir = Path::new(&start.dir);
+    let manifest = Manifest::read(dir)?;
+    let model = verified(&dir.join(MODEL_FILE), &start.sha256)?;
+    let provider = match start.gpu {
+        None => Provider::Cpu,
+        Some(gpu) => Provider::Cuda(Gpu {
+            device: gpu.device,
+            memory_limit: gpu.memory_limit.and_then(|bytes| usize::try_from(bytes).ok()),
+        }),
+    };
+    let options = OnnxOptions {
+        library: start.library.clone().into(),
+        provider,
+        threads: usize::try_from(start.threads).unwrap_or(1),
+        pooling: manifest.pooling,
+        dimensions: manifest.dimensions,
+        pad_id: start.pad_id,
+    };
+    OnnxBackend::new(&model, options)
+}
