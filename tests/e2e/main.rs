@@ -7,6 +7,7 @@ mod api;
 mod audit;
 mod chaos;
 mod crash;
+mod device;
 mod documents;
 mod errors;
 mod evolution;
@@ -99,6 +100,7 @@ const CASES: &[(&str, Case)] = cases![
     audit::damage_of_each_kind_is_found_and_repaired,
     letters::redrive::ten_thousand_are_redriven_once_each_through_two_kills,
     model::an_endpoint_that_misbehaves_costs_no_document,
+    device::a_device_that_dies_and_hangs_costs_no_document,
     evolution::builds_of_two_versions_run_against_each_other,
     faults::a_broker_restart_loses_nothing,
     faults::ten_kills_lose_and_repeat_nothing,

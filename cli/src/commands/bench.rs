@@ -24,7 +24,7 @@ const EXAMPLES: &str = "Examples:
   millrace bench memory --json                         one object on stdout
   millrace bench trace                                 what traces cost, and whether each is complete; ten minutes
   millrace bench embed                                 the embedder's batches beside a bare loop of the same runtime
-  millrace bench embed --backend cuda --max-batch-tokens 16384 --onnxruntime /opt/onnxruntime/libonnxruntime.so
+  millrace bench embed --backend cuda --max-batch-tokens 32768 --max-batch-texts 512 --prepared-batches 1 --onnxruntime /opt/onnxruntime/libonnxruntime.so
 
 Exit code 0 when it ran, 1 when it could not or when outputs were wrong.";
 
@@ -100,6 +100,12 @@ enum What {
         /// Largest batch in texts
         #[arg(long, value_name = "N", default_value_t = BatchLimits::default().max_batch_texts)]
         max_batch_texts: usize,
+        /// A GPU's session in this process, not in one of its own
+        #[arg(long)]
+        in_process: bool,
+        /// Full batches handed over while another one runs
+        #[arg(long, value_name = "N", default_value_t = BatchLimits::default().prepared_batches)]
+        prepared_batches: usize,
         /// About how long each figure is taken
         #[arg(long, value_name = "SECONDS", default_value_t = 4.0)]
         seconds: f64,
@@ -175,6 +181,8 @@ pub async fn run(bench: Bench) -> Result<()> {
             corpus,
             max_batch_tokens,
             max_batch_texts,
+            prepared_batches,
+            in_process,
             seconds,
             runs,
             json,
@@ -190,11 +198,12 @@ pub async fn run(bench: Bench) -> Result<()> {
                 model: model.unwrap_or_else(|| cache.model()),
                 onnxruntime: onnxruntime.unwrap_or_else(|| cache.onnxruntime()),
                 backends,
+                in_process,
                 limits: BatchLimits {
                     max_batch_tokens,
                     max_batch_texts,
-                    // Two batches wait at least.
-                    max_waiting_tokens: defaults.max_waiting_tokens.max(2 * max_batch_tokens),
+                    prepared_batches,
+                    max_waiting_tokens: defaults.max_waiting_tokens.max(8 * max_batch_tokens),
                     ..defaults
                 },
                 corpus,

@@ -55,6 +55,10 @@ impl Rejection {
             resource: None,
         }
     }
+    /// Its code, its reason, its sentence, and when to ask again: for an answer that has refusals in it and is none itself.
+    pub fn told(&self) -> (Code, &'static str, &str, Option<Duration>) {
+        (self.code, self.reason, &self.message, self.retry_after)
+    }
     /// Repeats a value of the message for programs, in ErrorInfo's metadata.
     pub fn with(mut self, key: &str, value: impl Display) -> Self {
         self.metadata.insert(key.to_owned(), value.to_string());

@@ -104,6 +104,9 @@ metrics! {
     INPUT_TOKENS: Counter "gen_ai.client.embeddings.operation.input_tokens" "{token}"
         "Tokens of the texts that the model was given, padding not counted."
         [names::GEN_AI_OPERATION, names::GEN_AI_PROVIDER, names::GEN_AI_MODEL];
+    BACKENDS_LOST: Counter "millrace.backend.lost" "{backend}"
+        "Backends of the model that were lost: they died, hung or gave nonsense, and were made anew or stood in for."
+        [names::BACKEND];
     BATCH_FILL: Histogram "millrace.batch.fill" "1"
         "Of the tokens that the model computed for a batch, the share that was not padding."
         [names::GEN_AI_MODEL];

@@ -71,6 +71,8 @@ pub const BATCH_REQUESTS: &str = "millrace.batch.requests";
 pub const BATCH_TEXTS: &str = "millrace.batch.texts";
 /// Tokens that the model computed, padding among them.
 pub const BATCH_PADDED_TOKENS: &str = "millrace.batch.padded_tokens";
+/// What computes embeddings: cuda, cpu, endpoint.
+pub const BACKEND: &str = "millrace.backend";
 /// Points that were written to the index.
 pub const POINTS: &str = "millrace.index.points";
 

@@ -115,7 +115,8 @@ impl Process for EmbedderProcess {
         tasks.spawn("http", http.serve(tasks.shutdown_token()));
         let server = Server {
             listener,
-            routes: Routes::new(EmbedderGrpc::new(embedder).server()).add_service(pipeline.server()),
+            routes: Routes::new(EmbedderGrpc::new(embedder, tasks.shutdown_token()).server())
+                .add_service(pipeline.server()),
             readiness,
             health,
             drain: server::DRAIN,

@@ -63,7 +63,7 @@ pub struct ModelConfig {
     pub threads: Option<usize>,
     /// Backends whose session is in a process of its own, so that a driver's crash is not the embedder's.
     pub own_process: Vec<Choice>,
-    /// Longest time for one batch in this process. A backend that takes longer hangs: it is given up and made anew.
+    /// Longest time for one batch, but at an endpoint. A backend that takes longer hangs: it is given up and made anew.
     pub batch_timeout_ms: u64,
     /// The GPU, for the backend `cuda`.
     pub gpu: GpuConfig,
@@ -229,11 +229,12 @@ impl Config {
         if self.model.backends().iter().any(|choice| choice.is_local()) && self.onnxruntime.as_os_str().is_empty() {
             return refused("onnxruntime", "must be the path of libonnxruntime");
         }
-        if !(1..=self.calls.timeout_ms).contains(&self.model.batch_timeout_ms) {
-            let longest = self.calls.timeout_ms;
+        // A backend may hang twice before another one stands in for it.
+        let longest = self.calls.timeout_ms / 3;
+        if !(1..=longest).contains(&self.model.batch_timeout_ms) {
             return refused(
                 "model.batch_timeout_ms",
-                &format!("must be 1 to calls.timeout_ms ({longest})"),
+                &format!("must be 1 to a third of calls.timeout_ms ({longest})"),
             );
         }
         if self.model.threads == Some(0) {
@@ -264,10 +265,19 @@ impl Config {
                 memory_limit: Some(model.gpu.memory_limit_mib << 20).filter(|bytes| *bytes > 0),
             },
             own_process: model.own_process.clone(),
-            program: std::env::current_exe().unwrap_or_default(),
+            program: this_program(),
             endpoint: model.endpoint.is_set().then(|| model.endpoint.options(runtime)),
             call_limit: Duration::from_millis(model.batch_timeout_ms),
         }
+    }
+}
+
+/// The program that runs, also when its file was replaced since it was started.
+fn this_program() -> PathBuf {
+    let running = PathBuf::from("/proc/self/exe");
+    match running.exists() {
+        true => running,
+        false => std::env::current_exe().unwrap_or_default(),
     }
 }
 
@@ -430,7 +440,7 @@ mod tests {
             ),
             (
                 "model.dir",
-                "model.batch_timeout_ms = 300001\nmodel.dir",
+                "model.batch_timeout_ms = 100001\nmodel.dir",
                 "model.batch_timeout_ms",
             ),
             ("model.dir", "model.threads = 0\nmodel.dir", "model.threads"),
@@ -458,7 +468,10 @@ mod tests {
         shipped.check().unwrap();
         let defaults = Config {
             onnxruntime: shipped.onnxruntime.clone(),
-            model: shipped.model.clone(),
+            model: ModelConfig {
+                dir: shipped.model.dir.clone(),
+                ..ModelConfig::default()
+            },
             ..Config::default()
         };
         assert_eq!(toml::to_string(&shipped).unwrap(), toml::to_string(&defaults).unwrap());

@@ -4,13 +4,12 @@
 //! - Nothing is cut: a text that the model does not take whole is an error.
 //! - The same text gives the same vector to 1e-5, whatever else is in its batch.
 //! - No vector leaves that is NaN, infinite, zero or of the wrong size.
-//! - A query waits for at most one running batch; documents and queries wait in bounded queues.
+//! - A query waits for the batch that runs, and for those that are prepared (none, unless configured); documents and queries wait in bounded queues.
 //! - The model file that runs is the one that the manifest's sha256 means. (At an endpoint nobody can tell.)
 //!
 //! Parts: [`model`] (directory, tokenizer, ONNX runtime or endpoint, gate), [`batch`] (who shares the model, and when),
 //! [`pipeline`] (the embed stage), [`grpc`] and [`openai`] (queries), [`app`] (puts all together), [`mod@bench`] (what the model alone
 //! reaches).
-
 //!
 //! Figures behind the defaults (`cargo run --release -p millrace-embedder --example model_alone` gives those of another
 //! machine), chunks a second of real prose on two cores of an AMX Xeon that other work wanted too, so that only the

@@ -29,6 +29,8 @@ pub struct Setup {
     pub onnxruntime: PathBuf,
     /// Backends to measure, those of this process.
     pub backends: Vec<Choice>,
+    /// A GPU's session in this process.
+    pub in_process: bool,
     /// Bounds of Millrace's batches, and of those in the order of arrival.
     pub limits: BatchLimits,
     /// Text files; none: the crates of the cargo registry.
@@ -42,9 +44,13 @@ pub struct Setup {
 /// Batches of the bare loop, in texts. A processor gains nothing from the largest.
 const SWEEP: [usize; 8] = [1, 4, 8, 16, 32, 64, 128, 256];
 const SWEEP_OF_A_PROCESSOR: usize = 64;
+/// A GPU has nothing to do with less.
+const LEAST_OF_A_GPU: usize = 16;
 /// Chunks of a part, and parts in flight, as in the pipeline.
 const PART: usize = 32;
 const PARTS_IN_FLIGHT: usize = 64;
+/// Of a device with large batches there must be more: so many batches' worth.
+const BATCHES_IN_FLIGHT: usize = 8;
 /// A query is about so long.
 const QUERY_TOKENS: usize = 12;
 const QUERIES: usize = 100;
@@ -102,7 +108,11 @@ async fn of_backend(setup: &Setup, choice: Choice, prose: &Prose, progress: &Pro
         onnxruntime: setup.onnxruntime.clone(),
         threads: None,
         gpu: Gpu::default(),
-        own_process: vec![Choice::Cuda],
+        own_process: if setup.in_process {
+            Vec::new()
+        } else {
+            vec![Choice::Cuda]
+        },
         program: std::env::current_exe()?,
         endpoint: None,
         call_limit: Duration::from_secs(60),
@@ -117,6 +127,7 @@ async fn of_backend(setup: &Setup, choice: Choice, prose: &Prose, progress: &Pro
     let mut lab = Lab {
         setup,
         choice,
+        in_flight: PARTS_IN_FLIGHT.max(BATCHES_IN_FLIGHT * setup.limits.max_batch_texts / PART),
         embedder,
         bare: Some(Bare(bare)),
         rows: Vec::new(),
@@ -148,6 +159,7 @@ async fn of_backend(setup: &Setup, choice: Choice, prose: &Prose, progress: &Pro
 struct Lab<'a> {
     setup: &'a Setup,
     choice: Choice,
+    in_flight: usize,
     embedder: Embedder,
     bare: Option<Bare>,
     rows: Vec<Row>,
@@ -171,13 +183,17 @@ impl Lab<'_> {
         // The first runs of a session are slow.
         let warm = texts(64);
         self.bare(&warm, 8).await?;
-        ours(&self.embedder, &warm).await?;
+        ours(&self.embedder, &warm, self.in_flight).await?;
         let rate = self.bare(&warm, 16).await?.max(self.bare(&warm, 64).await?);
         let count = (rate * self.setup.seconds).clamp(64.0, 100_000.0) as usize;
         let texts = texts(count);
         let mut best = (0, 0.0);
         for batch in SWEEP {
-            if self.choice == Choice::Cpu && batch > SWEEP_OF_A_PROCESSOR {
+            let of_use = match self.choice {
+                Choice::Cpu => batch <= SWEEP_OF_A_PROCESSOR,
+                _ => batch >= LEAST_OF_A_GPU,
+            };
+            if !of_use {
                 continue;
             }
             say(format!("{count} chunks, bare loop with batches of {batch}"));
@@ -190,7 +206,7 @@ impl Lab<'_> {
         for run in 0..self.setup.runs {
             say(format!("{count} chunks, run {} of {}", run + 1, self.setup.runs));
             loops.push(self.bare(&texts, best.0).await?);
-            batched.push(ours(&self.embedder, &texts).await?);
+            batched.push(ours(&self.embedder, &texts, self.in_flight).await?);
             if lengths == Lengths::Mixed {
                 arrivals.push(self.in_order_of_arrival(&texts).await?);
             }
@@ -265,12 +281,12 @@ impl Lab<'_> {
             idle.push(percentile(&ask(&self.embedder, &queries).await?, 99));
             let bulk = async {
                 loop {
-                    ours(&self.embedder, &documents).await?;
+                    ours(&self.embedder, &documents, self.in_flight).await?;
                 }
             };
             let asked = async {
                 // Until the waiting room is full.
-                ours(&self.embedder, &documents[..64]).await?;
+                ours(&self.embedder, &documents[..64], self.in_flight).await?;
                 ask(&self.embedder, &queries).await
             };
             let never: Result<f64> = tokio::select! {
@@ -320,13 +336,13 @@ impl Lab<'_> {
 }
 
 /// Chunks a second through the batcher.
-async fn ours(embedder: &Embedder, texts: &[String]) -> Result<f64> {
+async fn ours(embedder: &Embedder, texts: &[String], in_flight: usize) -> Result<f64> {
     let began = Instant::now();
     let parts = texts
         .chunks(PART)
         .map(|part| embedder.embed(part.to_vec(), Class::Document));
     let done: Vec<usize> = stream::iter(parts)
-        .buffer_unordered(PARTS_IN_FLIGHT)
+        .buffer_unordered(in_flight)
         .map_ok(|vectors| vectors.len())
         .try_collect()
         .await?;

@@ -3,7 +3,7 @@
 use tokio::sync::{mpsc, watch};
 
 use super::safe::SafeSize;
-use crate::model::{Backend, BackendError, Description, Gate, Loaded, Outage, Tokenizer, Tokens, canary};
+use crate::model::{Backend, BackendError, Description, Gate, Loaded, Outage, Tokenizer, Tokens};
 
 /// Whether the model computes, as the last batch or canary showed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,7 +181,7 @@ impl Engine {
     }
 
     fn canary(&mut self) -> Result<(), Outage> {
-        let sung = canary::sing(&self.tokenizer, self.gate, |inputs| self.backend.embed(inputs));
+        let sung = self.backend.canary(&self.tokenizer, self.gate);
         self.see(sung)
     }
 

@@ -18,6 +18,9 @@ pub struct BatchLimits {
     pub max_batch_texts: usize,
     /// How long a chunk of a document may wait for company while the model is idle. Queries never wait.
     pub max_wait_ms: u64,
+    /// Full batches of documents that are handed over while another one runs, so that a fast device does not wait for the next.
+    /// A query may have to wait for as many more.
+    pub prepared_batches: usize,
     /// Tokens that may wait; beyond them nothing is taken in and callers wait (documents) or are refused (queries).
     pub max_waiting_tokens: usize,
     /// Requests that may wait to be taken in, for queries and for documents each.
@@ -30,11 +33,14 @@ impl Default for BatchLimits {
             max_batch_tokens: 1_024,
             max_batch_texts: 64,
             max_wait_ms: 5,
+            prepared_batches: 0,
             max_waiting_tokens: 65_536,
             queue_requests: 64,
         }
     }
 }
+
+const MAX_PREPARED: usize = 4;
 
 impl BatchLimits {
     /// How long a chunk may wait for company.
@@ -51,6 +57,12 @@ impl BatchLimits {
         ];
         if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(format!("batch.{name} is 0: nothing could run"));
+        }
+        if self.prepared_batches > MAX_PREPARED {
+            return Err(format!(
+                "batch.prepared_batches is {}: more than {MAX_PREPARED} only make queries wait",
+                self.prepared_batches
+            ));
         }
         if self.max_waiting_tokens < self.max_batch_tokens {
             return Err(format!(

@@ -7,7 +7,8 @@
 //!                                                 └──────────────────┘
 //! ```
 //! - One owner task holds all that waits; it chooses a batch only when the model is idle, from all that has come until
-//!   then, so waiting makes batches better and never fuller than the limits.
+//!   then, so waiting makes batches better and never fuller than the limits. For a fast device a full batch of documents can
+//!   be handed over while another one runs ([`BatchLimits::prepared_batches`]).
 //! - Texts are tokenised by their callers before they wait: lengths are known, and the model computes meanwhile.
 //! - Queries run before documents; a request whose caller has left is dropped unrun.
 //! - Every queue is bounded; documents wait for room, queries are told to come back.
@@ -73,6 +74,28 @@ pub enum EmbedError {
     /// The process is shutting down.
     #[error("the embedder is stopping")]
     Stopped,
+}
+
+impl EmbedError {
+    /// The same of texts that stand so many places later in a longer list.
+    #[must_use]
+    pub fn later_by(self, places: usize) -> Self {
+        match self {
+            Self::Text { index, source } => Self::Text {
+                index: index + places,
+                source,
+            },
+            Self::Refused { index, why } => Self::Refused {
+                index: index + places,
+                why,
+            },
+            Self::Failed { index, why } => Self::Failed {
+                index: index + places,
+                why,
+            },
+            Self::Busy | Self::Outage(_) | Self::Stopped => self,
+        }
+    }
 }
 
 /// Why the batcher ended before its time.
@@ -198,9 +221,9 @@ pub fn batcher(model: Loaded, limits: BatchLimits) -> (Embedder, Batcher) {
 impl Batcher {
     /// Works until the last [`Embedder`] is gone, then answers what was asked and joins the model's thread.
     pub async fn run(self) -> Result<(), BatchError> {
-        // One batch runs, none is prepared: what comes meanwhile, a query above all, can still join the next one.
-        let (give, jobs) = mpsc::channel(1);
-        let (report, done) = mpsc::channel(1);
+        // Where none is prepared, what comes while a batch runs, a query above all, can still join the next one.
+        let (give, jobs) = mpsc::channel(1 + self.limits.prepared_batches);
+        let (report, done) = mpsc::channel(1 + self.limits.prepared_batches);
         let (health, at_work) = (self.engine_health.subscribe(), self.at_work.subscribe());
         let engine = Engine::new(self.model, self.engine_health, self.at_work);
         let thread = std::thread::Builder::new()

@@ -1,6 +1,6 @@
 //! The one owner of what waits: takes requests in, hands batches to the model's thread, hands vectors out.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ struct Open {
 
 /// A canary sings when the model was idle for so long: a device that died unseen is found before a caller finds it.
 const CANARY_AFTER: Duration = Duration::from_secs(5);
+/// It also sings between batches, this long after the last one: a device may give vectors that are no meanings.
+const CANARY_AT_WORK: Duration = Duration::from_secs(10);
 /// At an endpoint each is a call that somebody may have to pay for.
 const CANARY_AFTER_REMOTE: Duration = Duration::from_secs(30);
 /// While the model is broken, or another backend stands in for the preferred one, it is asked more often.
@@ -56,10 +58,11 @@ pub(super) struct Owner {
     waiting: Waiting<(Place, Tokens)>,
     open: HashMap<u64, Open>,
     next_request: u64,
-    busy: bool,
-    /// Of the batch that runs.
-    running: Option<Running>,
+    prepared_batches: usize,
+    /// What the model has, in its order; none for a canary.
+    running: VecDeque<Option<Running>>,
     last_run: Instant,
+    last_canary: Instant,
     model: Arc<ModelInfo>,
     at_work: watch::Receiver<Description>,
 }
@@ -83,12 +86,13 @@ impl Owner {
             jobs: channels.jobs,
             done: channels.done,
             health: channels.health,
+            prepared_batches: limits.prepared_batches,
             waiting: Waiting::new(limits),
             open: HashMap::new(),
             next_request: 0,
-            busy: false,
-            running: None,
+            running: VecDeque::new(),
             last_run: Instant::now(),
+            last_canary: Instant::now(),
             model: channels.model,
             at_work: channels.at_work,
         }
@@ -98,8 +102,12 @@ impl Owner {
     pub(super) async fn run(&mut self) -> Result<(), BatchError> {
         let (mut queries_open, mut documents_open) = (true, true);
         loop {
-            let wake = if self.busy { None } else { self.start().await? };
-            if !queries_open && !documents_open && !self.busy && self.waiting.is_empty() {
+            let wake = match self.running.len() {
+                0 => self.start().await?,
+                _ => self.prepare().await?,
+            };
+            let busy = !self.running.is_empty();
+            if !queries_open && !documents_open && !busy && self.waiting.is_empty() {
                 return Ok(());
             }
             let (query_room, room) = (
@@ -109,7 +117,7 @@ impl Owner {
             let wake = wake.unwrap_or_else(|| self.next_canary());
             tokio::select! {
                 biased;
-                done = self.done.recv(), if self.busy => self.finish(done.ok_or(BatchError::ModelThread)?),
+                done = self.done.recv(), if busy => self.finish(done.ok_or(BatchError::ModelThread)?),
                 request = self.queries.recv(), if query_room && queries_open => match request {
                     Some(request) => self.take(request),
                     None => queries_open = false,
@@ -118,7 +126,7 @@ impl Owner {
                     Some(request) => self.take(request),
                     None => documents_open = false,
                 },
-                () = tokio::time::sleep_until(wake), if !self.busy => {}
+                () = tokio::time::sleep_until(wake), if !busy => {}
             }
             self.take_all_ready();
         }
@@ -164,22 +172,62 @@ impl Owner {
 
     /// Gives the idle model something to do; says when to look again if nothing is to be done yet.
     async fn start(&mut self) -> Result<Option<Instant>, BatchError> {
+        self.drop_unwanted();
+        let now = Instant::now();
+        if self.is_time_to_sing(now) {
+            self.give_canary().await?;
+            return Ok(None);
+        }
+        match self.waiting.next(now) {
+            Next::Run(batch) => self.hand_over(batch).await?,
+            Next::WaitUntil(at) => return Ok(Some(at)),
+            Next::Idle if now >= self.next_canary() => self.give_canary().await?,
+            Next::Idle => {}
+        }
+        Ok(None)
+    }
+
+    /// Gives the model what it is to do next, while it is at work.
+    async fn prepare(&mut self) -> Result<Option<Instant>, BatchError> {
+        while self.running.len() <= self.prepared_batches {
+            if self.is_time_to_sing(Instant::now()) {
+                self.give_canary().await?;
+                continue;
+            }
+            self.drop_unwanted();
+            let Some(batch) = self.waiting.next_of_documents() else {
+                break;
+            };
+            self.hand_over(batch).await?;
+        }
+        Ok(None)
+    }
+
+    fn is_time_to_sing(&self, now: Instant) -> bool {
+        let local = self.at_work.borrow().device != REMOTE;
+        local && !self.waiting.is_empty() && now >= self.last_canary + CANARY_AT_WORK
+    }
+
+    async fn give_canary(&mut self) -> Result<(), BatchError> {
+        self.last_canary = Instant::now();
+        self.give(Job::Canary, None).await
+    }
+
+    fn drop_unwanted(&mut self) {
         self.open.retain(|_, open| !open.reply.is_closed());
         self.waiting.retain(|(place, _)| self.open.contains_key(&place.request));
-        let now = Instant::now();
-        let job = match self.waiting.next(now) {
-            Next::Run(batch) => {
-                let rows: Vec<_> = batch.into_iter().map(|item| item.work).collect();
-                self.running = Some(self.running(&rows));
-                Job::Batch(rows)
-            }
-            Next::WaitUntil(at) => return Ok(Some(at)),
-            Next::Idle if now >= self.next_canary() => Job::Canary,
-            Next::Idle => return Ok(None),
-        };
+    }
+
+    async fn hand_over(&mut self, batch: Vec<Item<(Place, Tokens)>>) -> Result<(), BatchError> {
+        let rows: Vec<_> = batch.into_iter().map(|item| item.work).collect();
+        let running = self.running(&rows);
+        self.give(Job::Batch(rows), Some(running)).await
+    }
+
+    async fn give(&mut self, job: Job<Place>, running: Option<Running>) -> Result<(), BatchError> {
         self.jobs.send(job).await.map_err(|_| BatchError::ModelThread)?;
-        self.busy = true;
-        Ok(None)
+        self.running.push_back(running);
+        Ok(())
     }
 
     fn running(&self, rows: &[(Place, Tokens)]) -> Running {
@@ -207,9 +255,8 @@ impl Owner {
     }
 
     fn finish(&mut self, done: Done<Place>) {
-        self.busy = false;
         self.last_run = Instant::now();
-        if let Some(running) = self.running.take() {
+        if let Some(running) = self.running.pop_front().flatten() {
             let error = done.iter().find_map(|(_, result)| result.as_ref().err());
             running.end(&self.model, error.map(|error| (error.code(), error.to_string())));
         }

@@ -36,13 +36,13 @@ type Answer = oneshot::Receiver<Result<Vec<Vector>, EmbedError>>;
 
 impl Rig {
     fn new() -> (Self, Owner) {
-        Self::before(fake::Fake::default().describe())
+        Self::before(fake::Fake::default().describe(), limits())
     }
 
-    fn before(at_work: Description) -> (Self, Owner) {
-        let (queries, query_requests) = mpsc::channel(limits().queue_requests);
-        let (documents, document_requests) = mpsc::channel(limits().queue_requests);
-        let (give, jobs) = mpsc::channel(1);
+    fn before(at_work: Description, limits: BatchLimits) -> (Self, Owner) {
+        let (queries, query_requests) = mpsc::channel(limits.queue_requests);
+        let (documents, document_requests) = mpsc::channel(limits.queue_requests);
+        let (give, jobs) = mpsc::channel(1 + limits.prepared_batches);
         let (done, results) = mpsc::channel(1);
         let (health, seen) = watch::channel(Health::Good);
         let channels = Channels {
@@ -61,7 +61,7 @@ impl Rig {
             done,
             _health: health,
         };
-        (rig, Owner::new(limits(), channels))
+        (rig, Owner::new(limits, channels))
     }
 
     fn ask(&self, class: Class, lengths: &[usize]) -> Answer {
@@ -80,6 +80,20 @@ impl Rig {
             })
             .unwrap();
         answer
+    }
+
+    /// The lengths of a batch that the model is given and keeps.
+    async fn given(&mut self) -> Vec<usize> {
+        match self.jobs.recv().await {
+            Some(Job::Batch(batch)) => batch.iter().map(|(_, tokens)| tokens.len()).collect(),
+            _ => panic!("no batch"),
+        }
+    }
+
+    /// Whether the owner has nothing more to give by now: it has looked at all that came.
+    async fn nothing_more(&mut self) -> bool {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        self.jobs.try_recv().is_err()
     }
 
     /// The next batch, answered with each text's length; gives the lengths.
@@ -176,7 +190,7 @@ async fn what_waits_is_bounded_and_a_full_queue_refuses() {
         assert_eq!(running.len(), 1);
         // Two fill the queue; the owner has no room and must leave them there.
         let more = [rig.ask(Class::Document, &[60]), rig.ask(Class::Document, &[60])];
-        tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+        tokio::time::sleep(std::time::Duration::from_secs(9)).await;
         let (reply, _answer) = oneshot::channel();
         let (class, inputs) = (Class::Document, vec![tokens(1)]);
         let refused = rig.documents.try_send(Request {
@@ -201,6 +215,60 @@ async fn what_waits_is_bounded_and_a_full_queue_refuses() {
     });
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_model_at_work_is_asked_its_canary_too() {
+    let (mut rig, mut owner) = Rig::new();
+    let test = async {
+        // There is always another batch, and each takes 3 s.
+        let mut asked = vec![rig.ask(Class::Document, &[100])];
+        for _ in 0..4 {
+            asked.push(rig.ask(Class::Document, &[100]));
+            tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+            assert_eq!(rig.work().await, [100]);
+        }
+        assert!(matches!(rig.jobs.recv().await, Some(Job::Canary)));
+    };
+    tokio::select! {
+        ended = owner.run() => panic!("{ended:?}"),
+        () = test => {}
+    }
+}
+
+/// A row for each thing that waits while a batch is at work: what is handed over beside it.
+#[tokio::test(start_paused = true)]
+async fn a_full_batch_of_documents_is_handed_over_while_another_one_runs() {
+    for (prepared_batches, query, lengths, expected) in [
+        (1, false, &[50, 50][..], Some(vec![50, 50])),
+        (1, false, &[50], None),
+        (1, true, &[50, 50], None),
+        (0, false, &[50, 50], None),
+    ] {
+        let limits = BatchLimits {
+            prepared_batches,
+            ..limits()
+        };
+        let (mut rig, mut owner) = Rig::before(fake::Fake::default().describe(), limits);
+        let test = async {
+            let first = rig.ask(Class::Document, &[100]);
+            assert_eq!(rig.given().await, [100]);
+            let query = query.then(|| rig.ask(Class::Query, &[3]));
+            let second = rig.ask(Class::Document, lengths);
+            match &expected {
+                Some(batch) => assert_eq!(rig.given().await, *batch),
+                None => assert!(rig.nothing_more().await, "{lengths:?}"),
+            }
+            // Never a third.
+            let third = expected.map(|_| rig.ask(Class::Document, &[100]));
+            assert!(rig.nothing_more().await, "{lengths:?}");
+            drop((first, second, third, query));
+        };
+        tokio::select! {
+            ended = owner.run() => panic!("{ended:?}"),
+            () = test => {}
+        }
+    }
+}
+
 /// A row for each kind of backend at work.
 #[tokio::test(start_paused = true)]
 async fn an_idle_model_is_asked_its_canary() {
@@ -214,7 +282,7 @@ async fn an_idle_model_is_asked_its_canary() {
         ..local.clone()
     };
     for (at_work, seconds) in [(local, 5), (remote, 30), (stand_in, 2)] {
-        let (rig, mut owner) = Rig::before(at_work);
+        let (rig, mut owner) = Rig::before(at_work, limits());
         beside!(owner, rig, {
             let began = tokio::time::Instant::now();
             assert!(matches!(rig.jobs.recv().await, Some(Job::Canary)));

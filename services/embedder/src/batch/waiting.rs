@@ -112,9 +112,7 @@ impl<T> Waiting<T> {
             return Next::Idle;
         };
         let deadline = oldest.since + self.limits.max_wait();
-        let tokens: usize = self.documents.iter().map(|item| item.tokens).sum();
-        let full = tokens >= self.limits.max_batch_tokens || self.documents.len() >= self.limits.max_batch_texts;
-        if full || starved || deadline <= now {
+        if self.is_full() || starved || deadline <= now {
             self.query_batches = 0;
             let batch = cut(&mut self.documents, &self.limits);
             self.recount();
@@ -122,6 +120,22 @@ impl<T> Waiting<T> {
         } else {
             Next::WaitUntil(deadline)
         }
+    }
+
+    /// What runs after what runs now: a full batch of documents, if no query waits.
+    pub fn next_of_documents(&mut self) -> Option<Vec<Item<T>>> {
+        if !self.queries.is_empty() || !self.is_full() {
+            return None;
+        }
+        self.query_batches = 0;
+        let batch = cut(&mut self.documents, &self.limits);
+        self.recount();
+        Some(batch)
+    }
+
+    fn is_full(&self) -> bool {
+        let tokens: usize = self.documents.iter().map(|item| item.tokens).sum();
+        tokens >= self.limits.max_batch_tokens || self.documents.len() >= self.limits.max_batch_texts
     }
 
     fn recount(&mut self) {

@@ -2,19 +2,23 @@
 
 use std::time::Duration;
 
+use futures::stream::{self, BoxStream, Stream, StreamExt};
 use millrace_api::embedder::v1 as api;
 use millrace_api::embedder::v1::embedder_service_server::{EmbedderService, EmbedderServiceServer};
 use millrace_rpc::error::{self, Rejection};
 use millrace_runtime::server::MAX_MESSAGE_BYTES;
-use tonic::{Request, Response, Status};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::batch::{Class, EmbedError, Embedder};
-use crate::model::{Outage, TextError};
+use crate::model::{Outage, TextError, Vector};
 
 /// Texts of one call.
 const MAX_TEXTS: usize = 64;
 /// About the time of a few batches: the queue has moved by then.
 const RETRY_WHEN_BUSY: Duration = Duration::from_millis(500);
+/// Requests of a stream that are worked on at once: parts of so many texts fill a batch of a GPU.
+const STREAM_REQUESTS: usize = 16;
 /// A broken model is asked again this often.
 const RETRY_WHEN_BROKEN: Duration = Duration::from_secs(2);
 
@@ -22,12 +26,13 @@ const RETRY_WHEN_BROKEN: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub struct EmbedderGrpc {
     embedder: Embedder,
+    shutdown: CancellationToken,
 }
 
 impl EmbedderGrpc {
-    /// Over a batcher's handle.
-    pub fn new(embedder: Embedder) -> Self {
-        Self { embedder }
+    /// Over a batcher's handle. Streams end when `shutdown` is cancelled.
+    pub fn new(embedder: Embedder, shutdown: CancellationToken) -> Self {
+        Self { embedder, shutdown }
     }
     /// The gRPC service.
     pub fn server(self) -> EmbedderServiceServer<Self> {
@@ -35,6 +40,48 @@ impl EmbedderGrpc {
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
+    async fn embeddings(&self, texts: Vec<String>, class: Class) -> Result<Vec<api::Embedding>, Rejection> {
+        if !(1..=MAX_TEXTS).contains(&texts.len()) {
+            let message = format!("1 to {MAX_TEXTS} texts a call, these are {}", texts.len());
+            return Err(error::invalid_field("texts", "TEXT_COUNT", message));
+        }
+        let vectors = self.embedder.embed(texts, class).await.map_err(rejection)?;
+        let embedding = |vector: Vector| api::Embedding {
+            values: vector.into_values(),
+        };
+        Ok(vectors.into_iter().map(embedding).collect())
+    }
+
+    /// An answer to each request, as it is ready. No more are read than are worked on.
+    fn answers(
+        self,
+        requests: impl Stream<Item = Result<api::EmbedStreamRequest, Status>> + Send + 'static,
+    ) -> impl Stream<Item = Result<api::EmbedStreamResponse, Status>> + Send + 'static {
+        let (asked, left) = (self.shutdown.clone(), self.shutdown.clone());
+        let answer = move |request: Result<api::EmbedStreamRequest, Status>| {
+            let this = self.clone();
+            async move {
+                let api::EmbedStreamRequest { id, texts } = request?;
+                let (embeddings, error) = match this.embeddings(texts, Class::Document).await {
+                    Ok(embeddings) => (embeddings, None),
+                    Err(rejection) => (Vec::new(), Some(told(&rejection))),
+                };
+                Ok(api::EmbedStreamResponse {
+                    id,
+                    embeddings,
+                    model: Some(this.model()),
+                    error,
+                })
+            }
+        };
+        let leaving = async move { left.is_cancelled().then(|| Err(rejection(EmbedError::Stopped).into())) };
+        requests
+            .take_until(asked.cancelled_owned())
+            .map(answer)
+            .buffer_unordered(STREAM_REQUESTS)
+            .chain(stream::once(leaving).filter_map(std::future::ready))
+    }
+
     fn model(&self) -> api::Model {
         let model = &self.embedder.info().model;
         api::Model {
@@ -50,22 +97,20 @@ impl EmbedderGrpc {
 #[tonic::async_trait]
 impl EmbedderService for EmbedderGrpc {
     async fn embed(&self, request: Request<api::EmbedRequest>) -> Result<Response<api::EmbedResponse>, Status> {
-        let texts = request.into_inner().texts;
-        if !(1..=MAX_TEXTS).contains(&texts.len()) {
-            let message = format!("1 to {MAX_TEXTS} texts a call, these are {}", texts.len());
-            return Err(error::invalid_field("texts", "TEXT_COUNT", message).into());
-        }
-        let vectors = self.embedder.embed(texts, Class::Query).await.map_err(rejection)?;
-        let embeddings = vectors
-            .into_iter()
-            .map(|vector| api::Embedding {
-                values: vector.into_values(),
-            })
-            .collect();
+        let embeddings = self.embeddings(request.into_inner().texts, Class::Query).await?;
         Ok(Response::new(api::EmbedResponse {
             embeddings,
             model: Some(self.model()),
         }))
+    }
+
+    type EmbedStreamStream = BoxStream<'static, Result<api::EmbedStreamResponse, Status>>;
+
+    async fn embed_stream(
+        &self,
+        request: Request<Streaming<api::EmbedStreamRequest>>,
+    ) -> Result<Response<Self::EmbedStreamStream>, Status> {
+        Ok(Response::new(self.clone().answers(request.into_inner()).boxed()))
     }
 
     async fn get_model(
@@ -78,7 +123,20 @@ impl EmbedderService for EmbedderGrpc {
             max_tokens: i32::try_from(info.max_tokens).unwrap_or(i32::MAX),
             backend: at_work.name.to_owned(),
             device: at_work.device,
+            precision: at_work.precision.to_owned(),
+            stands_in_for: at_work.stands_in_for.unwrap_or_default().to_owned(),
         }))
+    }
+}
+
+fn told(rejection: &Rejection) -> api::EmbedError {
+    let (code, reason, message, retry_after) = rejection.told();
+    let retry_after_ms = retry_after.map_or(0, |after| i64::try_from(after.as_millis()).unwrap_or(i64::MAX));
+    api::EmbedError {
+        code: code.into(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        retry_after_ms,
     }
 }
 
@@ -130,7 +188,10 @@ mod tests {
 
     async fn with_service<F: Future<Output = ()>>(test: impl FnOnce(EmbedderGrpc, Fake) -> F) {
         let (embedder, batcher, fake) = fake::batcher();
-        let (ended, ()) = tokio::join!(batcher.run(), test(EmbedderGrpc::new(embedder), fake));
+        let (ended, ()) = tokio::join!(
+            batcher.run(),
+            test(EmbedderGrpc::new(embedder, CancellationToken::new()), fake)
+        );
         ended.unwrap();
     }
 
@@ -234,6 +295,49 @@ mod tests {
             let status = embed(&service, &["a", "b b b"]).await.unwrap_err();
             assert_eq!(status.code(), Code::Internal);
             assert!(!status.message().contains("three"), "{}", status.message());
+        })
+        .await;
+    }
+
+    fn asked(id: &str, texts: &[&str]) -> Result<api::EmbedStreamRequest, Status> {
+        Ok(api::EmbedStreamRequest {
+            id: id.into(),
+            texts: texts.iter().map(|text| (*text).to_owned()).collect(),
+        })
+    }
+
+    #[tokio::test]
+    async fn a_stream_answers_each_request_and_goes_on_after_a_bad_one() {
+        with_service(|service, _| async move {
+            let requests = [
+                asked("one", &["a a"]),
+                asked("two", &[]),
+                asked("three", &["a", "b b b b b"]),
+                asked("four", &["b", "a"]),
+            ];
+            let answers: Vec<_> = service.answers(stream::iter(requests)).collect().await;
+            let mut answers: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
+            answers.sort_by_key(|answer| ["one", "two", "three", "four"].iter().position(|id| *id == answer.id));
+            let counts: Vec<_> = answers.iter().map(|answer| answer.embeddings.len()).collect();
+            assert_eq!(counts, [1, 0, 0, 2]);
+            let errors: Vec<_> = answers.into_iter().filter_map(|answer| answer.error).collect();
+            let reasons: Vec<_> = errors.iter().map(|error| (error.code, error.reason.as_str())).collect();
+            assert_eq!(reasons, [(3, "TEXT_COUNT"), (3, "TEXT_REFUSED")]);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_when_the_process_leaves() {
+        with_service(|service, _| async move {
+            let shutdown = service.shutdown.clone();
+            let requests = stream::iter([asked("one", &["a"])]).chain(stream::pending());
+            let mut answers = Box::pin(service.answers(requests));
+            assert_eq!(answers.next().await.unwrap().unwrap().id, "one");
+            shutdown.cancel();
+            let status = answers.next().await.unwrap().unwrap_err();
+            assert_eq!(status.code(), Code::Unavailable);
+            assert!(answers.next().await.is_none());
         })
         .await;
     }

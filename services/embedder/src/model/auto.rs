@@ -2,14 +2,17 @@
 
 use std::time::{Duration, Instant};
 
+use super::canary;
 use super::failover::Candidate;
+use super::failover::instance::{Instance, Waited};
 use super::pooling::{Gate, Vector};
 use super::tokenizer::{Tokenizer, Tokens};
-use super::{Backend, ModelError, canary};
 
-/// A batch about as the pipeline cuts them: texts of about 128 tokens.
+/// A batch about as the pipeline cuts them: texts of about 128 tokens, or what the model takes.
 const TEXTS: usize = 32;
-const WORDS: usize = 100;
+const WORDS: usize = 90;
+/// To make one.
+const START_LIMIT: Duration = Duration::from_secs(60);
 /// The best of so many runs counts: others on the machine only slow one down.
 const RUNS: usize = 3;
 /// Backends whose vectors are less alike than this are not two backends of one model.
@@ -21,29 +24,19 @@ struct Measured {
 }
 
 /// Those that work, the fastest first, and says what it measured. The last of those given is the reference: whoever's vectors
-/// are not like its own is left out.
-pub(super) fn fastest_first(
-    candidates: Vec<Candidate>,
-    tokenizer: &Tokenizer,
-    gate: Gate,
-) -> Result<Vec<Candidate>, ModelError> {
-    let texts = calibration();
-    let tokens = texts
-        .iter()
-        .filter_map(|text| tokenizer.tokenize(text).ok())
-        .collect::<Vec<_>>();
-    let mut found: Vec<Measured> = Vec::new();
+/// are not like its own is left out. Whoever does not work now comes last: it may work later.
+pub(super) fn fastest_first(candidates: Vec<Candidate>, tokenizer: &Tokenizer, gate: Gate) -> Vec<Candidate> {
+    let texts = calibration(tokenizer.max_tokens());
+    let tokens: Vec<Tokens> = texts.iter().filter_map(|text| tokenizer.tokenize(text).ok()).collect();
+    let (mut found, mut away) = (Vec::<Measured>::new(), Vec::new());
     let mut reference: Option<Vec<Vector>> = None;
-    let mut last_error = None;
     for candidate in candidates.into_iter().rev() {
-        let measured = (candidate.make)()
-            .map_err(|e| e.to_string())
-            .and_then(|mut backend| measure(&mut *backend, &tokens, tokenizer, gate));
-        let (took, vectors) = match measured {
+        let backend = candidate.name;
+        let (took, vectors) = match measure(&candidate, &tokens, tokenizer, gate) {
             Ok(measured) => measured,
             Err(why) => {
-                tracing::info!(backend = candidate.name, %why, "a backend does not work here");
-                last_error = Some(why);
+                tracing::warn!(backend, %why, "a backend does not work here");
+                away.push(candidate);
                 continue;
             }
         };
@@ -51,14 +44,8 @@ pub(super) fn fastest_first(
             .as_ref()
             .map_or(1.0, |reference| least_alike(reference, &vectors));
         let texts_per_second = tokens.len() as f64 / took.as_secs_f64().max(f64::EPSILON);
-        tracing::info!(
-            backend = candidate.name,
-            texts_per_second,
-            cosine = alike,
-            "a backend was measured"
-        );
+        tracing::info!(backend, texts_per_second, cosine = alike, "a backend was measured");
         if alike < ALIKE {
-            let backend = candidate.name;
             tracing::warn!(
                 backend,
                 cosine = alike,
@@ -69,30 +56,40 @@ pub(super) fn fastest_first(
         reference.get_or_insert(vectors);
         found.push(Measured { candidate, took });
     }
-    if found.is_empty() {
-        return Err(ModelError::Session {
-            what: last_error.unwrap_or_else(|| "no backend works here".into()),
-        });
-    }
     found.sort_by_key(|measured| measured.took);
-    let order: Vec<&str> = found.iter().map(|measured| measured.candidate.name).collect();
-    tracing::info!(?order, "backends in the order of their speed");
-    Ok(found.into_iter().map(|measured| measured.candidate).collect())
+    let found = found.into_iter().map(|measured| measured.candidate);
+    let order: Vec<Candidate> = found.chain(away).collect();
+    let names: Vec<&str> = order.iter().map(|candidate| candidate.name).collect();
+    tracing::info!(order = ?names, "backends in the order of their speed");
+    order
 }
 
 fn measure(
-    backend: &mut dyn Backend,
+    candidate: &Candidate,
     tokens: &[Tokens],
     tokenizer: &Tokenizer,
     gate: Gate,
 ) -> Result<(Duration, Vec<Vector>), String> {
-    canary::sing(tokenizer, gate, |inputs| backend.embed(inputs)).map_err(|e| e.to_string())?;
+    let instance = Instance::make(candidate).map_err(|e| e.to_string())?;
+    instance.wait_made(START_LIMIT)?;
+    let embed = |inputs: &[&Tokens]| match instance.embed(inputs, candidate.call_limit) {
+        Waited::Got(answer) => answer.map_err(|e| e.to_string()),
+        Waited::Hung => Err("it hangs".into()),
+        Waited::Died => Err("it died".into()),
+    };
+    let sung = canary::sing(tokenizer, gate, |inputs| {
+        embed(inputs).map_err(super::BackendError::Failed)
+    });
+    sung.map_err(|e| e.to_string())?;
     let inputs: Vec<&Tokens> = tokens.iter().collect();
     let (mut best, mut vectors) = (Duration::MAX, Vec::new());
     for _ in 0..RUNS {
         let began = Instant::now();
-        vectors = backend.embed(&inputs).map_err(|e| e.to_string())?;
+        vectors = embed(&inputs)?;
         best = best.min(began.elapsed());
+    }
+    if vectors.len() != tokens.len() || tokens.is_empty() {
+        return Err(format!("it gave {} vectors for {} texts", vectors.len(), tokens.len()));
     }
     let vectors = vectors
         .into_iter()
@@ -107,13 +104,93 @@ fn least_alike(reference: &[Vector], vectors: &[Vector]) -> f32 {
 }
 
 /// Prose of plain words, each text another, of lengths a little apart.
-fn calibration() -> Vec<String> {
+fn calibration(max_tokens: usize) -> Vec<String> {
     const WORD: [&str; 12] = [
         "the", "river", "turns", "wheel", "after", "wheel", "while", "millers", "measure", "what", "water", "carries",
     ];
     let text = |at: usize| {
-        let words = (0..WORDS + at).map(|n| WORD[(n * (at + 1) + n / 7) % WORD.len()]);
+        // A word is a token or two.
+        let count = (WORDS + at).min(max_tokens / 3);
+        let words = (0..count).map(|n| WORD[(n * (at + 1) + n / 7) % WORD.len()]);
         words.collect::<Vec<_>>().join(" ")
     };
     (0..TEXTS).map(text).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::tokenizer::tests::trapped;
+    use crate::model::{Backend, BackendError, Description, ModelError};
+
+    const GATE: Gate = Gate {
+        dimensions: 2,
+        normalized: false,
+    };
+
+    /// For every processor more than nothing.
+    const MUCH: u64 = 10_000_000;
+
+    /// Does so much for a batch, and turns its vectors by so much.
+    struct Turned(u64, f32);
+
+    impl Backend for Turned {
+        fn embed(&mut self, inputs: &[&Tokens]) -> Result<Vec<Vec<f32>>, BackendError> {
+            if inputs.len() == 3 {
+                return Ok(vec![vec![1.0, 0.0], vec![1.0, 0.1], vec![0.0, 1.0]]);
+            }
+            (0..self.0).for_each(|n| _ = std::hint::black_box(n));
+            Ok(vec![vec![1.0, self.1]; inputs.len()])
+        }
+        fn describe(&self) -> Description {
+            Description::of_none("turned")
+        }
+    }
+
+    fn candidate(name: &'static str, of: Option<(u64, f32)>) -> Candidate {
+        Candidate {
+            name,
+            make: Arc::new(move || match of {
+                Some((work, turned)) => Ok(Box::new(Turned(work, turned))),
+                None => Err(ModelError::NoEndpoint),
+            }),
+            remote: false,
+            call_limit: Duration::from_secs(10),
+        }
+    }
+
+    /// A row for each thing that becomes of a candidate.
+    #[test]
+    fn the_fastest_alike_come_first_and_whoever_is_away_last() {
+        for (candidates, expected) in [
+            (
+                vec![candidate("slow", Some((MUCH, 0.0))), candidate("quick", Some((1, 0.0)))],
+                vec!["quick", "slow"],
+            ),
+            (
+                vec![candidate("quick", Some((1, 0.0))), candidate("slow", Some((MUCH, 0.0)))],
+                vec!["quick", "slow"],
+            ),
+            (
+                vec![
+                    candidate("other", Some((1, 0.5))),
+                    candidate("reference", Some((1, 0.0))),
+                ],
+                vec!["reference"],
+            ),
+            (
+                vec![candidate("away", None), candidate("here", Some((1, 0.0)))],
+                vec!["here", "away"],
+            ),
+            (vec![candidate("away", None)], vec!["away"]),
+        ] {
+            let order = fastest_first(candidates, &trapped(16), GATE);
+            assert_eq!(
+                order.iter().map(|candidate| candidate.name).collect::<Vec<_>>(),
+                expected
+            );
+        }
+    }
 }

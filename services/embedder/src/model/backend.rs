@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::tokenizer::Tokens;
+use super::canary;
+use super::pooling::Gate;
+use super::tokenizer::{Tokenizer, Tokens};
 
 /// The device of what does not compute in this process.
 pub const REMOTE: &str = "remote";
@@ -80,6 +82,11 @@ pub trait Backend: Send + 'static {
     /// One vector per input, in order, pooled but neither scaled nor judged: [`super::Gate`] does that. An input's
     /// vector must not depend on the others beyond rounding.
     fn embed(&mut self, inputs: &[&Tokens]) -> Result<Vec<Vec<f32>>, BackendError>;
+
+    /// Whether it computes: asked of it, not of its absence of errors.
+    fn canary(&mut self, tokenizer: &Tokenizer, gate: Gate) -> Result<(), Outage> {
+        canary::sing(tokenizer, gate, |inputs| self.embed(inputs))
+    }
 
     /// Ends a call that hangs, from another thread, where that is possible.
     fn interrupt(&self) -> Option<Interrupt> {

@@ -20,6 +20,16 @@ pub enum Pooling {
     Cls,
 }
 
+impl Pooling {
+    /// A text's vector, of what the graph gives for its row.
+    pub(super) fn finish(self, row: &[f32], tokens: usize) -> Vec<f32> {
+        match self {
+            Self::Mean => row.iter().map(|sum| sum / tokens as f32).collect(),
+            Self::Cls => row.to_vec(),
+        }
+    }
+}
+
 /// What a model directory says about its model. The checksum binds it to one file: another export of the same model
 /// under the same name does not start.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

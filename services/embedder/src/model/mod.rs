@@ -148,6 +148,7 @@ impl Loaded {
                 threads: source.threads.unwrap_or_else(available_threads),
                 pooling: manifest.pooling,
                 dimensions: manifest.dimensions,
+                max_tokens: manifest.max_tokens,
                 pad_id: tokenizer.pad_id(),
             },
         )?;
@@ -158,7 +159,8 @@ impl Loaded {
             proven: false,
         };
         let gate = loaded.gate();
-        canary::sing(&loaded.tokenizer, gate, |inputs| loaded.backend.embed(inputs)).map_err(ModelError::Canary)?;
+        let sung = loaded.backend.canary(&loaded.tokenizer, gate);
+        sung.map_err(ModelError::Canary)?;
         loaded.proven = true;
         Ok(loaded)
     }

@@ -89,7 +89,7 @@ impl Plan {
             match choice {
                 Choice::Auto => {
                     let all = [Choice::Cuda, Choice::Cpu].map(|choice| self.candidate(choice, &manifest, &tokenizer));
-                    candidates.extend(auto::fastest_first(all.into(), &tokenizer, gate)?);
+                    candidates.extend(auto::fastest_first(all.into(), &tokenizer, gate));
                 }
                 choice => candidates.push(self.candidate(*choice, &manifest, &tokenizer)),
             }
@@ -134,6 +134,7 @@ impl Plan {
                 threads: plan.threads.unwrap_or_else(available_threads),
                 pooling: manifest.pooling,
                 dimensions: manifest.dimensions,
+                max_tokens: manifest.max_tokens,
                 pad_id,
             };
             Ok(Box::new(OnnxBackend::new(&model, options)?))

@@ -1,7 +1,4 @@
-//! From the model's output to one checked vector per text.
-
-use super::manifest::Pooling;
-use super::tokenizer::Tokens;
+//! One checked vector per text.
 
 /// A vector that has passed the [`Gate`]: right size, finite, not zero, of unit length where the model says so.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,28 +19,6 @@ impl Vector {
         let (a, b) = (self.values(), other.values());
         (dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()) as f32
     }
-}
-
-impl Pooling {
-    /// One vector of each row's token vectors. `hidden` is `[rows, width, dimensions]`; a row's tokens stand at its start.
-    pub(super) fn pool(self, hidden: &[f32], width: usize, dimensions: usize, inputs: &[&Tokens]) -> Vec<Vec<f32>> {
-        let rows = inputs.iter().zip(hidden.chunks_exact(width * dimensions));
-        rows.map(|(tokens, row)| match self {
-            Self::Mean => mean(&row[..tokens.len() * dimensions], dimensions),
-            Self::Cls => row[..dimensions].to_vec(),
-        })
-        .collect()
-    }
-}
-
-fn mean(own: &[f32], dimensions: usize) -> Vec<f32> {
-    let mut sum = vec![0f32; dimensions];
-    for token in own.chunks_exact(dimensions) {
-        sum.iter_mut().zip(token).for_each(|(sum, value)| *sum += value);
-    }
-    let scale = dimensions as f32 / own.len() as f32;
-    sum.iter_mut().for_each(|value| *value *= scale);
-    sum
 }
 
 /// Why a vector is not given out.
@@ -119,34 +94,6 @@ mod tests {
         dimensions: 2,
         normalized: true,
     };
-
-    fn tokens(len: usize) -> Tokens {
-        Tokens {
-            ids: vec![7; len].into(),
-            types: vec![0; len].into(),
-            text: None,
-        }
-    }
-
-    #[test]
-    fn padding_is_left_out_of_the_mean() {
-        let hidden = [1.0, 2.0, 3.0, 4.0, /* row 2 */ 5.0, 6.0, 9e9, f32::NAN];
-        let (two, one) = (tokens(2), tokens(1));
-        assert_eq!(
-            Pooling::Mean.pool(&hidden, 2, 2, &[&two, &one]),
-            [[2.0, 3.0], [5.0, 6.0]]
-        );
-    }
-
-    #[test]
-    fn cls_is_the_first_token() {
-        let hidden = [1.0, 2.0, 3.0, 4.0, /* row 2 */ 5.0, 6.0, 9e9, f32::NAN];
-        let (two, one) = (tokens(2), tokens(1));
-        assert_eq!(
-            Pooling::Cls.pool(&hidden, 2, 2, &[&two, &one]),
-            [[1.0, 2.0], [5.0, 6.0]]
-        );
-    }
 
     #[test]
     fn the_gate_scales_what_passes() {

@@ -80,6 +80,10 @@ impl Refusal {
         )
     }
 
+    pub(super) fn too_slow() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, INVALID, "the body did not come in time")
+    }
+
     pub(super) fn no_such_model(loaded: &str) -> Self {
         Self {
             code: Some("model_not_found"),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use millrace_embedder::batch::{BatchLimits, Class, Embedder, batcher};
 use millrace_embedder::model::onnx::{Gpu, Provider};
-use millrace_embedder::model::{Choice, Loaded, ModelSource, Plan, Vector};
+use millrace_embedder::model::{BackendError, Choice, Loaded, ModelSource, Plan, Vector};
 
 use crate::source;
 
@@ -241,6 +241,17 @@ async fn a_gpu_without_memory_for_a_batch_computes_it_in_pieces() {
     }
     let mut plan = plan(&[Choice::Cuda], &built());
     plan.gpu.memory_limit = Some(600 << 20);
+    // All at once there is none.
+    let mut alone = Loaded::load(&ModelSource {
+        onnxruntime: plan.onnxruntime.clone(),
+        provider: Provider::Cuda(plan.gpu),
+        ..source()
+    })
+    .unwrap();
+    let long = alone.tokenizer.tokenize(&"river wheel ".repeat(250)).unwrap();
+    let refused = alone.backend.embed(&[&long; 256]);
+    assert!(matches!(refused, Err(BackendError::TooLarge(_))), "{:?}", refused.err());
+    drop(alone);
     let limits = BatchLimits {
         max_batch_tokens: 131_072,
         max_batch_texts: 256,

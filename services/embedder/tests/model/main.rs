@@ -6,6 +6,7 @@
 )]
 
 mod device;
+mod openai;
 mod parity;
 
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use millrace_embedder::batch::{BatchLimits, Class, EmbedError, Embedder, batcher
 use millrace_embedder::bench;
 use millrace_embedder::model::onnx::Provider;
 use millrace_embedder::model::{Loaded, ModelError, ModelSource, TextError, Vector};
+use millrace_testkit::python::Python;
 
 const MODEL: &str = "models/all-minilm-l6-v2-1.20.0-beta30";
 const RUNTIME: &str = if cfg!(target_os = "macos") {
@@ -21,6 +23,14 @@ const RUNTIME: &str = if cfg!(target_os = "macos") {
 } else {
     "onnxruntime-1.29.0/libonnxruntime.so"
 };
+
+/// What a script of `tests/python` says, given this on stdin. Blocking.
+fn python(script: &str, arguments: &[&str], stdin: &str) -> String {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python");
+    let requirements = std::fs::read_to_string(scripts.join("requirements.txt")).unwrap();
+    let python = Python::with(&requirements, Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap();
+    python.run(&scripts.join(script), arguments, stdin).unwrap()
+}
 
 /// The user's cache.
 fn cache() -> PathBuf {

@@ -4,9 +4,8 @@ use std::path::Path;
 
 use millrace_embedder::batch::{BatchLimits, Class, batcher};
 use millrace_embedder::model::{Loaded, ModelSource};
-use millrace_testkit::python::Python;
 
-use crate::{cache, source};
+use crate::{cache, python, source};
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -57,17 +56,10 @@ async fn of_model(folder: &str, pooling: &str, document_prefix: &str, query_pref
             let prefixed: Vec<String> = texts.iter().map(|text| format!("{prefix}{text}")).collect();
             let (dir, pooling) = (dir.clone(), pooling.to_owned());
             let theirs = tokio::task::spawn_blocking(move || {
-                let scripts = Path::new(HERE).join("tests/python");
-                let requirements = std::fs::read_to_string(scripts.join("requirements.txt"))?;
-                let python = Python::with(&requirements, Path::new(env!("CARGO_TARGET_TMPDIR")))?;
-                let texts = serde_json::to_string(&prefixed)?;
-                python.run(
-                    &scripts.join("reference.py"),
-                    &[&dir.to_string_lossy(), &pooling],
-                    &texts,
-                )
+                let texts = serde_json::to_string(&prefixed).unwrap();
+                python("reference.py", &[&dir.to_string_lossy(), &pooling], &texts)
             });
-            let theirs: Vec<Vec<f64>> = serde_json::from_str(&theirs.await.unwrap().unwrap()).unwrap();
+            let theirs: Vec<Vec<f64>> = serde_json::from_str(&theirs.await.unwrap()).unwrap();
             assert_eq!(theirs.len(), ours.len());
             for ((text, ours), theirs) in texts.iter().zip(&ours).zip(&theirs) {
                 assert_eq!(ours.values().len(), theirs.len());

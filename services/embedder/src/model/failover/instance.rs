@@ -24,7 +24,7 @@ enum Said {
 
 /// What came of waiting for it.
 #[derive(Debug)]
-pub(super) enum Waited<T> {
+pub(in crate::model) enum Waited<T> {
     /// This.
     Got(T),
     /// Nothing in time.
@@ -34,10 +34,10 @@ pub(super) enum Waited<T> {
 }
 
 /// A backend that has been made.
-pub(super) struct Made {
-    pub(super) description: Description,
+pub(in crate::model) struct Made {
+    pub(in crate::model) description: Description,
     /// Ends a call that hangs.
-    pub(super) interrupt: Option<Interrupt>,
+    pub(in crate::model) interrupt: Option<Interrupt>,
 }
 
 /// Whether it has been made.
@@ -48,7 +48,7 @@ pub(super) enum Making {
 }
 
 /// A backend on its thread.
-pub(super) struct Instance {
+pub(in crate::model) struct Instance {
     jobs: SyncSender<Vec<Tokens>>,
     said: Receiver<Said>,
     thread: JoinHandle<()>,
@@ -56,7 +56,7 @@ pub(super) struct Instance {
 
 impl Instance {
     /// Begins to make a candidate's backend.
-    pub(super) fn make(candidate: &Candidate) -> std::io::Result<Self> {
+    pub(in crate::model) fn make(candidate: &Candidate) -> std::io::Result<Self> {
         let (jobs, next) = sync_channel::<Vec<Tokens>>(1);
         let (say, said) = sync_channel(1);
         let make = candidate.make.clone();
@@ -76,7 +76,7 @@ impl Instance {
     }
 
     /// Waits until it has been made.
-    pub(super) fn wait_made(&self, limit: Duration) -> Result<Made, String> {
+    pub(in crate::model) fn wait_made(&self, limit: Duration) -> Result<Made, String> {
         let making = match self.hear(limit) {
             Waited::Got(said) => making(said),
             Waited::Hung => Making::NotYet,
@@ -90,7 +90,7 @@ impl Instance {
     }
 
     /// Asks it, and waits for so long at most. After [`Waited::Hung`] and [`Waited::Died`] it is of no use any more.
-    pub(super) fn embed(&self, inputs: &[&Tokens], limit: Duration) -> Waited<Answer> {
+    pub(in crate::model) fn embed(&self, inputs: &[&Tokens], limit: Duration) -> Waited<Answer> {
         let inputs = inputs.iter().map(|tokens| (*tokens).clone()).collect();
         if self.jobs.send(inputs).is_err() {
             return Waited::Died;

@@ -3,10 +3,12 @@
 //! | the backend | becomes |
 //! |---|---|
 //! | gives vectors | those |
-//! | gives a vector that is none (NaN, zero, another size), and passes its canary | those: who has the batch judges each |
-//! | fails, refuses or has no memory, and passes its canary | the error: it is about the batch |
-//! | asks for patience, or refuses us | that: nobody else is asked, since it works |
-//! | does one of the first three and fails its canary; dies; gives no answer in time | lost |
+//! | fails, gives another number of vectors, or one that is none (NaN, zero, another size), and passes its canary | asked once more; then that, for who has the batch to judge |
+//! | refuses the batch, or has no memory for several texts, and passes its canary | the error: it is about the batch |
+//! | has no memory for a single text | lost, and rests: somebody else has it |
+//! | asks for patience | that: nobody else is asked, since it works |
+//! | refuses us | lost, and rests; that, if there is nobody else |
+//! | fails its canary, dies, or gives no answer in time | lost |
 //!
 //! A lost one is made again at once and the batch given to it; lost twice in a row, or away at an endpoint, it rests, and the
 //! next in the list takes the batch. While another stands in for it, it is made in the background and takes over again when
@@ -19,7 +21,7 @@
 //! Rejected: a circuit breaker that counts errors over time (one failed canary says more); running the batch on two backends
 //! at once; more than one at work (the batches would overtake each other for nothing, and a GPU is kept busy by one).
 
-mod instance;
+pub(super) mod instance;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +31,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::ModelError;
+use millrace_telemetry::{metrics, names};
+
 use super::backend::{Backend, BackendError, Description, Outage};
 use super::canary;
 use super::pooling::Gate;
@@ -65,7 +69,7 @@ impl Default for Patience {
     fn default() -> Self {
         Self {
             start: Duration::from_secs(60),
-            rest: (Duration::from_secs(1), Duration::from_secs(15)),
+            rest: (Duration::from_secs(1), Duration::from_secs(60)),
         }
     }
 }
@@ -97,15 +101,69 @@ struct Seat {
     losses: u32,
     rest: Duration,
     not_before: Option<Instant>,
+    /// Since when it is being made.
+    begun: Option<Instant>,
     /// Why it is not at work.
     last: Outage,
     abandoned: Vec<JoinHandle<()>>,
 }
 
+type Answer = Result<Vec<Vec<f32>>, BackendError>;
+
 /// What came of a batch.
 enum Asked {
-    Answer(Result<Vec<Vec<f32>>, BackendError>),
-    Lost { why: Outage, hung: bool },
+    Answer(Answer),
+    Lost(Loss),
+}
+
+/// After an answer that is suspicious, of a backend that passes its canary.
+enum Then {
+    /// Ask once more.
+    Again,
+    /// Tell what it answered.
+    Tell,
+    /// Leave it alone for a while, whatever its canary says.
+    Rest,
+}
+
+/// How a backend was lost.
+struct Loss {
+    why: Outage,
+    /// It may never come back from its call.
+    hung: bool,
+    /// Making it anew would change nothing.
+    rests: bool,
+}
+
+impl Loss {
+    fn died(why: impl Into<String>) -> Self {
+        Self {
+            why: Outage::Broken(why.into()),
+            hung: false,
+            rests: false,
+        }
+    }
+    fn hung(why: impl Into<String>) -> Self {
+        Self {
+            hung: true,
+            ..Self::died(why)
+        }
+    }
+    /// As its canary, or its start, showed.
+    fn seen(why: Outage) -> Self {
+        Self {
+            why,
+            hung: true,
+            rests: false,
+        }
+    }
+    fn rests(why: Outage) -> Self {
+        Self {
+            why,
+            hung: false,
+            rests: true,
+        }
+    }
 }
 
 impl Failover {
@@ -118,6 +176,7 @@ impl Failover {
             losses: 0,
             rest: patience.rest.0,
             not_before: None,
+            begun: None,
             last: Outage::Broken("not tried yet".into()),
             abandoned: Vec::new(),
         };
@@ -151,7 +210,7 @@ impl Failover {
                 }
                 // It is there, and has not yet shown that it computes.
                 Err(patience @ Outage::RateLimited { .. }) => return Err(patience),
-                Err(outage) => self.lose(at, outage, true),
+                Err(outage) => self.lose(at, Loss::seen(outage)),
             }
         }
         match &self.seats[..] {
@@ -189,11 +248,13 @@ impl Failover {
             (None, _) => tracing::warn!(backend = name, why = %self.reasons(), "a backend stands in for another one"),
             (Some(_), _) => tracing::info!(backend = name, "a backend is back"),
         }
-        if let Some(before) = self.active.replace(at) {
+        self.active = Some(at);
+        for seat in &mut self.seats[at + 1..] {
             // Its memory is wanted elsewhere.
-            let seat = &mut self.seats[before];
-            (seat.instance, seat.made) = (None, None);
-            seat.last = Outage::Broken("not needed".into());
+            if seat.instance.take().is_some() {
+                seat.made = None;
+                seat.last = Outage::Broken("not needed".into());
+            }
         }
     }
 
@@ -210,35 +271,59 @@ impl Failover {
     }
 
     fn ask(&self, at: usize, inputs: &[&Tokens]) -> Asked {
-        let seat = &self.seats[at];
-        let limit = seat.candidate.call_limit;
-        let lost = |why: String, hung| Asked::Lost {
-            why: Outage::Broken(why),
-            hung,
+        let first = self.ask_once(at, inputs);
+        let doubt = match &first {
+            Asked::Answer(answer) => self.doubt(answer, inputs.len()),
+            Asked::Lost(_) => None,
         };
-        let answer = match seat.instance.as_ref().map(|instance| instance.embed(inputs, limit)) {
-            Some(Waited::Got(answer)) => answer,
-            Some(Waited::Hung) => return lost(hangs(limit), true),
-            Some(Waited::Died) | None => return lost(DIED.into(), false),
+        let (why, then) = match doubt {
+            None => return first,
+            Some((why, Then::Rest)) => return Asked::Lost(Loss::rests(Outage::Broken(why))),
+            Some(doubt) => doubt,
         };
-        let suspicious = match &answer {
-            Ok(vectors) => vectors
-                .iter()
-                .find_map(|vector| self.gate.check(vector).err())
-                .map(|bad| bad.to_string()),
-            Err(BackendError::Outage(Outage::Broken(why))) => return lost(why.clone(), false),
-            Err(BackendError::Outage(_)) => None,
-            Err(error) => Some(error.to_string()),
-        };
-        match suspicious.map(|why| (why, self.sing(at))) {
-            Some((why, Err(Outage::Broken(canary)))) => {
-                lost(format!("{why}, and then its canary failed: {canary}"), false)
+        match (self.sing(at), then) {
+            (Err(Outage::Broken(canary)), _) => {
+                Asked::Lost(Loss::hung(format!("{why}, and then its canary failed: {canary}")))
             }
-            _ => Asked::Answer(answer),
+            (_, Then::Again) => self.ask_once(at, inputs),
+            (_, Then::Tell | Then::Rest) => first,
         }
     }
 
-    fn lose(&mut self, at: usize, why: Outage, hung: bool) {
+    /// What is suspicious about an answer, and what is to be done about it.
+    fn doubt(&self, answer: &Answer, texts: usize) -> Option<(String, Then)> {
+        match answer {
+            Ok(vectors) if vectors.len() != texts => Some((
+                format!("it gave {} vectors for {texts} texts", vectors.len()),
+                Then::Again,
+            )),
+            Ok(vectors) => {
+                let bad = vectors.iter().find_map(|vector| self.gate.check(vector).err())?;
+                Some((bad.to_string(), Then::Again))
+            }
+            Err(BackendError::Failed(why)) => Some((why.clone(), Then::Again)),
+            Err(BackendError::Refused(why)) => Some((why.clone(), Then::Tell)),
+            Err(BackendError::TooLarge(why)) if texts == 1 => Some((why.clone(), Then::Rest)),
+            Err(BackendError::TooLarge(why)) => Some((why.clone(), Then::Tell)),
+            Err(BackendError::Outage(_)) => None,
+        }
+    }
+
+    fn ask_once(&self, at: usize, inputs: &[&Tokens]) -> Asked {
+        let seat = &self.seats[at];
+        let limit = seat.candidate.call_limit;
+        match seat.instance.as_ref().map(|instance| instance.embed(inputs, limit)) {
+            Some(Waited::Hung) => Asked::Lost(Loss::hung(hangs(limit))),
+            Some(Waited::Died) | None => Asked::Lost(Loss::died(DIED)),
+            Some(Waited::Got(Err(BackendError::Outage(Outage::Broken(why))))) => Asked::Lost(Loss::died(why)),
+            Some(Waited::Got(Err(BackendError::Outage(refused @ Outage::Config(_))))) if self.seats.len() > 1 => {
+                Asked::Lost(Loss::rests(refused))
+            }
+            Some(Waited::Got(answer)) => Asked::Answer(answer),
+        }
+    }
+
+    fn lose(&mut self, at: usize, loss: Loss) {
         let (first, longest) = self.patience.rest;
         let losses_before_rest = match self.seats.len() {
             1 => BACKENDS_OF_A_BATCH,
@@ -246,15 +331,21 @@ impl Failover {
         };
         let was_at_work = self.active == Some(at);
         let seat = &mut self.seats[at];
-        tracing::error!(backend = seat.candidate.name, %why, "a backend is lost");
+        let (name, why) = (seat.candidate.name, loss.why);
+        if was_at_work {
+            tracing::error!(backend = name, %why, "a backend is lost");
+            metrics::BACKENDS_LOST.add(1, || [(names::BACKEND, name.into())]);
+        } else {
+            tracing::warn!(backend = name, %why, "a backend does not start");
+        }
         let thread = seat.instance.take().map(Instance::give_up);
-        seat.abandoned.extend(thread.filter(|_| hung));
+        seat.abandoned.extend(thread.filter(|_| loss.hung));
         if let Some(interrupt) = seat.made.take().and_then(|made| made.interrupt) {
             interrupt();
         }
         seat.last = why;
         seat.losses += 1;
-        if !was_at_work || seat.candidate.remote || seat.losses >= losses_before_rest {
+        if !was_at_work || loss.rests || seat.candidate.remote || seat.losses >= losses_before_rest {
             seat.not_before = Some(Instant::now() + seat.rest);
             if !seat.candidate.remote {
                 seat.rest = (seat.rest * 2).clamp(first, longest);
@@ -287,20 +378,38 @@ impl Failover {
                 if seat.may_be_made()
                     && let Err(why) = seat.begin()
                 {
-                    self.lose(at, Outage::Broken(why), false);
+                    self.lose(at, Loss::died(why));
                 }
                 continue;
             };
-            match instance.made() {
-                Making::NotYet => {}
-                Making::Failed(why) => self.lose(at, Outage::Broken(why), false),
-                Making::Made(made) => {
-                    seat.made = Some(made);
-                    match self.sing(at) {
-                        Ok(()) => return self.take(at),
-                        Err(outage) => self.lose(at, outage, true),
-                    }
+            let made = match (&seat.made, instance.made()) {
+                // It has asked for patience.
+                (Some(_), _) => None,
+                (None, Making::NotYet) if seat.begun.is_none_or(|begun| begun.elapsed() < self.patience.start) => {
+                    continue;
                 }
+                (None, Making::NotYet) => {
+                    self.lose(at, Loss::hung("it does not start"));
+                    continue;
+                }
+                (None, Making::Failed(why)) => {
+                    self.lose(at, Loss::died(why));
+                    continue;
+                }
+                (None, Making::Made(made)) => Some(made),
+            };
+            if made.is_some() {
+                seat.made = made;
+            }
+            if seat.not_before.is_some_and(|at| at > Instant::now()) {
+                continue;
+            }
+            match self.sing(at) {
+                Ok(()) => return self.take(at),
+                Err(Outage::RateLimited { retry_after }) => {
+                    self.seats[at].not_before = Some(Instant::now() + retry_after);
+                }
+                Err(outage) => self.lose(at, Loss::seen(outage)),
             }
         }
     }
@@ -335,6 +444,7 @@ impl Seat {
     fn begin(&mut self) -> Result<(), String> {
         let made = Instance::make(&self.candidate);
         self.instance = Some(made.map_err(|e| format!("its thread cannot be started: {e}"))?);
+        self.begun = Some(Instant::now());
         Ok(())
     }
 }
@@ -352,9 +462,10 @@ impl Backend for Failover {
                     }
                     return answer;
                 }
-                Asked::Lost { why, hung } => {
-                    taken_down += u32::from(!self.seats[at].candidate.remote);
-                    self.lose(at, why.clone(), hung);
+                Asked::Lost(loss) => {
+                    let why = loss.why.to_string();
+                    taken_down += u32::from(!loss.rests && !self.seats[at].candidate.remote);
+                    self.lose(at, loss);
                     if taken_down == BACKENDS_OF_A_BATCH {
                         self.absolve();
                         return Err(BackendError::Failed(format!(
@@ -362,6 +473,21 @@ impl Backend for Failover {
                         )));
                     }
                 }
+            }
+        }
+    }
+
+    /// Of the one at work. One that fails it is lost, and the next that passes it is at work.
+    fn canary(&mut self, _: &Tokenizer, _: Gate) -> Result<(), Outage> {
+        self.look_for_the_preferred();
+        loop {
+            let sang = self.active.is_none();
+            let at = self.seat()?;
+            match self.sing(at) {
+                _ if sang => return Ok(()),
+                Err(outage @ Outage::Broken(_)) => self.lose(at, Loss::seen(outage)),
+                Err(refused @ Outage::Config(_)) if self.seats.len() > 1 => self.lose(at, Loss::rests(refused)),
+                sung => return sung,
             }
         }
     }

@@ -84,6 +84,8 @@ impl Backend for Scripted {
     }
 }
 
+type Answered = Result<Vec<Vec<f32>>, BackendError>;
+
 struct Scene {
     failover: Failover,
     /// Ends what hangs.
@@ -128,8 +130,14 @@ fn scene(lives: [Vec<Option<Life>>; 2]) -> Scene {
 
 impl Scene {
     fn ask(&mut self) -> Result<usize, BackendError> {
+        self.ask_of(1).map(|vectors| vectors.len())
+    }
+    fn ask_of(&mut self, texts: usize) -> Answered {
         let tokens = trapped(16).tokenize("a b").unwrap();
-        self.failover.embed(&[&tokens]).map(|vectors| vectors.len())
+        self.failover.embed(&vec![&tokens; texts])
+    }
+    fn canary(&mut self) -> Result<(), Outage> {
+        self.failover.canary(&trapped(16), GATE)
     }
     fn device(&self) -> String {
         self.failover.describe().device
@@ -180,18 +188,59 @@ fn what_passes_its_canary_is_not_lost_for_a_batch() {
         retry_after: Duration::from_secs(7),
     };
     for error in [
-        failed(),
         BackendError::Refused("400".into()),
         BackendError::TooLarge("no memory".into()),
         patience.into(),
-        Outage::Config("401".into()).into(),
     ] {
         let mut scene = scene([vec![life([Answer(error.clone())])], vec![]]);
-        assert_eq!(scene.ask(), Err(error));
+        assert_eq!(scene.ask_of(2), Err(error));
         assert_eq!((scene.ask(), scene.device()), (Ok(1), "first".into()));
     }
-    let mut scene = scene([vec![life([Nonsense])], vec![]]);
+}
+
+#[test]
+fn what_fails_and_passes_its_canary_is_asked_once_more() {
+    for suspicious in [Answer(failed()), Nonsense] {
+        let mut scene = scene([vec![life([suspicious.clone(), Embed])], vec![]]);
+        assert_eq!(
+            (scene.ask_of(1), scene.device()),
+            (Ok(vec![vec![1.0, 2.0]]), "first".into())
+        );
+        let mut scene = self::scene([vec![life([suspicious.clone(), suspicious.clone()])], vec![]]);
+        match (scene.ask_of(1), suspicious) {
+            (Err(error), Answer(_)) => assert_eq!(error, failed()),
+            (Ok(vectors), _) => assert!(vectors[0][0].is_nan(), "{vectors:?}"),
+            (answer, _) => panic!("{answer:?}"),
+        }
+        assert_eq!(scene.device(), "first");
+    }
+}
+
+/// A row for each answer that another backend may not give, though this one computes.
+#[test]
+fn what_cannot_take_a_single_text_or_refuses_us_is_stood_in_for() {
+    for error in [
+        BackendError::TooLarge("no memory".into()),
+        Outage::Config("401".into()).into(),
+    ] {
+        let mut scene = scene([vec![life([Answer(error)])], vec![]]);
+        assert_eq!((scene.ask(), scene.device()), (Ok(1), "second".into()));
+    }
+}
+
+#[test]
+fn a_canary_that_is_wrong_costs_a_backend_its_place() {
+    let mut scene = scene([vec![mortal([Embed]), STILLBORN], vec![]]);
     assert_eq!((scene.ask(), scene.device()), (Ok(1), "first".into()));
+    // It still gives vectors, and no meanings.
+    assert_eq!((scene.canary(), scene.device()), (Ok(()), "second".into()));
+}
+
+#[test]
+fn with_nobody_else_a_canary_that_is_wrong_is_an_outage() {
+    let mut scene = scene([vec![mortal([Embed]), STILLBORN], vec![STILLBORN]]);
+    assert_eq!(scene.ask(), Ok(1));
+    assert!(matches!(scene.canary(), Err(Outage::Broken(_))));
 }
 
 #[test]

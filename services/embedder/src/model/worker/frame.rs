@@ -42,15 +42,16 @@ pub(super) struct Gpu {
     pub(super) memory_limit: Option<u64>,
 }
 
-/// Every other one: rows behind each other.
+/// Every other one: rows behind each other. Numbers are four bytes each, as the machine has
+/// them: both ends are on one.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Batch {
     #[prost(uint32, repeated, tag = "1")]
     lengths: Vec<u32>,
-    #[prost(uint32, repeated, tag = "2")]
-    ids: Vec<u32>,
-    #[prost(uint32, repeated, tag = "3")]
-    types: Vec<u32>,
+    #[prost(bytes = "vec", tag = "2")]
+    ids: Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    types: Vec<u8>,
 }
 
 /// From the worker, one for each frame.
@@ -64,8 +65,8 @@ pub(super) struct Answer {
     #[prost(uint32, tag = "3")]
     dimensions: u32,
     /// Vectors behind each other.
-    #[prost(float, repeated, tag = "4")]
-    values: Vec<f32>,
+    #[prost(bytes = "vec", tag = "4")]
+    values: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
@@ -100,8 +101,8 @@ impl Batch {
         for tokens in inputs {
             // A text has at most some thousand tokens.
             batch.lengths.push(u32::try_from(tokens.len()).unwrap_or(u32::MAX));
-            batch.ids.extend_from_slice(&tokens.ids);
-            batch.types.extend_from_slice(&tokens.types);
+            batch.ids.extend_from_slice(bytemuck::cast_slice(&tokens.ids));
+            batch.types.extend_from_slice(bytemuck::cast_slice(&tokens.types));
         }
         batch
     }
@@ -111,11 +112,17 @@ impl Batch {
     }
 
     pub(super) fn into_tokens(self) -> Vec<Tokens> {
-        let (mut ids, mut types) = (self.ids.into_iter(), self.types.into_iter());
-        let mut row = |length: u32| Tokens {
-            ids: ids.by_ref().take(length as usize).collect(),
-            types: types.by_ref().take(length as usize).collect(),
-            text: None,
+        let (ids, types) = (words(&self.ids), words(&self.types));
+        let mut start = 0;
+        let mut row = |length: u32| {
+            let end = (start + length as usize).min(ids.len()).min(types.len());
+            let of = start.min(end)..end;
+            start = end;
+            Tokens {
+                ids: ids[of.clone()].into(),
+                types: types[of].into(),
+                text: None,
+            }
         };
         self.lengths.into_iter().map(&mut row).collect()
     }
@@ -130,19 +137,23 @@ impl Answer {
         }
     }
 
-    pub(super) fn vectors(vectors: Vec<Vec<f32>>) -> Self {
+    pub(super) fn vectors(vectors: &[Vec<f32>]) -> Self {
         let dimensions = vectors.first().map_or(0, Vec::len);
+        let mut values = Vec::with_capacity(4 * dimensions * vectors.len());
+        for vector in vectors {
+            values.extend_from_slice(bytemuck::cast_slice(vector));
+        }
         Self {
             kind: Kind::Vectors.into(),
             dimensions: u32::try_from(dimensions).unwrap_or(u32::MAX),
-            values: vectors.concat(),
+            values,
             ..Self::default()
         }
     }
 
     pub(super) fn into_vectors(self) -> Vec<Vec<f32>> {
-        let dimensions = (self.dimensions as usize).max(1);
-        self.values.chunks(dimensions).map(<[f32]>::to_vec).collect()
+        let bytes = 4 * (self.dimensions as usize).max(1);
+        self.values.chunks(bytes).map(words).collect()
     }
 
     pub(super) fn write(&self, to: &mut impl Write) -> io::Result<()> {
@@ -152,6 +163,11 @@ impl Answer {
     pub(super) fn read(from: &mut impl Read) -> io::Result<Self> {
         read(from)
     }
+}
+
+/// Bytes of a frame stand wherever they do: they are copied to where words may.
+fn words<W: bytemuck::AnyBitPattern + bytemuck::NoUninit>(bytes: &[u8]) -> Vec<W> {
+    bytemuck::pod_collect_to_vec(bytes)
 }
 
 fn write(message: &impl Message, to: &mut impl Write) -> io::Result<()> {
@@ -197,7 +213,7 @@ mod tests {
     fn vectors_arrive_as_they_were() {
         let vectors = vec![vec![1.0, 2.0], vec![-3.5, 0.0]];
         let mut wire = Vec::new();
-        Answer::vectors(vectors.clone()).write(&mut wire).unwrap();
+        Answer::vectors(&vectors).write(&mut wire).unwrap();
         let answer = Answer::read(&mut &wire[..]).unwrap();
         assert_eq!((answer.kind(), answer.into_vectors()), (Kind::Vectors, vectors));
     }

@@ -5,12 +5,13 @@
 //! embedder ── stdin: Start, then a Batch each ──▶ millrace-embedder model-worker
 //!          ◀── stdout: Answer to each of them ───
 //! ```
-//! Frames are a little-endian u32 of bytes and a protobuf message; both ends are of one build. The process ends when its stdin
+//! Frames are a little-endian u32 of bytes and a protobuf message; both ends are of one build, also when the file of the program
+//! was replaced meanwhile. The process ends when its stdin
 //! does, even in the middle of a batch: whatever happens to the embedder, none stays behind. It is in a process group of its
 //! own, so that Ctrl-C is the embedder's affair.
 //!
-//! Rejected: shared memory (a batch of 16,384 tokens is 256 KiB, its vectors 100 KiB: nothing beside its 10 ms on a GPU);
-//! gRPC over a socket (a port or a path to own, for two ends that are one program).
+//! Rejected: shared memory (unsafe, and what copying costs is hidden behind the other piece's computing); gRPC over a socket
+//! (a port or a path to own, for two ends that are one program).
 
 mod frame;
 mod serve;
@@ -18,7 +19,9 @@ mod serve;
 use std::io::{BufReader, BufWriter};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::ModelError;
 use super::backend::{Backend, BackendError, Description, Interrupt, Outage};
@@ -28,6 +31,11 @@ use frame::{Answer, Batch, Frame, Kind, Start};
 
 /// The argument that makes a program of ours a worker.
 pub const ARGUMENT: &str = "model-worker";
+
+/// A batch goes over in so many pieces: one is computed while the next is read, and while the answer to the one before is.
+const PIECES: usize = 2;
+/// To load a runtime and make a session; shorter than a backend's own limit.
+const START_LIMIT: Duration = Duration::from_secs(50);
 
 /// What the worker is to run.
 #[derive(Debug, Clone)]
@@ -90,7 +98,7 @@ impl Worker {
             threads: options.threads as u64,
             pad_id: options.pad_id,
         });
-        let answer = worker.exchange(&start).map_err(failed)?;
+        let answer = worker.within_limit(|worker| worker.exchange(&start)).map_err(failed)?;
         match answer.kind() {
             Kind::Made => {
                 worker.description = Description {
@@ -106,9 +114,28 @@ impl Worker {
         }
     }
 
+    /// Kills a process that is not through with its start in time: what waits for its answer then gets an end.
+    fn within_limit<T>(&mut self, work: impl FnOnce(&mut Self) -> std::io::Result<T>) -> std::io::Result<T> {
+        let (through, wait) = std::sync::mpsc::channel::<()>();
+        let child = self.child.clone();
+        let watch = move || {
+            if wait.recv_timeout(START_LIMIT) == Err(RecvTimeoutError::Timeout) {
+                kill(&child);
+            }
+        };
+        std::thread::Builder::new().name("model-start".into()).spawn(watch)?;
+        let done = work(self);
+        drop(through);
+        done
+    }
+
     fn exchange(&mut self, frame: &Frame) -> std::io::Result<Answer> {
         frame.write(&mut self.to)?;
         Answer::read(&mut self.from)
+    }
+
+    fn lost(&self, error: &std::io::Error) -> BackendError {
+        Outage::Broken(format!("{}: {error}", self.ending())).into()
     }
 
     /// How it ended, if it has.
@@ -122,20 +149,34 @@ impl Worker {
     }
 }
 
+fn vectors(answer: Answer) -> Result<Vec<Vec<f32>>, BackendError> {
+    match answer.kind() {
+        Kind::Vectors => Ok(answer.into_vectors()),
+        Kind::TooLarge => Err(BackendError::TooLarge(answer.text)),
+        Kind::Failed => Err(BackendError::Failed(answer.text)),
+        Kind::Made | Kind::Refused => {
+            Err(Outage::Broken("the model's process answers what it was not asked".into()).into())
+        }
+    }
+}
+
 impl Backend for Worker {
     fn embed(&mut self, inputs: &[&Tokens]) -> Result<Vec<Vec<f32>>, BackendError> {
-        let answer = match self.exchange(&Frame::Batch(Batch::of(inputs))) {
-            Ok(answer) => answer,
-            Err(error) => return Err(Outage::Broken(format!("{}: {error}", self.ending())).into()),
-        };
-        match answer.kind() {
-            Kind::Vectors => Ok(answer.into_vectors()),
-            Kind::TooLarge => Err(BackendError::TooLarge(answer.text)),
-            Kind::Failed => Err(BackendError::Failed(answer.text)),
-            Kind::Made | Kind::Refused => {
-                Err(Outage::Broken("the model's process answers what it was not asked".into()).into())
-            }
+        let pieces = inputs.chunks(inputs.len().div_ceil(PIECES).max(1));
+        let count = pieces.len();
+        for piece in pieces {
+            let sent = Frame::Batch(Batch::of(piece)).write(&mut self.to);
+            sent.map_err(|error| self.lost(&error))?;
         }
+        // Each answer is taken, so that the next batch does not get one of this.
+        let answers: Vec<Result<Vec<Vec<f32>>, BackendError>> = (0..count)
+            .map(|_| match Answer::read(&mut self.from) {
+                Ok(answer) => vectors(answer),
+                Err(error) => Err(self.lost(&error)),
+            })
+            .collect();
+        let vectors: Vec<_> = answers.into_iter().collect::<Result<_, _>>()?;
+        Ok(vectors.concat())
     }
 
     fn describe(&self) -> Description {
@@ -159,7 +200,8 @@ impl Drop for Worker {
 }
 
 fn kill(child: &Mutex<Child>) {
-    let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
+    // Who has it kills it, or waits for the end of one that was killed.
+    let Ok(mut child) = child.try_lock() else { return };
     if let Err(error) = child.kill() {
         tracing::warn!(%error, "the model's process was not killed");
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+use super::PIECES;
 use super::frame::{Answer, Batch, Kind, Start};
 use crate::model::backend::{Backend, BackendError};
 use crate::model::onnx::{Gpu, OnnxBackend, OnnxOptions, Provider};
@@ -24,8 +25,8 @@ pub(super) fn main() -> ExitCode {
 fn serve() -> io::Result<()> {
     let mut from = BufReader::new(io::stdin());
     let start = Start::read(&mut from)?;
-    let (batch, batches) = sync_channel(1);
-    // The embedder asks for one batch at a time, so whatever is to be read while one is computed is the end.
+    // All pieces of a batch: an embedder that writes one must not wait for a worker that waits for it to read an answer.
+    let (batch, batches) = sync_channel(PIECES);
     let reader = move || read(from, &batch);
     std::thread::Builder::new().name("stdin".into()).spawn(reader)?;
     compute(&start, &batches)
@@ -39,13 +40,19 @@ fn read(mut from: impl Read, batch: &SyncSender<Batch>) {
                     return;
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => std::process::exit(0),
             Err(error) => {
-                eprintln!("model-worker: {error}");
-                std::process::exit(1);
+                if error.kind() != io::ErrorKind::UnexpectedEof {
+                    eprintln!("model-worker: {error}");
+                }
+                end();
             }
         }
     }
+}
+
+/// Ends the process in the middle of whatever it computes. Not by `exit`: the destructors of a driver may wait for that.
+fn end() {
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
 }
 
 fn compute(start: &Start, batches: &Receiver<Batch>) -> io::Result<()> {
@@ -58,7 +65,7 @@ fn compute(start: &Start, batches: &Receiver<Batch>) -> io::Result<()> {
     while let Ok(batch) = batches.recv() {
         let rows = batch.into_tokens();
         let answer = match backend.embed(&rows.iter().collect::<Vec<&Tokens>>()) {
-            Ok(vectors) => Answer::vectors(vectors),
+            Ok(vectors) => Answer::vectors(&vectors),
             Err(BackendError::TooLarge(why)) => Answer::told(Kind::TooLarge, why),
             Err(error) => Answer::told(Kind::Failed, error.to_string()),
         };
@@ -84,6 +91,7 @@ fn make(start: &Start) -> Result<OnnxBackend, ModelError> {
         threads: usize::try_from(start.threads).unwrap_or(1),
         pooling: manifest.pooling,
         dimensions: manifest.dimensions,
+        max_tokens: manifest.max_tokens,
         pad_id: start.pad_id,
     };
     OnnxBackend::new(&model, options)

@@ -5,19 +5,22 @@
 //! | CPU | any | f32 |
 //! | CUDA | one built for it, with libonnxruntime_providers_cuda.so beside it; finds CUDA and cuDNN as the linker does | f32, without TF32: vectors of a GPU and of a processor are the same to 1e-5 |
 
+mod tail;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use ort::environment::Environment;
 use ort::ep::{CUDA, ExecutionProviderDispatch};
 use ort::logging::LogLevel;
-use ort::session::{Session, SessionInputValue};
+use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session, SessionInputValue};
 use ort::value::TensorRef;
 
 use super::ModelError;
 use super::backend::{Backend, BackendError, Description};
 use super::manifest::Pooling;
 use super::tokenizer::Tokens;
+use tail::POOLED;
 
 const IDS: &str = "input_ids";
 const MASK: &str = "attention_mask";
@@ -63,14 +66,19 @@ impl Provider {
     }
 }
 
+/// Rows on a GPU are padded to a multiple of so many tokens: its kernels want that, and shapes come again.
+const GPU_WIDTH: usize = 8;
+
 /// A model on the ONNX Runtime.
 pub struct OnnxBackend {
     session: Session,
+    pooled: RunOptions<HasSelectedOutputs>,
     version: String,
     provider: Provider,
     threads: usize,
     pooling: Pooling,
     dimensions: usize,
+    max_tokens: usize,
     pad_id: i64,
     takes_types: bool,
 }
@@ -88,6 +96,8 @@ pub struct OnnxOptions {
     pub pooling: Pooling,
     /// Values in a vector.
     pub dimensions: usize,
+    /// Longest text in tokens.
+    pub max_tokens: usize,
     /// Token that fills rows of a batch.
     pub pad_id: u32,
 }
@@ -108,26 +118,35 @@ impl OnnxBackend {
             .map_err(|e| refused(e.to_string()))?
             .with_execution_providers(options.provider.dispatch().as_slice())
             .map_err(|e| refused(e.to_string()))?
-            .commit_from_memory(model)
+            .commit_from_memory(&tail::with_pooling(model, options.pooling))
             .map_err(|e| refused(e.to_string()))?;
         let takes_types = check_signature(&session)?;
+        // What is not asked for is not copied from the device.
+        let pooled = RunOptions::new().map_err(|e| refused(e.to_string()))?;
+        let pooled = pooled.with_outputs(OutputSelector::no_default().with(POOLED));
         Ok(Self {
             session,
+            pooled,
             version: ort::util::probe(&options.library).map_or_else(|| "unknown".into(), |minor| format!("1.{minor}")),
             provider: options.provider,
             threads: options.threads,
             pooling: options.pooling,
             dimensions: options.dimensions,
+            max_tokens: options.max_tokens,
             pad_id: i64::from(options.pad_id),
             takes_types,
         })
     }
 
     fn run(&mut self, inputs: &[&Tokens]) -> Result<Vec<Vec<f32>>, ort::Error> {
-        let width = inputs.iter().map(|tokens| tokens.len()).max().unwrap_or(0);
-        if width == 0 {
+        let longest = inputs.iter().map(|tokens| tokens.len()).max().unwrap_or(0);
+        if longest == 0 {
             return Ok(Vec::new());
         }
+        let width = match self.provider {
+            Provider::Cpu => longest,
+            Provider::Cuda(_) => longest.next_multiple_of(GPU_WIDTH).min(self.max_tokens.max(longest)),
+        };
         let cells = inputs.len() * width;
         let (mut ids, mut mask, mut types): (Vec<i64>, _, _) =
             (vec![self.pad_id; cells], vec![0i64; cells], vec![0i64; cells]);
@@ -147,15 +166,18 @@ impl OnnxBackend {
         if self.takes_types {
             values.push((TYPES, TensorRef::from_array_view((shape, types.as_slice()))?.into()));
         }
-        let outputs = self.session.run(values)?;
-        let (found, hidden) = outputs[HIDDEN].try_extract_tensor::<f32>()?;
-        let expected = [inputs.len(), width, self.dimensions].map(|n| n as i64);
+        let outputs = self.session.run_with_options(values, &self.pooled)?;
+        let (found, pooled) = outputs[POOLED].try_extract_tensor::<f32>()?;
+        let expected = [inputs.len(), self.dimensions].map(|n| n as i64);
         if found[..] != expected {
             return Err(ort::Error::new(format!(
-                "{HIDDEN} has the shape {found:?} instead of {expected:?}"
+                "the vectors have the shape {found:?} instead of {expected:?}"
             )));
         }
-        Ok(self.pooling.pool(hidden, width, self.dimensions, inputs))
+        let rows = inputs.iter().zip(pooled.chunks_exact(self.dimensions));
+        Ok(rows
+            .map(|(tokens, row)| self.pooling.finish(row, tokens.len()))
+            .collect())
     }
 }
 
@@ -249,6 +271,7 @@ mod tests {
             threads: 1,
             pooling: Pooling::Mean,
             dimensions: 2,
+            max_tokens: 8,
             pad_id: 0,
         };
         let error = OnnxBackend::new(b"", options).err().unwrap().to_string();

@@ -1,0 +1,144 @@
+//! What runs the model dies and hangs under load, with the real model in a process of its own: on a stack of its own.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use futures::future::try_join_all;
+use millrace_api::embedder::v1::GetModelRequest;
+use millrace_api::embedder::v1::embedder_service_client::EmbedderServiceClient;
+use millrace_api::pipeline::v1::GetPipelineRequest;
+use millrace_api::pipeline::v1::pipeline_service_client::PipelineServiceClient;
+use millrace_events::topics;
+use millrace_testkit::client::INDEXED_WITHIN;
+use millrace_testkit::{Client, Size, Stack, log, poll};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::check_topics;
+
+/// A batch that takes longer hangs. Long for a batch in a debug build, on a machine that does other things.
+const HANGS_AFTER: Duration = Duration::from_secs(10);
+const TENANT: &str = "device";
+const DOCUMENTS: usize = 6;
+/// Of a document; each is a chunk or more.
+const SECTIONS: usize = 12;
+
+pub async fn a_device_that_dies_and_hangs_costs_no_document(_: &mut Option<Stack>) -> Result<()> {
+    let environment = [
+        ("MILLRACE_EMBEDDER_MODEL__OWN_PROCESS", r#"["cpu"]"#.to_owned()),
+        (
+            "MILLRACE_EMBEDDER_MODEL__BATCH_TIMEOUT_MS",
+            HANGS_AFTER.as_millis().to_string(),
+        ),
+    ];
+    let environment = environment.map(|(name, value)| (name.to_owned(), value)).into();
+    let millrace = Path::new(env!("CARGO_BIN_EXE_millrace"));
+    let stack = Stack::up_with(millrace, Size::default(), environment, |_| ()).await?;
+    if let Err(error) = on(&stack).await {
+        bail!("{error:#}\n\nits stack told:\n{}", stack.told());
+    }
+    stack.down().await?;
+    Ok(())
+}
+
+async fn on(stack: &Stack) -> Result<()> {
+    let client = Client::new(&stack.addresses, TENANT)?;
+    let embedder = stack.serving("embedder").await?;
+    let mut last = one_worker(embedder, None).await?;
+    for (name, signal) in [
+        ("dies", Signal::KILL),
+        ("hangs", Signal::STOP),
+        ("dies again", Signal::KILL),
+    ] {
+        // The same documents each time: their revisions must come out in order.
+        let submit = async |n: usize| client.submit(&format!("{n}.md"), body(name, n)).await;
+        let receipts = try_join_all((0..DOCUMENTS).map(submit)).await?;
+        working(stack).await?;
+        kill_process(last, signal)?;
+        for receipt in &receipts {
+            client.indexed(receipt).await.with_context(|| name.to_owned())?;
+        }
+        last = one_worker(embedder, Some(last)).await?;
+        ensure!(stack.pid("embedder")? == embedder, "the embedder itself died");
+    }
+    let letters = log::records(&stack.addresses.kafka, topics::DLQ.name).await?;
+    ensure!(letters.is_empty(), "given up: {letters:?}");
+    let channel = millrace_rpc::client::channel(&stack.addresses.embedder)?;
+    let pipeline = PipelineServiceClient::new(channel.clone())
+        .get_pipeline(GetPipelineRequest {})
+        .await?;
+    let stages = pipeline.into_inner().stages;
+    let failures: Vec<_> = stages.iter().flat_map(|stage| &stage.last_failures).collect();
+    ensure!(failures.is_empty(), "records were told of it: {failures:?}");
+    let model = EmbedderServiceClient::new(channel)
+        .get_model(GetModelRequest {})
+        .await?
+        .into_inner();
+    ensure!(
+        (model.device.as_str(), model.stands_in_for.as_str()) == ("cpu", ""),
+        "{model:?}"
+    );
+    let seen = check_topics(stack).await?;
+    println!("the topics hold {seen:?}");
+    // Whatever becomes of the embedder, no process stays behind.
+    stack.kill("embedder", Signal::KILL).await?;
+    poll::until("the worker to be gone", INDEXED_WITHIN, async || {
+        let command = std::fs::read(format!("/proc/{}/cmdline", last.as_raw_nonzero()));
+        Ok(match command {
+            Ok(command) if command.windows(WORKER.len()).any(|part| part == WORKER.as_bytes()) => Err(command),
+            _ => Ok(()),
+        })
+    })
+    .await?;
+    stack.serving("embedder").await?;
+    Ok(())
+}
+
+fn body(name: &str, number: usize) -> String {
+    let sentence = format!("Mill {number} stands at the river, and the wheel {name} while the miller counts sacks. ");
+    let section = |n: usize| format!("# Section {n}\n\n{}\n\n", sentence.repeat(4));
+    (0..SECTIONS).map(section).collect()
+}
+
+/// Until the embedder has taken records.
+async fn working(stack: &Stack) -> Result<()> {
+    let embedder = PipelineServiceClient::new(millrace_rpc::client::channel(&stack.addresses.embedder)?);
+    poll::until("the embedder to work", INDEXED_WITHIN, async || {
+        let pipeline = embedder.clone().get_pipeline(GetPipelineRequest {}).await?.into_inner();
+        let window: u64 = pipeline.stages.iter().map(|stage| stage.window_records as u64).sum();
+        Ok(if window > 0 { Ok(()) } else { Err(pipeline) })
+    })
+    .await
+}
+
+const WORKER: &str = "model-worker";
+
+/// The embedder's one worker, another one than before.
+async fn one_worker(embedder: Pid, before: Option<Pid>) -> Result<Pid> {
+    poll::until("one new worker", INDEXED_WITHIN, async || {
+        let workers = workers(embedder)?;
+        Ok(match &workers[..] {
+            [one] if Some(*one) != before => Ok(*one),
+            _ => Err(workers),
+        })
+    })
+    .await
+}
+
+fn workers(embedder: Pid) -> Result<Vec<Pid>> {
+    let parent = embedder.as_raw_nonzero().to_string();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // Processes come and go meanwhile.
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let stat = read("stat");
+        let of = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1));
+        if of == Some(&*parent) && read("cmdline").contains(WORKER) {
+            found.extend(Pid::from_raw(pid));
+        }
+    }
+    Ok(found)
+}
