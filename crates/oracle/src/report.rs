@@ -42,8 +42,8 @@ pub struct Report {
     pub brokers_away_seconds: i64,
     /// The longest that any canary stood still during the storm, outages of brokers and all, milliseconds.
     pub longest_standstill_ms: i64,
-    /// Peak resident memory of each service, over all its processes, MiB.
-    pub peak_mib: BTreeMap<&'static str, u64>,
+    /// Peak resident memory of each instance, over all its processes, MiB.
+    pub peak_mib: BTreeMap<String, u64>,
     /// Every kind of finding.
     pub verdict: Verdict,
     /// Nothing was found.

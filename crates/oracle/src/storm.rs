@@ -139,7 +139,7 @@ async fn on(bed: &Bed, options: &Options, tell: &dyn Fn(String)) -> Result<Repor
         rare_paths,
         brokers_away_seconds: evidence.outages.iter().map(|(from, until)| (until - from) / 1000).sum(),
         longest_standstill_ms: longest_standstill_ms(&evidence),
-        peak_mib: peak_kib.map(|(service, kib)| (service, kib >> 10)).collect(),
+        peak_mib: peak_kib.map(|(instance, kib)| (instance, kib >> 10)).collect(),
         clean: verdict.is_clean(),
         verdict,
     })

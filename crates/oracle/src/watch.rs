@@ -15,8 +15,8 @@ const EVERY: Duration = Duration::from_millis(500);
 /// What was seen of the services.
 #[derive(Debug, Default)]
 pub struct Watched {
-    /// Peak resident memory of each, over all processes of all its instances, KiB.
-    pub peak_kib: BTreeMap<&'static str, u64>,
+    /// Peak resident memory of each instance, over all its processes, KiB.
+    pub peak_kib: BTreeMap<String, u64>,
     /// Partitions that went into quarantine.
     pub quarantines: u64,
 }
@@ -27,20 +27,20 @@ pub async fn watch(stack: &Stack, stop: &CancellationToken) -> Result<Watched> {
     for instance in stack.size.instances() {
         let part = instance.part();
         let channel = millrace_rpc::client::channel(stack.addresses.of(&part)?)?;
-        instances.push((instance.service, part, PipelineServiceClient::new(channel)));
+        instances.push((part, PipelineServiceClient::new(channel)));
     }
     let mut watched = Watched::default();
     let mut alone: BTreeMap<(String, i32), bool> = BTreeMap::new();
     let mut ticks = tokio::time::interval(EVERY);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        for (service, part, client) in &mut instances {
+        for (part, client) in &mut instances {
             // One that is dead, or frozen, shows nothing.
             if let Some(peak) = stack
                 .pid(part)
                 .ok()
                 .and_then(|pid| peak_kib(pid.as_raw_nonzero().get()))
             {
-                let known = watched.peak_kib.entry(service).or_default();
+                let known = watched.peak_kib.entry(part.clone()).or_default();
                 *known = peak.max(*known);
             }
             let Ok(Ok(answer)) = tokio::time::timeout(EVERY, client.get_pipeline(GetPipelineRequest {})).await else {

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::Candidate;
+use super::candidate::{Candidate, Make};
 use crate::model::backend::{BackendError, Description, Interrupt, Outage};
 use crate::model::tokenizer::Tokens;
 
@@ -133,7 +133,7 @@ fn making(said: Said) -> Making {
 }
 
 /// Until nobody asks or listens any more. A panic ends the thread, and whoever asked is told so.
-fn work(make: &super::Make, jobs: &Receiver<Vec<Tokens>>, say: &SyncSender<Said>) {
+fn work(make: &Make, jobs: &Receiver<Vec<Tokens>>, say: &SyncSender<Said>) {
     let mut backend = match make() {
         Ok(backend) => backend,
         Err(error) => {

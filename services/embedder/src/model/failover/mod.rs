@@ -21,67 +21,27 @@
 //! Rejected: a circuit breaker that counts errors over time (one failed canary says more); running the batch on two backends
 //! at once; more than one at work (the batches would overtake each other for nothing, and a GPU is kept busy by one).
 
+mod candidate;
 pub(super) mod instance;
+mod seat;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
-use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::ModelError;
-use millrace_telemetry::{metrics, names};
+pub use candidate::{Candidate, Make, Patience};
 
 use super::backend::{Backend, BackendError, Description, Outage};
 use super::canary;
 use super::pooling::Gate;
 use super::tokenizer::{Tokenizer, Tokens};
-use instance::{Instance, Made, Making, Waited};
+use instance::{Making, Waited};
+use seat::{Loss, Seat};
 
-/// Makes a backend: blocking work of seconds.
-pub type Make = dyn Fn() -> Result<Box<dyn Backend>, ModelError> + Send + Sync;
-
-/// A backend that can be made, as often as it is lost.
-#[derive(Clone)]
-pub struct Candidate {
-    /// For people: `cuda`, `cpu`, `endpoint`.
-    pub name: &'static str,
-    /// How to make it.
-    pub make: Arc<Make>,
-    /// It runs elsewhere: making it anew changes nothing.
-    pub remote: bool,
-    /// Longest time for one batch. Whatever takes longer hangs.
-    pub call_limit: Duration,
-}
-
-/// How much patience there is with backends.
-#[derive(Debug, Clone)]
-pub struct Patience {
-    /// Longest time to make one.
-    pub start: Duration,
-    /// How long the first rest of a lost one is, and the longest: each is twice the one before. At an endpoint each is the
-    /// first.
-    pub rest: (Duration, Duration),
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self {
-            start: Duration::from_secs(60),
-            rest: (Duration::from_secs(1), Duration::from_secs(60)),
-        }
-    }
-}
-
-/// A canary is three short sentences.
-const CANARY_LIMIT: Duration = Duration::from_secs(10);
 /// Losses in a row after which a backend rests.
 const LOSSES_BEFORE_REST: u32 = 2;
 /// Backends that one batch may take down before it is to blame.
 const BACKENDS_OF_A_BATCH: u32 = 3;
-/// Threads that hang in a call, of one candidate.
-const MAX_ABANDONED: usize = 2;
 
 /// The first of several backends that works.
 pub struct Failover {
@@ -90,22 +50,6 @@ pub struct Failover {
     tokenizer: Tokenizer,
     gate: Gate,
     patience: Patience,
-}
-
-struct Seat {
-    candidate: Candidate,
-    instance: Option<Instance>,
-    /// Once it has been made.
-    made: Option<Made>,
-    /// In a row.
-    losses: u32,
-    rest: Duration,
-    not_before: Option<Instant>,
-    /// Since when it is being made.
-    begun: Option<Instant>,
-    /// Why it is not at work.
-    last: Outage,
-    abandoned: Vec<JoinHandle<()>>,
 }
 
 type Answer = Result<Vec<Vec<f32>>, BackendError>;
@@ -126,60 +70,10 @@ enum Then {
     Rest,
 }
 
-/// How a backend was lost.
-struct Loss {
-    why: Outage,
-    /// It may never come back from its call.
-    hung: bool,
-    /// Making it anew would change nothing.
-    rests: bool,
-}
-
-impl Loss {
-    fn died(why: impl Into<String>) -> Self {
-        Self {
-            why: Outage::Broken(why.into()),
-            hung: false,
-            rests: false,
-        }
-    }
-    fn hung(why: impl Into<String>) -> Self {
-        Self {
-            hung: true,
-            ..Self::died(why)
-        }
-    }
-    /// As its canary, or its start, showed.
-    fn seen(why: Outage) -> Self {
-        Self {
-            why,
-            hung: true,
-            rests: false,
-        }
-    }
-    fn rests(why: Outage) -> Self {
-        Self {
-            why,
-            hung: false,
-            rests: true,
-        }
-    }
-}
-
 impl Failover {
     /// Over these, the preferred one first. Nothing is made yet: the first batch or canary does that.
     pub fn new(candidates: Vec<Candidate>, tokenizer: Tokenizer, gate: Gate, patience: Patience) -> Self {
-        let seat = |candidate| Seat {
-            candidate,
-            instance: None,
-            made: None,
-            losses: 0,
-            rest: patience.rest.0,
-            not_before: None,
-            begun: None,
-            last: Outage::Broken("not tried yet".into()),
-            abandoned: Vec::new(),
-        };
+        let seat = |candidate| Seat::of(candidate, patience.rest.0);
         Self {
             seats: candidates.into_iter().map(seat).collect(),
             active: None,
@@ -324,33 +218,12 @@ impl Failover {
     }
 
     fn lose(&mut self, at: usize, loss: Loss) {
-        let (first, longest) = self.patience.rest;
         let losses_before_rest = match self.seats.len() {
             1 => BACKENDS_OF_A_BATCH,
             _ => LOSSES_BEFORE_REST,
         };
         let was_at_work = self.active == Some(at);
-        let seat = &mut self.seats[at];
-        let (name, why) = (seat.candidate.name, loss.why);
-        if was_at_work {
-            tracing::error!(backend = name, %why, "a backend is lost");
-            metrics::BACKENDS_LOST.add(1, || [(names::BACKEND, name.into())]);
-        } else {
-            tracing::warn!(backend = name, %why, "a backend does not start");
-        }
-        let thread = seat.instance.take().map(Instance::give_up);
-        seat.abandoned.extend(thread.filter(|_| loss.hung));
-        if let Some(interrupt) = seat.made.take().and_then(|made| made.interrupt) {
-            interrupt();
-        }
-        seat.last = why;
-        seat.losses += 1;
-        if !was_at_work || loss.rests || seat.candidate.remote || seat.losses >= losses_before_rest {
-            seat.not_before = Some(Instant::now() + seat.rest);
-            if !seat.candidate.remote {
-                seat.rest = (seat.rest * 2).clamp(first, longest);
-            }
-        }
+        self.seats[at].lose(loss, was_at_work, losses_before_rest, self.patience.rest);
         if was_at_work {
             self.active = None;
         }
@@ -358,15 +231,7 @@ impl Failover {
 
     /// What took them down was not their fault.
     fn absolve(&mut self) {
-        for seat in &mut self.seats {
-            (seat.losses, seat.not_before) = (0, None);
-        }
-    }
-
-    fn works(&mut self, at: usize) {
-        let first = self.patience.rest.0;
-        let seat = &mut self.seats[at];
-        (seat.losses, seat.rest, seat.not_before) = (0, first, None);
+        self.seats.iter_mut().for_each(Seat::absolve);
     }
 
     /// While one stands in: whoever comes before it is made in the background, and takes over when it sings.
@@ -421,34 +286,6 @@ fn hangs(limit: Duration) -> String {
     format!("no answer within {} s", limit.as_secs_f32())
 }
 
-impl Candidate {
-    fn canary_limit(&self) -> Duration {
-        CANARY_LIMIT.min(self.call_limit)
-    }
-}
-
-impl fmt::Debug for Candidate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Candidate")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Seat {
-    fn may_be_made(&mut self) -> bool {
-        self.abandoned.retain(|thread| !thread.is_finished());
-        self.abandoned.len() < MAX_ABANDONED && self.not_before.is_none_or(|at| at <= Instant::now())
-    }
-
-    fn begin(&mut self) -> Result<(), String> {
-        let made = Instance::make(&self.candidate);
-        self.instance = Some(made.map_err(|e| format!("its thread cannot be started: {e}"))?);
-        self.begun = Some(Instant::now());
-        Ok(())
-    }
-}
-
 impl Backend for Failover {
     fn embed(&mut self, inputs: &[&Tokens]) -> Result<Vec<Vec<f32>>, BackendError> {
         self.look_for_the_preferred();
@@ -458,7 +295,7 @@ impl Backend for Failover {
             match self.ask(at, inputs) {
                 Asked::Answer(answer) => {
                     if answer.is_ok() {
-                        self.works(at);
+                        self.seats[at].works(self.patience.rest.0);
                     }
                     return answer;
                 }

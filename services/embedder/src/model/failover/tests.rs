@@ -1,9 +1,10 @@
 //! Backends that follow a script, one after another as they are made.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 
 use super::*;
+use crate::model::ModelError;
 use crate::model::tokenizer::tests::trapped;
 
 const GATE: Gate = Gate {
