@@ -10,6 +10,7 @@ use millrace_api::embedder::v1::embedder_service_client::EmbedderServiceClient;
 use millrace_api::pipeline::v1::GetPipelineRequest;
 use millrace_api::pipeline::v1::pipeline_service_client::PipelineServiceClient;
 use millrace_events::topics;
+use millrace_testkit::children::children;
 use millrace_testkit::client::INDEXED_WITHIN;
 use millrace_testkit::{Client, Size, Stack, log, poll};
 use rustix::process::{Pid, Signal, kill_process};
@@ -126,19 +127,6 @@ async fn one_worker(embedder: Pid, before: Option<Pid>) -> Result<Pid> {
 }
 
 fn workers(embedder: Pid) -> Result<Vec<Pid>> {
-    let parent = embedder.as_raw_nonzero().to_string();
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc")? {
-        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        // Processes come and go meanwhile.
-        let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-        let stat = read("stat");
-        let of = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1));
-        if of == Some(&*parent) && read("cmdline").contains(WORKER) {
-            found.extend(Pid::from_raw(pid));
-        }
-    }
-    Ok(found)
+    let found = children(embedder.as_raw_nonzero().get(), |command| command.contains(WORKER))?;
+    Ok(found.into_iter().filter_map(Pid::from_raw).collect())
 }

@@ -41,8 +41,17 @@ pub struct Setup {
     pub seconds: f64,
 }
 
-/// Batches of the bare loop, in texts. A processor gains nothing from the largest.
-const SWEEP: [usize; 8] = [1, 4, 8, 16, 32, 64, 128, 256];
+/// Batches of the bare loop, in texts, and how the table calls it. A processor gains nothing from the largest.
+const SWEEP: [(usize, &str); 8] = [
+    (1, "bare loop, batches of 1"),
+    (4, "bare loop, batches of 4"),
+    (8, "bare loop, batches of 8"),
+    (16, "bare loop, batches of 16"),
+    (32, "bare loop, batches of 32"),
+    (64, "bare loop, batches of 64"),
+    (128, "bare loop, batches of 128"),
+    (256, "bare loop, batches of 256"),
+];
 const SWEEP_OF_A_PROCESSOR: usize = 64;
 /// A GPU has nothing to do with less.
 const LEAST_OF_A_GPU: usize = 16;
@@ -67,27 +76,6 @@ pub async fn run(setup: &Setup, progress: &Progress) -> Result<Vec<Row>> {
         );
     }
     Ok(rows)
-}
-
-/// A model that a bare loop uses, and goes with it from thread to thread.
-struct Bare(Loaded);
-
-impl Bare {
-    async fn with<T: Send + 'static>(
-        self,
-        work: impl FnOnce(&mut Loaded) -> Result<T> + Send + 'static,
-    ) -> Result<(Self, T)> {
-        let work = move || {
-            let mut bare = self;
-            work(&mut bare.0).map(|done| (bare, done))
-        };
-        tokio::task::spawn_blocking(work).await?
-    }
-
-    async fn rate(self, texts: Vec<String>, batch: usize) -> Result<(Self, f64)> {
-        self.with(move |model| Ok(measure(model, &texts, batch)?.of_the_model()))
-            .await
-    }
 }
 
 async fn of_backend(setup: &Setup, choice: Choice, prose: &Prose, progress: &Progress) -> Result<Vec<Row>> {
@@ -129,7 +117,7 @@ async fn of_backend(setup: &Setup, choice: Choice, prose: &Prose, progress: &Pro
         choice,
         in_flight: PARTS_IN_FLIGHT.max(BATCHES_IN_FLIGHT * setup.limits.max_batch_texts / PART),
         embedder,
-        bare: Some(Bare(bare)),
+        bare: Some(bare),
         rows: Vec::new(),
     };
     for lengths in [
@@ -161,16 +149,27 @@ struct Lab<'a> {
     choice: Choice,
     in_flight: usize,
     embedder: Embedder,
-    bare: Option<Bare>,
+    bare: Option<Loaded>,
     rows: Vec<Row>,
 }
 
 impl Lab<'_> {
-    async fn bare(&mut self, texts: &[String], batch: usize) -> Result<f64> {
-        let bare = self.bare.take().context("the bare model is lost")?;
-        let (bare, rate) = bare.rate(texts.to_vec(), batch).await?;
+    /// What the bare model does, which goes to a thread of its own and comes back.
+    async fn with_bare<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Loaded) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let mut bare = self.bare.take().context("the bare model is lost")?;
+        let work = move || work(&mut bare).map(|done| (bare, done));
+        let (bare, done) = tokio::task::spawn_blocking(work).await??;
         self.bare = Some(bare);
-        Ok(rate)
+        Ok(done)
+    }
+
+    async fn bare(&mut self, texts: &[String], batch: usize) -> Result<f64> {
+        let texts = texts.to_vec();
+        self.with_bare(move |model| Ok(measure(model, &texts, batch)?.of_the_model()))
+            .await
     }
 
     /// Figure a, and c for mixed lengths.
@@ -187,8 +186,8 @@ impl Lab<'_> {
         let rate = self.bare(&warm, 16).await?.max(self.bare(&warm, 64).await?);
         let count = (rate * self.setup.seconds).clamp(64.0, 100_000.0) as usize;
         let texts = texts(count);
-        let mut best = (0, 0.0);
-        for batch in SWEEP {
+        let (mut best, mut best_rate) = (SWEEP[0], 0.0);
+        for (batch, yardstick) in SWEEP {
             let of_use = match self.choice {
                 Choice::Cpu => batch <= SWEEP_OF_A_PROCESSOR,
                 _ => batch >= LEAST_OF_A_GPU,
@@ -198,8 +197,8 @@ impl Lab<'_> {
             }
             say(format!("{count} chunks, bare loop with batches of {batch}"));
             let rate = self.bare(&texts, batch).await?;
-            if rate > best.1 {
-                best = (batch, rate);
+            if rate > best_rate {
+                (best, best_rate) = ((batch, yardstick), rate);
             }
         }
         let (mut loops, mut batched, mut arrivals) = (Vec::new(), Vec::new(), Vec::new());
@@ -219,7 +218,7 @@ impl Lab<'_> {
             name: format!("{name}, {lengths}: {tokens_per_second:.0} tokens/s"),
             unit: Unit::ChunksPerSecond,
             millrace: batched.clone(),
-            yardstick: bare_loop(best.0),
+            yardstick: best.1,
             beside: Ok(loops),
             target: Target::AtLeastTimes(0.95),
         });
@@ -239,26 +238,16 @@ impl Lab<'_> {
 
     async fn tokens(&mut self, texts: &[String]) -> Result<usize> {
         let texts = texts.to_vec();
-        let bare = self.bare.take().context("the bare model is lost")?;
-        let count = move |model: &mut Loaded| {
-            let lengths = texts.iter().map(|text| Ok(model.tokenizer.tokenize(text)?.len()));
-            lengths.sum::<Result<usize>>()
-        };
-        let (bare, tokens) = bare.with(count).await?;
-        self.bare = Some(bare);
-        Ok(tokens)
+        self.with_bare(move |model| Ok(tokenised(model, &texts)?.iter().map(Tokens::len).sum()))
+            .await
     }
 
     /// Chunks a second of batches with the same bounds, filled as texts come.
     async fn in_order_of_arrival(&mut self, texts: &[String]) -> Result<f64> {
         let (texts, limits) = (texts.to_vec(), self.setup.limits.clone());
-        let bare = self.bare.take().context("the bare model is lost")?;
-        let run = move |model: &mut Loaded| {
+        self.with_bare(move |model| {
             let gate = model.gate();
-            let tokens = texts
-                .iter()
-                .map(|text| Ok(model.tokenizer.tokenize(text)?))
-                .collect::<Result<Vec<_>>>()?;
+            let tokens = tokenised(model, &texts)?;
             let began = Instant::now();
             for batch in arrivals(&tokens, &limits) {
                 let inputs: Vec<&Tokens> = batch.iter().collect();
@@ -267,10 +256,8 @@ impl Lab<'_> {
                 }
             }
             Ok(tokens.len() as f64 / began.elapsed().as_secs_f64())
-        };
-        let (bare, rate) = bare.with(run).await?;
-        self.bare = Some(bare);
-        Ok(rate)
+        })
+        .await
     }
 
     /// Figure d.
@@ -314,12 +301,8 @@ impl Lab<'_> {
     /// How long a full batch takes, one a run.
     async fn batch_ms(&mut self, documents: &[String]) -> Result<Vec<f64>> {
         let (texts, limits, runs) = (documents.to_vec(), self.setup.limits.clone(), self.setup.runs);
-        let bare = self.bare.take().context("the bare model is lost")?;
-        let run = move |model: &mut Loaded| {
-            let tokens = texts
-                .iter()
-                .map(|text| Ok(model.tokenizer.tokenize(text)?))
-                .collect::<Result<Vec<_>>>()?;
+        self.with_bare(move |model| {
+            let tokens = tokenised(model, &texts)?;
             let batch = arrivals(&tokens, &limits).next().context("no documents")?;
             let inputs: Vec<&Tokens> = batch.iter().collect();
             let once = |_| {
@@ -327,12 +310,14 @@ impl Lab<'_> {
                 model.backend.embed(&inputs)?;
                 Ok(began.elapsed().as_secs_f64() * 1e3)
             };
-            (0..=runs).map(once).skip(1).collect::<Result<Vec<f64>>>()
-        };
-        let (bare, times) = bare.with(run).await?;
-        self.bare = Some(bare);
-        Ok(times)
+            (0..=runs).map(once).skip(1).collect()
+        })
+        .await
     }
+}
+
+fn tokenised(model: &Loaded, texts: &[String]) -> Result<Vec<Tokens>> {
+    texts.iter().map(|text| Ok(model.tokenizer.tokenize(text)?)).collect()
 }
 
 /// Chunks a second through the batcher.
@@ -380,20 +365,6 @@ fn arrivals<'a>(tokens: &'a [Tokens], limits: &'a BatchLimits) -> impl Iterator<
         left = rest;
         (rows > 0).then_some(batch)
     })
-}
-
-fn bare_loop(batch: usize) -> &'static str {
-    match batch {
-        1 => "bare loop, batches of 1",
-        4 => "bare loop, batches of 4",
-        8 => "bare loop, batches of 8",
-        16 => "bare loop, batches of 16",
-        32 => "bare loop, batches of 32",
-        64 => "bare loop, batches of 64",
-        128 => "bare loop, batches of 128",
-        256 => "bare loop, batches of 256",
-        _ => "bare loop",
-    }
 }
 
 #[cfg(test)]

@@ -59,7 +59,7 @@ impl Backend for Fake {
     }
 }
 
-fn manifest() -> Manifest {
+pub(crate) fn manifest() -> Manifest {
     Manifest {
         id: "fake".into(),
         dtype: "f32".into(),

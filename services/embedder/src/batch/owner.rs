@@ -104,7 +104,10 @@ impl Owner {
         loop {
             let wake = match self.running.len() {
                 0 => self.start().await?,
-                _ => self.prepare().await?,
+                _ => {
+                    self.prepare().await?;
+                    None
+                }
             };
             let busy = !self.running.is_empty();
             if !queries_open && !documents_open && !busy && self.waiting.is_empty() {
@@ -188,7 +191,7 @@ impl Owner {
     }
 
     /// Gives the model what it is to do next, while it is at work.
-    async fn prepare(&mut self) -> Result<Option<Instant>, BatchError> {
+    async fn prepare(&mut self) -> Result<(), BatchError> {
         while self.running.len() <= self.prepared_batches {
             if self.is_time_to_sing(Instant::now()) {
                 self.give_canary().await?;
@@ -200,7 +203,7 @@ impl Owner {
             };
             self.hand_over(batch).await?;
         }
-        Ok(None)
+        Ok(())
     }
 
     fn is_time_to_sing(&self, now: Instant) -> bool {

@@ -3,16 +3,14 @@
 use std::time::{Duration, Instant};
 
 use super::canary;
-use super::failover::Candidate;
-use super::failover::instance::{Instance, Waited};
+use super::failover::instance::Instance;
+use super::failover::{Candidate, Patience};
 use super::pooling::{Gate, Vector};
 use super::tokenizer::{Tokenizer, Tokens};
 
 /// A batch about as the pipeline cuts them: texts of about 128 tokens, or what the model takes.
 const TEXTS: usize = 32;
 const WORDS: usize = 90;
-/// To make one.
-const START_LIMIT: Duration = Duration::from_secs(60);
 /// The best of so many runs counts: others on the machine only slow one down.
 const RUNS: usize = 3;
 /// Backends whose vectors are less alike than this are not two backends of one model.
@@ -71,21 +69,14 @@ fn measure(
     gate: Gate,
 ) -> Result<(Duration, Vec<Vector>), String> {
     let instance = Instance::make(candidate).map_err(|e| e.to_string())?;
-    instance.wait_made(START_LIMIT)?;
-    let embed = |inputs: &[&Tokens]| match instance.embed(inputs, candidate.call_limit) {
-        Waited::Got(answer) => answer.map_err(|e| e.to_string()),
-        Waited::Hung => Err("it hangs".into()),
-        Waited::Died => Err("it died".into()),
-    };
-    let sung = canary::sing(tokenizer, gate, |inputs| {
-        embed(inputs).map_err(super::BackendError::Failed)
-    });
-    sung.map_err(|e| e.to_string())?;
+    instance.wait_made(Patience::default().start)?;
+    let embed = |inputs: &[&Tokens]| instance.answer(inputs, candidate.call_limit);
+    canary::sing(tokenizer, gate, embed).map_err(|e| e.to_string())?;
     let inputs: Vec<&Tokens> = tokens.iter().collect();
     let (mut best, mut vectors) = (Duration::MAX, Vec::new());
     for _ in 0..RUNS {
         let began = Instant::now();
-        vectors = embed(&inputs)?;
+        vectors = embed(&inputs).map_err(|e| e.to_string())?;
         best = best.min(began.elapsed());
     }
     if vectors.len() != tokens.len() || tokens.is_empty() {

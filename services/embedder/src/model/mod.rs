@@ -139,19 +139,13 @@ impl Loaded {
     pub fn load(source: &ModelSource) -> Result<Self, ModelError> {
         let manifest = Manifest::read(&source.dir)?;
         let tokenizer = Tokenizer::read(&source.dir, manifest.max_tokens)?;
-        let model = verified(&source.dir.join(MODEL_FILE), &manifest.sha256)?;
-        let backend = OnnxBackend::new(
-            &model,
-            OnnxOptions {
-                library: source.onnxruntime.clone(),
-                provider: source.provider,
-                threads: source.threads.unwrap_or_else(available_threads),
-                pooling: manifest.pooling,
-                dimensions: manifest.dimensions,
-                max_tokens: manifest.max_tokens,
-                pad_id: tokenizer.pad_id(),
-            },
-        )?;
+        let options = OnnxOptions {
+            library: source.onnxruntime.clone(),
+            provider: source.provider,
+            threads: source.threads.unwrap_or_else(available_threads),
+            pad_id: tokenizer.pad_id(),
+        };
+        let backend = OnnxBackend::open(&source.dir, &manifest, options)?;
         let mut loaded = Self {
             manifest,
             tokenizer,

@@ -10,7 +10,7 @@ use super::backend::Backend;
 use super::endpoint::{Endpoint, EndpointOptions};
 use super::failover::{Candidate, Failover, Patience};
 use super::onnx::{Gpu, OnnxBackend, OnnxOptions, Provider};
-use super::worker::{Worker, WorkerOptions};
+use super::worker::Worker;
 use super::{Loaded, MODEL_FILE, Manifest, ModelError, Tokenizer, auto, available_threads, verified};
 
 /// What may run a model.
@@ -122,40 +122,22 @@ impl Plan {
                 (Choice::Cuda, _) => Provider::Cuda(plan.gpu),
                 (Choice::Cpu | Choice::Auto, _) => Provider::Cpu,
             };
-            if plan.own_process.contains(&choice) {
-                let options = plan.worker_options(provider, &manifest, pad_id);
-                return Ok(Box::new(Worker::start(options)?));
-            }
-            // Read again each time: what runs is what was verified, and nobody keeps the bytes meanwhile.
-            let model = verified(&plan.dir.join(MODEL_FILE), &manifest.sha256)?;
             let options = OnnxOptions {
                 library: plan.onnxruntime.clone(),
                 provider,
                 threads: plan.threads.unwrap_or_else(available_threads),
-                pooling: manifest.pooling,
-                dimensions: manifest.dimensions,
-                max_tokens: manifest.max_tokens,
                 pad_id,
             };
-            Ok(Box::new(OnnxBackend::new(&model, options)?))
+            Ok(match plan.own_process.contains(&choice) {
+                true => Box::new(Worker::start(&plan.program, &plan.dir, &manifest, options)?),
+                false => Box::new(OnnxBackend::open(&plan.dir, &manifest, options)?),
+            })
         };
         Candidate {
             name: choice.name(),
             make: Arc::new(make),
             remote: choice == Choice::Endpoint,
             call_limit,
-        }
-    }
-
-    fn worker_options(&self, provider: Provider, manifest: &Manifest, pad_id: u32) -> WorkerOptions {
-        WorkerOptions {
-            program: self.program.clone(),
-            dir: self.dir.clone(),
-            sha256: manifest.sha256.clone(),
-            library: self.onnxruntime.clone(),
-            provider,
-            threads: self.threads.unwrap_or_else(available_threads),
-            pad_id,
         }
     }
 }

@@ -9,6 +9,7 @@ use futures::future::join_all;
 use millrace_embedder::batch::{BatchLimits, Class, Embedder, batcher};
 use millrace_embedder::model::onnx::{Gpu, Provider};
 use millrace_embedder::model::{BackendError, Choice, Loaded, ModelSource, Plan, Vector};
+use millrace_testkit::children::children;
 
 use crate::source;
 
@@ -87,25 +88,12 @@ fn assert_same(found: &[Vector], expected: &[Vector]) {
 }
 
 /// The processes that have the sessions of this embedder: children of ours that are workers.
-fn workers(of: &Path) -> Vec<u32> {
-    let ours = std::process::id().to_string();
-    let is_worker = |pid: &u32| {
-        let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-        let parent = read("stat")
-            .rsplit(')')
-            .next()
-            .and_then(|rest| rest.split_whitespace().nth(1).map(str::to_owned));
-        let command = read("cmdline");
-        parent.as_deref() == Some(&*ours)
-            && command.contains("model-worker")
-            && command.starts_with(&*of.to_string_lossy())
-    };
-    let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(is_worker).collect()
+fn workers(of: &Path) -> Vec<i32> {
+    let is_worker = |command: &str| command.contains("model-worker") && command.starts_with(&*of.to_string_lossy());
+    children(std::process::id().cast_signed(), is_worker).unwrap()
 }
 
-fn signal(name: &str, pid: u32) {
+fn signal(name: &str, pid: i32) {
     assert!(
         Command::new("kill")
             .arg(format!("-{name}"))

@@ -5,6 +5,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use millrace_rpc::error::chain;
+
 use super::candidate::{Candidate, Make};
 use crate::model::backend::{BackendError, Description, Interrupt, Outage};
 use crate::model::tokenizer::Tokens;
@@ -12,7 +14,7 @@ use crate::model::tokenizer::Tokens;
 /// A process that was frozen finds its time-out over before the answer that lies ready.
 const GRACE: Duration = Duration::from_millis(200);
 
-type Answer = Result<Vec<Vec<f32>>, BackendError>;
+pub(in crate::model) type Answer = Result<Vec<Vec<f32>>, BackendError>;
 
 /// What the thread says.
 enum Said {
@@ -103,6 +105,15 @@ impl Instance {
         }
     }
 
+    /// As [`Self::embed`], where it is all one why there is no answer.
+    pub(in crate::model) fn answer(&self, inputs: &[&Tokens], limit: Duration) -> Answer {
+        match self.embed(inputs, limit) {
+            Waited::Got(answer) => answer,
+            Waited::Hung => Err(Outage::Broken(hangs(limit)).into()),
+            Waited::Died => Err(Outage::Broken(DIED_AT_WORK.into()).into()),
+        }
+    }
+
     /// Gives it up: its thread ends when its call comes back, if it ever does.
     pub(super) fn give_up(self) -> JoinHandle<()> {
         self.thread
@@ -123,6 +134,11 @@ impl Instance {
 }
 
 const DIED: &str = "its thread died";
+pub(super) const DIED_AT_WORK: &str = "it died while it computed";
+
+pub(super) fn hangs(limit: Duration) -> String {
+    format!("no answer within {} s", limit.as_secs_f32())
+}
 
 fn making(said: Said) -> Making {
     match said {
@@ -160,9 +176,4 @@ fn work(make: &Make, jobs: &Receiver<Vec<Tokens>>, say: &SyncSender<Said>) {
             return;
         }
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    std::iter::successors(error.source(), |cause| cause.source())
-        .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

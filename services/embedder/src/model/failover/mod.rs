@@ -27,7 +27,7 @@ mod seat;
 #[cfg(test)]
 mod tests;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 pub use candidate::{Candidate, Make, Patience};
 
@@ -35,7 +35,7 @@ use super::backend::{Backend, BackendError, Description, Outage};
 use super::canary;
 use super::pooling::Gate;
 use super::tokenizer::{Tokenizer, Tokens};
-use instance::{Making, Waited};
+use instance::{Answer, DIED_AT_WORK, Making, Waited, hangs};
 use seat::{Loss, Seat};
 
 /// Losses in a row after which a backend rests.
@@ -51,8 +51,6 @@ pub struct Failover {
     gate: Gate,
     patience: Patience,
 }
-
-type Answer = Result<Vec<Vec<f32>>, BackendError>;
 
 /// What came of a batch.
 enum Asked {
@@ -155,12 +153,9 @@ impl Failover {
     fn sing(&self, at: usize) -> Result<(), Outage> {
         let seat = &self.seats[at];
         let limit = seat.candidate.canary_limit();
-        canary::sing(&self.tokenizer, self.gate, |inputs| {
-            match seat.instance.as_ref().map(|instance| instance.embed(inputs, limit)) {
-                Some(Waited::Got(answer)) => answer,
-                Some(Waited::Hung) => Err(Outage::Broken(hangs(limit)).into()),
-                Some(Waited::Died) | None => Err(Outage::Broken(DIED.into()).into()),
-            }
+        canary::sing(&self.tokenizer, self.gate, |inputs| match &seat.instance {
+            Some(instance) => instance.answer(inputs, limit),
+            None => Err(Outage::Broken(DIED_AT_WORK.into()).into()),
         })
     }
 
@@ -208,7 +203,7 @@ impl Failover {
         let limit = seat.candidate.call_limit;
         match seat.instance.as_ref().map(|instance| instance.embed(inputs, limit)) {
             Some(Waited::Hung) => Asked::Lost(Loss::hung(hangs(limit))),
-            Some(Waited::Died) | None => Asked::Lost(Loss::died(DIED)),
+            Some(Waited::Died) | None => Asked::Lost(Loss::died(DIED_AT_WORK)),
             Some(Waited::Got(Err(BackendError::Outage(Outage::Broken(why))))) => Asked::Lost(Loss::died(why)),
             Some(Waited::Got(Err(BackendError::Outage(refused @ Outage::Config(_))))) if self.seats.len() > 1 => {
                 Asked::Lost(Loss::rests(refused))
@@ -278,12 +273,6 @@ impl Failover {
             }
         }
     }
-}
-
-const DIED: &str = "it died while it computed";
-
-fn hangs(limit: Duration) -> String {
-    format!("no answer within {} s", limit.as_secs_f32())
 }
 
 impl Backend for Failover {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use super::*;
 use crate::model::ModelError;

@@ -16,10 +16,10 @@ use ort::logging::LogLevel;
 use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session, SessionInputValue};
 use ort::value::TensorRef;
 
-use super::ModelError;
 use super::backend::{Backend, BackendError, Description};
-use super::manifest::Pooling;
+use super::manifest::{Manifest, Pooling};
 use super::tokenizer::Tokens;
+use super::{MODEL_FILE, ModelError, verified};
 use tail::POOLED;
 
 const IDS: &str = "input_ids";
@@ -92,19 +92,20 @@ pub struct OnnxOptions {
     pub provider: Provider,
     /// Threads to compute with.
     pub threads: usize,
-    /// How token vectors become one.
-    pub pooling: Pooling,
-    /// Values in a vector.
-    pub dimensions: usize,
-    /// Longest text in tokens.
-    pub max_tokens: usize,
     /// Token that fills rows of a batch.
     pub pad_id: u32,
 }
 
 impl OnnxBackend {
+    /// The model of a directory. Its file is read again each time: what runs is what was verified, and nobody keeps the bytes
+    /// meanwhile.
+    pub fn open(dir: &Path, manifest: &Manifest, options: OnnxOptions) -> Result<Self, ModelError> {
+        let model = verified(&dir.join(MODEL_FILE), &manifest.sha256)?;
+        Self::new(&model, manifest, options)
+    }
+
     /// Loads the runtime and makes a session of a model's bytes (bytes and not a path: what was verified is what runs).
-    pub fn new(model: &[u8], options: OnnxOptions) -> Result<Self, ModelError> {
+    fn new(model: &[u8], manifest: &Manifest, options: OnnxOptions) -> Result<Self, ModelError> {
         let environment = environment(&options.library)?;
         let refused = |what: String| ModelError::Session { what };
         let session = Session::builder(&environment)
@@ -118,7 +119,7 @@ impl OnnxBackend {
             .map_err(|e| refused(e.to_string()))?
             .with_execution_providers(options.provider.dispatch().as_slice())
             .map_err(|e| refused(e.to_string()))?
-            .commit_from_memory(&tail::with_pooling(model, options.pooling))
+            .commit_from_memory(&tail::with_pooling(model, manifest.pooling))
             .map_err(|e| refused(e.to_string()))?;
         let takes_types = check_signature(&session)?;
         // What is not asked for is not copied from the device.
@@ -130,9 +131,9 @@ impl OnnxBackend {
             version: ort::util::probe(&options.library).map_or_else(|| "unknown".into(), |minor| format!("1.{minor}")),
             provider: options.provider,
             threads: options.threads,
-            pooling: options.pooling,
-            dimensions: options.dimensions,
-            max_tokens: options.max_tokens,
+            pooling: manifest.pooling,
+            dimensions: manifest.dimensions,
+            max_tokens: manifest.max_tokens,
             pad_id: i64::from(options.pad_id),
             takes_types,
         })
@@ -269,12 +270,12 @@ mod tests {
             library: "/nowhere/libonnxruntime.so".into(),
             provider: Provider::Cpu,
             threads: 1,
-            pooling: Pooling::Mean,
-            dimensions: 2,
-            max_tokens: 8,
             pad_id: 0,
         };
-        let error = OnnxBackend::new(b"", options).err().unwrap().to_string();
+        let error = OnnxBackend::new(b"", &crate::batch::fake::manifest(), options)
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains("/nowhere/libonnxruntime.so"), "{error}");
     }
 

@@ -9,13 +9,6 @@ use crate::model::tokenizer::Tokens;
 /// More than any batch; a length beyond it is no length.
 const MAX_FRAME_BYTES: usize = 1 << 30;
 
-/// To the worker.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Frame {
-    Start(Start),
-    Batch(Batch),
-}
-
 /// The first frame.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Start {
@@ -80,21 +73,6 @@ pub(super) enum Kind {
     TooLarge = 4,
 }
 
-impl Frame {
-    pub(super) fn write(&self, to: &mut impl Write) -> io::Result<()> {
-        match self {
-            Self::Start(start) => write(start, to),
-            Self::Batch(batch) => write(batch, to),
-        }
-    }
-}
-
-impl Start {
-    pub(super) fn read(from: &mut impl Read) -> io::Result<Self> {
-        read(from)
-    }
-}
-
 impl Batch {
     pub(super) fn of(inputs: &[&Tokens]) -> Self {
         let mut batch = Self::default();
@@ -105,10 +83,6 @@ impl Batch {
             batch.types.extend_from_slice(bytemuck::cast_slice(&tokens.types));
         }
         batch
-    }
-
-    pub(super) fn read(from: &mut impl Read) -> io::Result<Self> {
-        read(from)
     }
 
     pub(super) fn into_tokens(self) -> Vec<Tokens> {
@@ -155,14 +129,6 @@ impl Answer {
         let bytes = 4 * (self.dimensions as usize).max(1);
         self.values.chunks(bytes).map(words).collect()
     }
-
-    pub(super) fn write(&self, to: &mut impl Write) -> io::Result<()> {
-        write(self, to)
-    }
-
-    pub(super) fn read(from: &mut impl Read) -> io::Result<Self> {
-        read(from)
-    }
 }
 
 /// Bytes of a frame stand wherever they do: they are copied to where words may.
@@ -170,7 +136,7 @@ fn words<W: bytemuck::AnyBitPattern + bytemuck::NoUninit>(bytes: &[u8]) -> Vec<W
     bytemuck::pod_collect_to_vec(bytes)
 }
 
-fn write(message: &impl Message, to: &mut impl Write) -> io::Result<()> {
+pub(super) fn write(message: &impl Message, to: &mut impl Write) -> io::Result<()> {
     let bytes = message.encode_to_vec();
     let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
     to.write_all(&length.to_le_bytes())?;
@@ -178,7 +144,7 @@ fn write(message: &impl Message, to: &mut impl Write) -> io::Result<()> {
     to.flush()
 }
 
-fn read<M: Message + Default>(from: &mut impl Read) -> io::Result<M> {
+pub(super) fn read<M: Message + Default>(from: &mut impl Read) -> io::Result<M> {
     let mut length = [0; 4];
     from.read_exact(&mut length)?;
     let length = u32::from_le_bytes(length) as usize;
@@ -203,28 +169,26 @@ mod tests {
         };
         let rows = [tokens(&[1, 2, 3]), tokens(&[9])];
         let mut wire = Vec::new();
-        Frame::Batch(Batch::of(&rows.iter().collect::<Vec<_>>()))
-            .write(&mut wire)
-            .unwrap();
-        assert_eq!(Batch::read(&mut &wire[..]).unwrap().into_tokens(), rows);
+        write(&Batch::of(&rows.iter().collect::<Vec<_>>()), &mut wire).unwrap();
+        assert_eq!(read::<Batch>(&mut &wire[..]).unwrap().into_tokens(), rows);
     }
 
     #[test]
     fn vectors_arrive_as_they_were() {
         let vectors = vec![vec![1.0, 2.0], vec![-3.5, 0.0]];
         let mut wire = Vec::new();
-        Answer::vectors(&vectors).write(&mut wire).unwrap();
-        let answer = Answer::read(&mut &wire[..]).unwrap();
+        write(&Answer::vectors(&vectors), &mut wire).unwrap();
+        let answer: Answer = read(&mut &wire[..]).unwrap();
         assert_eq!((answer.kind(), answer.into_vectors()), (Kind::Vectors, vectors));
     }
 
     #[test]
     fn what_is_cut_off_or_no_frame_is_an_error() {
         let mut wire = Vec::new();
-        Answer::told(Kind::Failed, "why".into()).write(&mut wire).unwrap();
+        write(&Answer::told(Kind::Failed, "why".into()), &mut wire).unwrap();
         for cut in 0..wire.len() {
-            assert!(Answer::read(&mut &wire[..cut]).is_err(), "{cut}");
+            assert!(read::<Answer>(&mut &wire[..cut]).is_err(), "{cut}");
         }
-        assert!(Answer::read(&mut &[0xff; 8][..]).is_err());
+        assert!(read::<Answer>(&mut &[0xff; 8][..]).is_err());
     }
 }

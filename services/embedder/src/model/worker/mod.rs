@@ -6,9 +6,8 @@
 //!          ◀── stdout: Answer to each of them ───
 //! ```
 //! Frames are a little-endian u32 of bytes and a protobuf message; both ends are of one build, also when the file of the program
-//! was replaced meanwhile. The process ends when its stdin
-//! does, even in the middle of a batch: whatever happens to the embedder, none stays behind. It is in a process group of its
-//! own, so that Ctrl-C is the embedder's affair.
+//! was replaced meanwhile. The process ends when its stdin does, even in the middle of a batch: whatever happens to the embedder,
+//! none stays behind. It is in a process group of its own, so that Ctrl-C is the embedder's affair.
 //!
 //! Rejected: shared memory (unsafe, and what copying costs is hidden behind the other piece's computing); gRPC over a socket
 //! (a port or a path to own, for two ends that are one program).
@@ -17,7 +16,7 @@ mod frame;
 mod serve;
 
 use std::io::{BufReader, BufWriter};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,9 +24,10 @@ use std::time::Duration;
 
 use super::ModelError;
 use super::backend::{Backend, BackendError, Description, Interrupt, Outage};
-use super::onnx::Provider;
+use super::manifest::Manifest;
+use super::onnx::{OnnxOptions, Provider};
 use super::tokenizer::Tokens;
-use frame::{Answer, Batch, Frame, Kind, Start};
+use frame::{Answer, Batch, Kind, Start};
 
 /// The argument that makes a program of ours a worker.
 pub const ARGUMENT: &str = "model-worker";
@@ -36,25 +36,6 @@ pub const ARGUMENT: &str = "model-worker";
 const PIECES: usize = 2;
 /// To load a runtime and make a session; shorter than a backend's own limit.
 const START_LIMIT: Duration = Duration::from_secs(50);
-
-/// What the worker is to run.
-#[derive(Debug, Clone)]
-pub struct WorkerOptions {
-    /// The program: this one, which takes [`ARGUMENT`].
-    pub program: PathBuf,
-    /// The model directory.
-    pub dir: PathBuf,
-    /// sha256 of the model file that is meant.
-    pub sha256: String,
-    /// The ONNX Runtime's shared library.
-    pub library: PathBuf,
-    /// What to compute on.
-    pub provider: Provider,
-    /// Threads of the processor.
-    pub threads: usize,
-    /// Token that fills rows of a batch.
-    pub pad_id: u32,
-}
 
 /// A backend in another process.
 pub struct Worker {
@@ -65,13 +46,13 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts the process and waits until it has made its session.
-    pub fn start(options: WorkerOptions) -> Result<Self, ModelError> {
+    /// Starts the process, of a program that takes [`ARGUMENT`], and waits until it has made its session.
+    pub fn start(program: &Path, dir: &Path, manifest: &Manifest, options: OnnxOptions) -> Result<Self, ModelError> {
         let failed = |source| ModelError::Worker {
-            program: options.program.clone(),
+            program: program.to_owned(),
             source,
         };
-        let mut command = Command::new(&options.program);
+        let mut command = Command::new(program);
         command.arg(ARGUMENT).stdin(Stdio::piped()).stdout(Stdio::piped());
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -84,9 +65,9 @@ impl Worker {
             from: BufReader::new(from.ok_or_else(missing)?),
             description: Description::of_none("onnxruntime"),
         };
-        let start = Frame::Start(Start {
-            dir: options.dir.to_string_lossy().into_owned(),
-            sha256: options.sha256.clone(),
+        let start = Start {
+            dir: dir.to_string_lossy().into_owned(),
+            sha256: manifest.sha256.clone(),
             library: options.library.to_string_lossy().into_owned(),
             gpu: match options.provider {
                 Provider::Cpu => None,
@@ -97,8 +78,12 @@ impl Worker {
             },
             threads: options.threads as u64,
             pad_id: options.pad_id,
+        };
+        let answer = worker.within_limit(|worker| {
+            frame::write(&start, &mut worker.to)?;
+            frame::read::<Answer>(&mut worker.from)
         });
-        let answer = worker.within_limit(|worker| worker.exchange(&start)).map_err(failed)?;
+        let answer = answer.map_err(failed)?;
         match answer.kind() {
             Kind::Made => {
                 worker.description = Description {
@@ -127,11 +112,6 @@ impl Worker {
         let done = work(self);
         drop(through);
         done
-    }
-
-    fn exchange(&mut self, frame: &Frame) -> std::io::Result<Answer> {
-        frame.write(&mut self.to)?;
-        Answer::read(&mut self.from)
     }
 
     fn lost(&self, error: &std::io::Error) -> BackendError {
@@ -165,12 +145,12 @@ impl Backend for Worker {
         let pieces = inputs.chunks(inputs.len().div_ceil(PIECES).max(1));
         let count = pieces.len();
         for piece in pieces {
-            let sent = Frame::Batch(Batch::of(piece)).write(&mut self.to);
+            let sent = frame::write(&Batch::of(piece), &mut self.to);
             sent.map_err(|error| self.lost(&error))?;
         }
         // Each answer is taken, so that the next batch does not get one of this.
         let answers: Vec<Result<Vec<Vec<f32>>, BackendError>> = (0..count)
-            .map(|_| match Answer::read(&mut self.from) {
+            .map(|_| match frame::read(&mut self.from) {
                 Ok(answer) => vectors(answer),
                 Err(error) => Err(self.lost(&error)),
             })

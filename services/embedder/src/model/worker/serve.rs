@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::PIECES;
-use super::frame::{Answer, Batch, Kind, Start};
+use super::frame::{self, Answer, Batch, Kind, Start};
 use crate::model::backend::{Backend, BackendError};
 use crate::model::onnx::{Gpu, OnnxBackend, OnnxOptions, Provider};
-use crate::model::{MODEL_FILE, Manifest, ModelError, Tokens, verified};
+use crate::model::{Manifest, ModelError, Tokens};
 
 /// Serves until stdin ends: then the process does, whatever it computes.
 pub(super) fn main() -> ExitCode {
@@ -24,7 +24,7 @@ pub(super) fn main() -> ExitCode {
 
 fn serve() -> io::Result<()> {
     let mut from = BufReader::new(io::stdin());
-    let start = Start::read(&mut from)?;
+    let start: Start = frame::read(&mut from)?;
     // All pieces of a batch: an embedder that writes one must not wait for a worker that waits for it to read an answer.
     let (batch, batches) = sync_channel(PIECES);
     let reader = move || read(from, &batch);
@@ -34,7 +34,7 @@ fn serve() -> io::Result<()> {
 
 fn read(mut from: impl Read, batch: &SyncSender<Batch>) {
     loop {
-        match Batch::read(&mut from) {
+        match frame::read(&mut from) {
             Ok(read) => {
                 if batch.send(read).is_err() {
                     return;
@@ -59,9 +59,9 @@ fn compute(start: &Start, batches: &Receiver<Batch>) -> io::Result<()> {
     let mut to = io::stdout().lock();
     let mut backend = match make(start) {
         Ok(backend) => backend,
-        Err(error) => return Answer::told(Kind::Refused, error.to_string()).write(&mut to),
+        Err(error) => return frame::write(&Answer::told(Kind::Refused, error.to_string()), &mut to),
     };
-    Answer::told(Kind::Made, backend.describe().version).write(&mut to)?;
+    frame::write(&Answer::told(Kind::Made, backend.describe().version), &mut to)?;
     while let Ok(batch) = batches.recv() {
         let rows = batch.into_tokens();
         let answer = match backend.embed(&rows.iter().collect::<Vec<&Tokens>>()) {
@@ -69,15 +69,18 @@ fn compute(start: &Start, batches: &Receiver<Batch>) -> io::Result<()> {
             Err(BackendError::TooLarge(why)) => Answer::told(Kind::TooLarge, why),
             Err(error) => Answer::told(Kind::Failed, error.to_string()),
         };
-        answer.write(&mut to)?;
+        frame::write(&answer, &mut to)?;
     }
     Ok(())
 }
 
 fn make(start: &Start) -> Result<OnnxBackend, ModelError> {
     let dir = Path::new(&start.dir);
-    let manifest = Manifest::read(dir)?;
-    let model = verified(&dir.join(MODEL_FILE), &start.sha256)?;
+    let manifest = Manifest {
+        // What the embedder means, whatever the file says by now.
+        sha256: start.sha256.clone(),
+        ..Manifest::read(dir)?
+    };
     let provider = match start.gpu {
         None => Provider::Cpu,
         Some(gpu) => Provider::Cuda(Gpu {
@@ -89,10 +92,7 @@ fn make(start: &Start) -> Result<OnnxBackend, ModelError> {
         library: start.library.clone().into(),
         provider,
         threads: usize::try_from(start.threads).unwrap_or(1),
-        pooling: manifest.pooling,
-        dimensions: manifest.dimensions,
-        max_tokens: manifest.max_tokens,
         pad_id: start.pad_id,
     };
-    OnnxBackend::new(&model, options)
+    OnnxBackend::open(dir, &manifest, options)
 }
