@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use futures::future::{BoxFuture, Pending, pending};
+use millrace_flow::fair::Sharing;
 use millrace_flow::progress::ProgressReader;
 use millrace_flow::runner::Limits;
 use millrace_flow::{DeadLetters, Delivery, Failure, Headers, Output, Outputs, Rejection};
@@ -234,6 +235,7 @@ where
         instance: setup.instance.clone(),
         topics: vec![setup.input.clone()],
         limits: setup.limits,
+        sharing: Sharing::default(),
     };
     let work = StageWork::new(service, Arc::new(Nothing));
     let (task, progress) = millrace_kafka::stage(kafka, config, work);

@@ -13,6 +13,8 @@ use prost::Message as _;
 const FILE_BYTES: u64 = 16 << 20;
 /// As many files are kept.
 const FILES: u64 = 8;
+/// Of a length as it is written before a request.
+const MAX_LENGTH_BYTES: usize = 10;
 const SUFFIX: &str = "otlp";
 
 /// Bytes that are kept at most.
@@ -42,9 +44,11 @@ impl Store {
         Ok(store)
     }
 
-    /// Keeps a request.
-    pub fn keep(&mut self, request: &ExportTraceServiceRequest) -> Result<()> {
-        let bytes = request.encode_length_delimited_to_vec();
+    /// Keeps an encoded ExportTraceServiceRequest.
+    pub fn keep(&mut self, request: &[u8]) -> Result<()> {
+        let mut bytes = Vec::with_capacity(request.len() + MAX_LENGTH_BYTES);
+        prost::encode_length_delimiter(request.len(), &mut bytes).context("cannot write traces")?;
+        bytes.extend_from_slice(request);
         let written = self.file.write_all(&bytes).context("cannot write traces");
         self.bytes += bytes.len() as u64;
         // Behind half a request nothing could be read.
@@ -80,7 +84,7 @@ impl Store {
     }
 }
 
-/// Gives every request that is kept, oldest first.
+/// Gives every request that is kept, oldest first. What is no ExportTraceServiceRequest is left out.
 pub fn read(folder: &Path, mut take: impl FnMut(ExportTraceServiceRequest)) -> Result<()> {
     for number in numbers(folder)? {
         let path = path(folder, number);
@@ -92,11 +96,21 @@ pub fn read(folder: &Path, mut take: impl FnMut(ExportTraceServiceRequest)) -> R
         };
         let mut rest = bytes.as_slice();
         // The last request may be half written: now, or when its writer was killed.
-        while let Ok(request) = ExportTraceServiceRequest::decode_length_delimited(&mut rest) {
-            take(request);
+        while let Some(request) = next(&mut rest) {
+            if let Ok(request) = ExportTraceServiceRequest::decode(request) {
+                take(request);
+            }
         }
     }
     Ok(())
+}
+
+/// The next whole request of those in `rest`.
+fn next<'r>(rest: &mut &'r [u8]) -> Option<&'r [u8]> {
+    let length = prost::decode_length_delimiter(&mut *rest).ok()?;
+    let (request, behind) = rest.split_at_checked(length)?;
+    *rest = behind;
+    Some(request)
 }
 
 fn create(folder: &Path, number: u64) -> Result<File> {
@@ -129,16 +143,17 @@ fn numbers(folder: &Path) -> Result<Vec<u64>> {
 
 #[cfg(test)]
 mod tests {
+    use millrace_telemetry::otlp;
     use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 
     use super::*;
 
-    fn request(name: &str) -> ExportTraceServiceRequest {
+    fn request(name: &str) -> Vec<u8> {
         let span = Span {
             name: name.into(),
             ..Span::default()
         };
-        ExportTraceServiceRequest {
+        let request = ExportTraceServiceRequest {
             resource_spans: vec![ResourceSpans {
                 scope_spans: vec![ScopeSpans {
                     spans: vec![span],
@@ -146,13 +161,15 @@ mod tests {
                 }],
                 ..ResourceSpans::default()
             }],
-        }
+        };
+        request.encode_to_vec()
     }
 
     fn names(folder: &Path) -> Vec<String> {
         let mut names = Vec::new();
         read(folder, |request| {
-            names.push(request.resource_spans[0].scope_spans[0].spans[0].name.clone());
+            let spans = otlp::spans(request).map(|(_, span)| span.name);
+            names.extend(spans);
         })
         .unwrap();
         names
@@ -170,6 +187,16 @@ mod tests {
         fs::write(&torn, &bytes[..bytes.len() - 1]).unwrap();
         Store::open(folder.path()).unwrap().keep(&request("three")).unwrap();
         assert_eq!(names(folder.path()), ["one", "three"]);
+    }
+
+    #[test]
+    fn what_is_no_request_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(folder.path()).unwrap();
+        for bytes in [&request("one")[..], b"no request", b"", &request("two")] {
+            store.keep(bytes).unwrap();
+        }
+        assert_eq!(names(folder.path()), ["one", "two"]);
     }
 
     #[test]

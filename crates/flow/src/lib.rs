@@ -12,13 +12,15 @@
 //! - **Every failure has one answer.** What a dependency causes is waited for and burns no attempt ([`gate`]); what a
 //!   record causes is tried again a few times and then given up: its dead letter leaves in its place, in one transaction
 //!   with its position. The cases stand in `core/fail.rs` and `core/leave.rs`.
+//! - **Fair.** Of what could run, topics take turns by weight and tenants as equals, however much each has waiting within
+//!   the window ([`fair`]).
 //! - **A record that kills the process** is found and given up ([`quarantine`]).
 //! - **Bounded.** Records and bytes received and not finished are bounded per partition ([`window`]) and per process
 //!   ([`budget`]). Full means: stop fetching that partition, go on polling.
 //! - **Closed doors.** Every unit of work belongs to one assignment of its partition; what finishes after that was taken
 //!   away changes nothing. A partition is given back within a bound ([`drain`]).
 //!
-//! Parts: [`stage`] is what a service implements; [`position`], [`window`], [`budget`], [`lane`], [`retry`], [`gate`],
+//! Parts: [`stage`] is what a service implements; [`position`], [`window`], [`budget`], [`lane`], [`fair`], [`retry`], [`gate`],
 //! [`quarantine`], [`drain`] and [`core`], which decides with them, are the pure core: plain types, no client, no clock
 //! of their own, tested against a naive model; [`runner`] drives a stage with them over a [`log::Link`]; [`progress`] is
 //! what the outside may see.
@@ -30,6 +32,7 @@
 pub mod budget;
 pub mod core;
 pub mod drain;
+pub mod fair;
 pub mod gate;
 pub mod lane;
 pub mod layers;

@@ -14,6 +14,7 @@ use tower::{Service, ServiceExt as _};
 use crate::core::{Core, Settled, WorkId};
 pub use crate::core::{Limits, Marks};
 use crate::drain::{self, Drain};
+use crate::fair::Sharing;
 use crate::log::{Event, Link, Outcome};
 use crate::progress::{StageProgress, StageState};
 use crate::stage::{DeadLetters, Delivery, Failure, Outputs, TopicPartition};
@@ -49,6 +50,8 @@ pub struct Stage<S> {
     pub dead_letters: Arc<dyn DeadLetters>,
     /// Bounds.
     pub limits: Limits,
+    /// Whose turn it is.
+    pub sharing: Sharing,
     /// What the outside may see.
     pub progress: watch::Sender<StageProgress>,
     /// Whether calls may be made, for layers of the service's own.
@@ -120,7 +123,7 @@ where
 {
     fn new(stage: Stage<S>, link: Link, marks: Marks) -> Self {
         Self {
-            core: Core::new(stage.limits, marks),
+            core: Core::new(stage.limits, stage.sharing.clone(), marks),
             stage,
             link,
             work: JoinSet::new(),

@@ -97,6 +97,7 @@ fn stage<S>(service: S) -> Stage<S> {
         service,
         dead_letters: Arc::new(Letters),
         limits: Limits::default(),
+        sharing: Sharing::default(),
         progress: watch::Sender::new(StageProgress::default()),
         gate: watch::Sender::new(true),
         hold: watch::channel(false).1,
@@ -190,7 +191,7 @@ async fn a_consumer_that_cannot_go_on_ends_the_session() {
     let (ended, marks) = running.await.unwrap();
     assert_eq!(ended, Ended::Restart("gone".into()));
     // What this process wrote is no death of another: nothing is quarantined in the next session.
-    let mut core = Core::new(Limits::default(), marks);
+    let mut core = Core::new(Limits::default(), Sharing::default(), marks);
     let written = Position::parse(0, "1;s=1;o=;a=0;b=").unwrap();
     core.assign(partition(), &written);
     let again = core.cut(Instant::now(), false);

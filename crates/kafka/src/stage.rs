@@ -15,6 +15,7 @@ use crate::config::{self, ConfigError, KafkaConfig};
 use crate::consumer::{self, Context, Member};
 use crate::transactor::{self, Reports, TransactionalProducer};
 use millrace_failpoints::points;
+use millrace_flow::fair::Sharing;
 use millrace_flow::log::{Event, Link};
 use millrace_flow::progress::{ProgressReader, StageProgress};
 use millrace_flow::runner::{self, Ended, Limits, Marks};
@@ -42,6 +43,8 @@ pub struct StageConfig {
     pub topics: Vec<String>,
     /// Bounds.
     pub limits: Limits,
+    /// Who shares it.
+    pub sharing: Sharing,
 }
 
 /// Why a stage ended by itself.
@@ -117,6 +120,7 @@ pub fn stage<S>(kafka: &KafkaConfig, config: StageConfig, work: StageWork<S>) ->
         service: work.service,
         dead_letters: work.dead_letters,
         limits: config.limits,
+        sharing: config.sharing.clone(),
         progress,
         gate: work.gate,
         hold: work.hold,

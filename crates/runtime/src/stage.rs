@@ -8,11 +8,13 @@
 //!
 //! The gRPC server answers meanwhile, and says what is waited for. A shutdown ends each step.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 
 use millrace_events::Epoch;
 use millrace_events::topics::Topic;
+use millrace_flow::fair::Sharing;
 use millrace_flow::gate::GateReader;
 use millrace_flow::progress::{ProgressReader, StageProgress};
 use millrace_flow::{Delivery, Failure, Outputs};
@@ -56,6 +58,18 @@ impl StageHandle {
     /// Has it start nothing more, or go on.
     pub fn hold(&self, held: bool) {
         self.hold.send_replace(held);
+    }
+}
+
+/// Documents of different tenants take turns; topics too, by these weights.
+pub fn shared_by_tenants(weights: HashMap<String, u32>) -> Sharing {
+    Sharing {
+        tenant_of: |delivery| {
+            let key = delivery.key.clone().unwrap_or_default();
+            let end = key.iter().position(|byte| *byte == b'/').unwrap_or(0);
+            key.slice(..end)
+        },
+        weights,
     }
 }
 

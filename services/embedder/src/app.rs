@@ -1,5 +1,6 @@
 //! Puts the embedder together: the only file that names concrete implementations.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 
 use millrace_events::{Epoch, topics};
@@ -10,7 +11,7 @@ use millrace_runtime::pipeline::Pipeline;
 use millrace_runtime::process::{Process, ProcessError};
 use millrace_runtime::readiness::{Condition, Readiness};
 use millrace_runtime::server::{self, Server};
-use millrace_runtime::stage::StageParts;
+use millrace_runtime::stage::{StageParts, shared_by_tenants};
 use millrace_runtime::tasks::Tasks;
 use millrace_runtime::telemetry::{Ops, Telling};
 use tokio::runtime::Handle;
@@ -142,6 +143,7 @@ fn stage_config(config: &Config) -> StageConfig {
         instance: config.instance.clone(),
         topics: vec![topics::PARSED.in_epoch(EPOCH)],
         limits: config.stage,
+        sharing: shared_by_tenants(HashMap::new()),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Ready when the index is open, the registry's schemas are known and the stage runs. The embedder being away does not
 //! count: documents go on being indexed and searches by vector work; a search by text says so itself.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use millrace_runtime::pipeline::Pipeline;
 use millrace_runtime::process::{Process, ProcessError};
 use millrace_runtime::readiness::Readiness;
 use millrace_runtime::server::{self, Server};
-use millrace_runtime::stage::StageParts;
+use millrace_runtime::stage::{StageParts, shared_by_tenants};
 use millrace_runtime::tasks::Tasks;
 use millrace_runtime::telemetry::{Ops, Telling};
 use tokio::sync::Semaphore;
@@ -208,6 +209,7 @@ fn stage_config(config: &Config) -> StageConfig {
         instance: config.instance.clone(),
         topics: vec![topics::EMBEDDED.in_epoch(EPOCH)],
         limits: config.stage,
+        sharing: shared_by_tenants(HashMap::new()),
     }
 }
 

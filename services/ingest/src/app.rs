@@ -1,5 +1,6 @@
 //! Puts ingest together: the only file that names concrete implementations.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use millrace_events::topics;
@@ -12,7 +13,7 @@ use millrace_runtime::pipeline::Pipeline;
 use millrace_runtime::process::{Process, ProcessError};
 use millrace_runtime::readiness::Readiness;
 use millrace_runtime::server::{self, Server};
-use millrace_runtime::stage::StageParts;
+use millrace_runtime::stage::{StageParts, shared_by_tenants};
 use millrace_runtime::tasks::Tasks;
 use millrace_runtime::telemetry::{Ops, Telling};
 use tonic::service::Routes;
@@ -185,5 +186,6 @@ fn stage_config(config: &Config) -> StageConfig {
         instance: config.instance.clone(),
         topics: vec![topics::SUBMITTED.in_epoch(EPOCH)],
         limits: config.stage,
+        sharing: shared_by_tenants(HashMap::new()),
     }
 }

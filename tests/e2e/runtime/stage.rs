@@ -9,6 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use millrace_flow::fair::Sharing;
 use millrace_flow::progress::{PartitionState, ProgressReader, StageProgress, StageState};
 use millrace_flow::runner::Limits;
 use millrace_flow::{DeadLetters, Delivery, Failure, Headers, Output, Outputs, Rejection};
@@ -322,6 +323,7 @@ async fn run(spec: Spec) -> Result<()> {
         instance: spec.instance,
         topics: vec![spec.input],
         limits: spec.limits,
+        sharing: Sharing::default(),
     };
     let letters = Arc::new(Letters {
         topic: spec.dead_letters,

@@ -175,7 +175,9 @@ impl Core {
         } else {
             self.ready.push_back(ready);
             let next = partition.next_of_key(id.offset);
-            self.runnable.extend(next.map(|offset| WorkId { offset, ..id }));
+            if let Some(offset) = next {
+                self.line_up(WorkId { offset, ..id });
+            }
         }
     }
 
@@ -185,7 +187,7 @@ impl Core {
             let waiting = std::mem::take(&mut self.waiting);
             let (now, later): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|Reverse(waiting)| waiting.outage);
             self.waiting = later.into();
-            self.runnable.extend(now.into_iter().map(|Reverse(waiting)| waiting.id));
+            now.into_iter().for_each(|Reverse(waiting)| self.line_up(waiting.id));
         }
     }
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use millrace_failpoints::mutants;
 use millrace_telemetry::Span;
 
-use super::{Core, Ready, take_back};
+use super::{Core, Ready, WorkId, take_back};
 use crate::position::{Mark, Position};
 use crate::retry::backoff;
 use crate::stage::{Output, TopicPartition};
@@ -218,11 +218,11 @@ impl Core {
             }
         }
         self.rate.ended(now, self.processed - before, 0);
+        let mut let_in = Vec::new();
         for (&slot, partition) in &mut self.partitions {
-            let started = partition.let_in();
-            self.runnable
-                .extend(started.into_iter().map(|offset| super::WorkId { slot, offset }));
+            let_in.extend(partition.let_in().into_iter().map(|offset| WorkId { slot, offset }));
         }
+        let_in.into_iter().for_each(|id| self.line_up(id));
     }
 
     fn refused(&mut self, leaving: Leaving, reason: String) {

@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 use millrace_telemetry::Span;
 
 use crate::budget::Budget;
+use crate::fair::{FairQueue, Share, Sharing};
 use crate::gate::Gate;
 use crate::position::{Mark, Position};
 use crate::progress::FailureSeen;
@@ -86,6 +87,7 @@ pub struct Marks(HashMap<TopicPartition, Mark>);
 #[derive(Debug)]
 pub struct Core {
     limits: Limits,
+    sharing: Sharing,
     budget: Budget,
     gate: Gate,
     partitions: BTreeMap<u32, Partition>,
@@ -96,7 +98,7 @@ pub struct Core {
     assignment: u64,
     /// Nothing more starts, as somebody has asked for.
     held: bool,
-    runnable: VecDeque<WorkId>,
+    runnable: FairQueue<WorkId>,
     waiting: BinaryHeap<Reverse<Waiting>>,
     running: usize,
     /// When the session has worked long enough to run a suspect; unknown before it has a partition.
@@ -119,9 +121,10 @@ pub struct Core {
 
 impl Core {
     /// A stage without partitions. `marks` is what an earlier session of this process gave back.
-    pub fn new(limits: Limits, marks: Marks) -> Self {
+    pub fn new(limits: Limits, sharing: Sharing, marks: Marks) -> Self {
         Self {
             limits,
+            sharing,
             budget: Budget::new(limits.window_bytes),
             gate: Gate::default(),
             partitions: BTreeMap::new(),
@@ -130,7 +133,7 @@ impl Core {
             marks,
             assignment: 0,
             held: false,
-            runnable: VecDeque::new(),
+            runnable: FairQueue::default(),
             waiting: BinaryHeap::new(),
             running: 0,
             settled: None,
@@ -268,7 +271,25 @@ impl Core {
             return;
         };
         let offset = self.partitions.get_mut(&slot).and_then(|p| p.arrive(delivery));
-        self.runnable.extend(offset.map(|offset| WorkId { slot, offset }));
+        if let Some(offset) = offset {
+            self.line_up(WorkId { slot, offset });
+        }
+    }
+
+    /// A record could run now: when its turn comes.
+    fn line_up(&mut self, id: WorkId) {
+        let Some(partition) = self.partitions.get_mut(&id.slot) else {
+            return;
+        };
+        let topic = partition.id.topic.clone();
+        let Some(held) = partition.held(id.offset) else { return };
+        let share = Share {
+            weight: self.sharing.weights.get(&*topic).copied().unwrap_or(1),
+            topic: &topic,
+            tenant: (self.sharing.tenant_of)(&held.delivery),
+            bytes: held.delivery.size_bytes(),
+        };
+        self.runnable.push(&share, id);
     }
 
     /// The log said where a partition ends; `caught_up` is the offset below which everything was handed over.
@@ -288,9 +309,10 @@ impl Core {
         if self.held {
             return None;
         }
-        while let Some(Reverse(first)) = self.waiting.peek().filter(|first| first.0.until <= now) {
-            self.runnable.push_back(first.id);
-            self.waiting.pop();
+        while self.waiting.peek().is_some_and(|first| first.0.until <= now)
+            && let Some(Reverse(due)) = self.waiting.pop()
+        {
+            self.line_up(due.id);
         }
         let solo = self.solo(now);
         self.release_held();
@@ -299,12 +321,9 @@ impl Core {
         }
         while self.gate.admits(now) {
             let next = match solo {
-                None => self.runnable.pop_front(),
+                None => self.runnable.pop(),
                 // Everything else waits for the suspect's run to end.
-                Some(slot) => {
-                    let found = self.runnable.iter().position(|id| id.slot == slot);
-                    found.and_then(|at| self.runnable.remove(at))
-                }
+                Some(slot) => self.runnable.take(|id| id.slot == slot),
             };
             let id = next?;
             let partition = self.partitions.get_mut(&id.slot);
@@ -356,15 +375,16 @@ impl Core {
     }
 
     fn release_held(&mut self) {
-        let mut died = Vec::new();
+        let (mut freed, mut died) = (Vec::new(), Vec::new());
         for (&slot, partition) in &mut self.partitions {
             for release in partition.release_held() {
                 match release {
-                    Release::Start(offset) => self.runnable.push_back(WorkId { slot, offset }),
+                    Release::Start(offset) => freed.push(WorkId { slot, offset }),
                     Release::Bury(offset) => died.push(WorkId { slot, offset }),
                 }
             }
         }
+        freed.into_iter().for_each(|id| self.line_up(id));
         died.into_iter().for_each(|id| self.died(id));
     }
 

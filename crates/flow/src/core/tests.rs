@@ -456,7 +456,7 @@ fn what_finishes_after_its_partition_was_taken_away_changes_nothing() {
 }
 
 fn core(limits: Limits) -> Core {
-    let mut core = Core::new(limits, Marks::default());
+    let mut core = Core::new(limits, Sharing::default(), Marks::default());
     core.assign(partition(0), &Position::at(0));
     assert!(core.cut(Instant::now(), false).is_some());
     core.settle(Settled::Committed, Instant::now(), 0.0);

@@ -165,7 +165,7 @@ impl World {
             written: vec![Vec::new(); count],
             letters: BTreeSet::new(),
             deaths: 0,
-            core: Core::new(Limits::default(), Marks::default()),
+            core: Core::new(Limits::default(), Sharing::default(), Marks::default()),
             sent: vec![0; count],
             running: Vec::new(),
             open: None,
@@ -196,7 +196,7 @@ impl World {
             blame_ms: 1 << 50,
             ..Limits::default()
         };
-        self.core = Core::new(limits, marks);
+        self.core = Core::new(limits, Sharing::default(), marks);
         (self.running, self.open) = (Vec::new(), None);
         for number in 0..self.log.len() {
             self.assign(number);
@@ -350,7 +350,10 @@ impl World {
             }
             Step::Crash => self.crash(),
             Step::Restart => {
-                let core = std::mem::replace(&mut self.core, Core::new(Limits::default(), Marks::default()));
+                let core = std::mem::replace(
+                    &mut self.core,
+                    Core::new(Limits::default(), Sharing::default(), Marks::default()),
+                );
                 self.start(core.into_marks());
             }
             Step::Lost(n) => {
