@@ -464,6 +464,38 @@ fn core(limits: Limits) -> Core {
 }
 
 #[test]
+fn a_tenant_with_little_to_do_does_not_wait_for_one_with_much() {
+    let limits = Limits {
+        max_in_flight: 1,
+        ..Limits::default()
+    };
+    let sharing = Sharing {
+        // The world's keys are one byte: those from 100 on are the small one's.
+        tenant_of: |delivery| match delivery.key.as_deref() {
+            Some([key]) if *key >= 100 => "small".into(),
+            _ => "large".into(),
+        },
+        ..Sharing::default()
+    };
+    let mut core = Core::new(limits, sharing, Marks::default());
+    core.assign(partition(0), &Position::at(0));
+    let now = Instant::now();
+    assert!(core.cut(now, false).is_some());
+    core.settle(Settled::Committed, now, 0.0);
+    (0..100).for_each(|offset| core.arrive(record(0, offset, offset as u8)));
+    let mut order = Vec::new();
+    for turn in 0..10 {
+        let work = core.next_to_run(now).unwrap();
+        order.push(work.id.offset);
+        core.finish(work.id, Ok(outputs(&work.delivery, "out")), now, 0, 0.0);
+        if turn == 4 {
+            core.arrive(record(0, 100, 100));
+        }
+    }
+    assert_eq!(order, [0, 1, 2, 3, 4, 100, 5, 6, 7, 8]);
+}
+
+#[test]
 fn a_full_budget_pauses_and_half_of_it_resumes() {
     let mut core = core(Limits {
         window_bytes: 4096,

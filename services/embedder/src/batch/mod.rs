@@ -11,6 +11,7 @@
 //!   be handed over while another one runs ([`BatchLimits::prepared_batches`]).
 //! - Texts are tokenised by their callers before they wait: lengths are known, and the model computes meanwhile.
 //! - Queries run before documents; a request whose caller has left is dropped unrun.
+//! - Documents of different tenants take turns: whoever has had the fewest tokens goes first.
 //! - Every queue is bounded; documents wait for room, queries are told to come back.
 //!
 //! Rejected: a batch per part (half of each is padding, and queries wait behind a whole part); a second session for
@@ -164,6 +165,7 @@ pub struct Embedded {
 pub struct Embedder {
     tokenizer: Tokenizer,
     info: Arc<ModelInfo>,
+    tenant: Arc<str>,
     queries: mpsc::Sender<Request>,
     documents: mpsc::Sender<Request>,
     health: watch::Receiver<Health>,
@@ -201,6 +203,7 @@ pub fn batcher(model: Loaded, limits: BatchLimits) -> (Embedder, Batcher) {
     let embedder = Embedder {
         tokenizer: model.tokenizer.clone(),
         info: info.clone(),
+        tenant: Arc::default(),
         queries: ask_query,
         documents: ask_document,
         health,
@@ -289,6 +292,7 @@ impl Embedder {
         let span = Span::current();
         let request = Request {
             class,
+            tenant: self.tenant.clone(),
             inputs,
             reply,
             span,
@@ -302,6 +306,15 @@ impl Embedder {
         }
         let vectors = answer.await.unwrap_or(Err(EmbedError::Stopped))?;
         Ok(Embedded { vectors, tokens })
+    }
+
+    /// The same, for texts of a tenant's documents: tenants take turns. All that name none are one.
+    #[must_use]
+    pub fn of_tenant(&self, tenant: &str) -> Self {
+        Self {
+            tenant: tenant.into(),
+            ..self.clone()
+        }
     }
 
     /// What is loaded.

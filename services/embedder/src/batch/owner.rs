@@ -18,6 +18,8 @@ use crate::model::{Description, Tokens, Vector};
 /// Texts of one caller, who gets all their vectors or one error.
 pub(super) struct Request {
     pub(super) class: Class,
+    /// Whose turn it takes.
+    pub(super) tenant: Arc<str>,
     pub(super) inputs: Vec<Tokens>,
     pub(super) reply: Reply,
     /// Whose texts they are.
@@ -167,6 +169,7 @@ impl Owner {
             let item = Item {
                 tokens: tokens.len(),
                 since,
+                tenant: request.tenant.clone(),
                 work: (Place { request: id, index }, tokens),
             };
             self.waiting.push(request.class, item);

@@ -73,6 +73,7 @@ impl Rig {
         };
         queue
             .try_send(Request {
+                tenant: Arc::default(),
                 class,
                 inputs,
                 reply,
@@ -194,6 +195,7 @@ async fn what_waits_is_bounded_and_a_full_queue_refuses() {
         let (reply, _answer) = oneshot::channel();
         let (class, inputs) = (Class::Document, vec![tokens(1)]);
         let refused = rig.documents.try_send(Request {
+            tenant: Arc::default(),
             class,
             inputs,
             reply,

@@ -1,5 +1,8 @@
 //! Texts that wait for the model, and which of them run next. Plain data: no channel, no clock.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use super::BatchLimits;
@@ -20,6 +23,8 @@ pub struct Item<T> {
     pub tokens: usize,
     /// When it came.
     pub since: Instant,
+    /// Whose it is.
+    pub tenant: Arc<str>,
     /// What it is.
     pub work: T,
 }
@@ -40,14 +45,58 @@ const MAX_PADDING: usize = 2;
 /// After so many batches of queries in a row one of documents runs, if any wait.
 const QUERY_BATCHES_IN_A_ROW: usize = 8;
 
+/// Every so many batches of documents the oldest text goes first, whoever's it is.
+const TURN_OF_THE_OLDEST: u64 = 8;
+
 /// What waits, oldest first in each class.
 #[derive(Debug)]
 pub struct Waiting<T> {
     limits: BatchLimits,
     queries: Vec<Item<T>>,
     documents: Vec<Item<T>>,
+    turns: Turns,
     tokens: usize,
     query_batches: usize,
+}
+
+/// Whose text of a document goes first: tenants take turns, paid for by tokens.
+#[derive(Debug, Default)]
+struct Turns {
+    /// Tokens that each tenant which waits has had, counted from where the others were when it came.
+    served: HashMap<Arc<str>, u64>,
+    /// What whoever had the last turn had had before.
+    clock: u64,
+    batches: u64,
+}
+
+impl Turns {
+    /// Whose turn it is: that of the tenant which has had least, or every eighth time of the oldest.
+    fn next<T>(&mut self, documents: &[Item<T>]) -> usize {
+        self.batches += 1;
+        // By tenant, the place of its oldest text.
+        let mut oldest: HashMap<&Arc<str>, usize> = HashMap::new();
+        for (at, item) in documents.iter().enumerate() {
+            oldest.entry(&item.tenant).or_insert(at);
+        }
+        self.served.retain(|tenant, _| oldest.contains_key(tenant));
+        let turns = oldest.into_iter().map(|(tenant, at)| {
+            let served = *self.served.entry(tenant.clone()).or_insert(self.clock);
+            (served, at)
+        });
+        let Some((served, at)) = turns.min() else { return 0 };
+        self.clock = served;
+        if self.batches.is_multiple_of(TURN_OF_THE_OLDEST) {
+            0
+        } else {
+            at
+        }
+    }
+
+    fn pay<T>(&mut self, batch: &[Item<T>]) {
+        for item in batch {
+            *self.served.entry(item.tenant.clone()).or_insert(self.clock) += item.tokens as u64;
+        }
+    }
 }
 
 impl<T> Waiting<T> {
@@ -57,6 +106,7 @@ impl<T> Waiting<T> {
             limits,
             queries: Vec::new(),
             documents: Vec::new(),
+            turns: Turns::default(),
             tokens: 0,
             query_batches: 0,
         }
@@ -103,7 +153,7 @@ impl<T> Waiting<T> {
         let starved = !self.documents.is_empty() && self.query_batches >= QUERY_BATCHES_IN_A_ROW;
         if !self.queries.is_empty() && !starved {
             self.query_batches += 1;
-            let batch = cut(&mut self.queries, &self.limits);
+            let batch = cut(&mut self.queries, 0, &self.limits);
             self.recount();
             return Next::Run(batch);
         }
@@ -113,10 +163,7 @@ impl<T> Waiting<T> {
         };
         let deadline = oldest.since + self.limits.max_wait();
         if self.is_full() || starved || deadline <= now {
-            self.query_batches = 0;
-            let batch = cut(&mut self.documents, &self.limits);
-            self.recount();
-            Next::Run(batch)
+            Next::Run(self.cut_documents())
         } else {
             Next::WaitUntil(deadline)
         }
@@ -127,10 +174,16 @@ impl<T> Waiting<T> {
         if !self.queries.is_empty() || !self.is_full() {
             return None;
         }
+        Some(self.cut_documents())
+    }
+
+    fn cut_documents(&mut self) -> Vec<Item<T>> {
         self.query_batches = 0;
-        let batch = cut(&mut self.documents, &self.limits);
+        let first = self.turns.next(&self.documents);
+        let batch = cut(&mut self.documents, first, &self.limits);
+        self.turns.pay(&batch);
         self.recount();
-        Some(batch)
+        batch
     }
 
     fn is_full(&self) -> bool {
@@ -143,13 +196,13 @@ impl<T> Waiting<T> {
     }
 }
 
-/// Takes the oldest text and those nearest to it in length, as many as the limits allow. Since the oldest always goes,
-/// no length waits for ever, however many of other lengths come.
-fn cut<T>(items: &mut Vec<Item<T>>, limits: &BatchLimits) -> Vec<Item<T>> {
+/// Takes one text and those nearest to it in length, as many as the limits allow. Since it is the oldest of somebody whose
+/// turn it is, no length waits for ever, however many of other lengths come.
+fn cut<T>(items: &mut Vec<Item<T>>, first: usize, limits: &BatchLimits) -> Vec<Item<T>> {
     let mut by_length: Vec<usize> = (0..items.len()).collect();
     // Older before younger of the same length: the sort is stable.
     by_length.sort_by_key(|&at| items[at].tokens);
-    let Some(anchor) = by_length.iter().position(|&at| at == 0) else {
+    let Some(anchor) = by_length.iter().position(|&at| at == first) else {
         return Vec::new();
     };
     let tokens = |place: usize| items[by_length[place]].tokens;

@@ -17,9 +17,18 @@ fn limits() -> BatchLimits {
 fn filled(lengths: &[usize], class: Class, since: Instant) -> Waiting<usize> {
     let mut waiting = Waiting::new(limits());
     for (work, &tokens) in lengths.iter().enumerate() {
-        waiting.push(class, Item { tokens, since, work });
+        waiting.push(class, item("", tokens, since, work));
     }
     waiting
+}
+
+fn item<T>(tenant: &str, tokens: usize, since: Instant, work: T) -> Item<T> {
+    Item {
+        tokens,
+        since,
+        tenant: tenant.into(),
+        work,
+    }
 }
 
 fn run<T>(next: Next<T>) -> Vec<(T, usize)> {
@@ -59,6 +68,44 @@ fn a_batch_is_the_oldest_and_those_nearest_to_it_in_length() {
 }
 
 #[test]
+fn a_small_tenant_waits_for_one_batch_of_a_large_one() {
+    let now = Instant::now();
+    let mut waiting = Waiting::new(limits());
+    (0..500).for_each(|_| waiting.push(Class::Document, item("large", 50, now, "large")));
+    let company = |batch: Vec<(&'static str, usize)>| batch.iter().filter(|(whose, _)| *whose == "small").count();
+    assert_eq!(company(run(waiting.next(now))), 0);
+    for _ in 0..3 {
+        waiting.push(Class::Document, item("small", 90, now, "small"));
+    }
+    // A text a batch, and as many tokens to the large one in between.
+    let batches: Vec<usize> = (0..8).map(|_| company(run(waiting.next(now)))).collect();
+    assert_eq!(batches.iter().sum::<usize>(), 3, "{batches:?}");
+    assert_eq!(batches[0], 1, "{batches:?}");
+}
+
+#[test]
+fn tenants_get_as_many_tokens_each_while_they_wait() {
+    let now = Instant::now();
+    let mut waiting = Waiting::new(limits());
+    for tenant in ["a", "a", "a", "b", "c"] {
+        for tokens in [10, 30, 50, 90, 20].repeat(40) {
+            waiting.push(Class::Document, item(tenant, tokens, now, tenant));
+        }
+    }
+    let mut served: HashMap<&str, usize> = HashMap::new();
+    for _ in 0..100 {
+        for (whose, tokens) in run(waiting.next(now)) {
+            *served.entry(whose).or_default() += tokens;
+        }
+    }
+    let least = served.values().min().unwrap();
+    assert!(
+        served.len() == 3 && served.values().all(|tokens| tokens * 2 <= least * 3),
+        "{served:?}"
+    );
+}
+
+#[test]
 fn a_text_above_the_budget_runs_alone() {
     let now = Instant::now();
     let mut waiting = filled(&[500, 500], Class::Document, now);
@@ -72,8 +119,7 @@ fn a_flood_of_queries_does_not_starve_documents() {
     let mut waiting = filled(&[10], Class::Document, now);
     let mut query_batches = 0;
     loop {
-        let (tokens, since, work) = (90, now, 1);
-        waiting.push(Class::Query, Item { tokens, since, work });
+        waiting.push(Class::Query, item("", 90, now, 1));
         if run(waiting.next(now)) == [(0, 10)] {
             break;
         }

@@ -101,6 +101,7 @@ pub async fn embed(embedder: &Embedder, part: DocumentParsed) -> Result<ChunksEm
     }
     let texts = part.chunks.iter().map(|chunk| chunk.text.clone()).collect();
     let vectors = embedder
+        .of_tenant(&part.tenant)
         .embed(texts, Class::Document)
         .await
         .map_err(|e| failure(e, &part.chunks))?;
