@@ -1,8 +1,10 @@
 //! The topics as they must be: created where they lack, refused where they differ in what can never change.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, bail};
-use millrace_events::Epoch;
-use millrace_events::topics::{ALL, Cleanup, PARTITIONS, Topic};
+use millrace_events::topics::{ALL, Cleanup, PARSED, PARTITIONS, Topic};
+use millrace_events::{Epoch, Lane};
 use millrace_kafka::{Admin, Created, NewTopic, TopicInfo};
 use millrace_schema::Registry;
 use millrace_schema::compat::Mode;
@@ -24,8 +26,30 @@ pub fn default_replication(brokers: usize) -> i32 {
     if brokers >= 3 { 3 } else { 1 }
 }
 
-/// Creates the topics that lack. Does nothing, and says so, when all are there.
-pub async fn apply(admin: &Admin, epoch: Epoch, replication: Option<i32>) -> Result<Vec<Applied>> {
+/// Names of the topics with their kinds: all, and those of lanes.
+pub fn named(epoch: Epoch, lanes: &BTreeSet<Lane>) -> Vec<(String, Topic)> {
+    let all = ALL.iter().map(|topic| (topic.in_epoch(epoch), *topic));
+    let lanes = lanes.iter().map(|lane| (PARSED.in_lane(lane, epoch), PARSED));
+    all.chain(lanes).collect()
+}
+
+/// The lanes whose topics are among these.
+pub fn lanes_of(existing: &[TopicInfo], epoch: Epoch) -> BTreeSet<Lane> {
+    let lane = |topic: &TopicInfo| {
+        let rest = topic.name.strip_prefix(PARSED.name)?.strip_prefix('.')?;
+        let lane = Lane::new(rest.split('.').next()?).ok()?;
+        (PARSED.in_lane(&lane, epoch) == topic.name).then_some(lane)
+    };
+    existing.iter().filter_map(lane).collect()
+}
+
+/// Creates the topics that lack, those of `lanes` too. Does nothing, and says so, when all are there.
+pub async fn apply(
+    admin: &Admin,
+    epoch: Epoch,
+    lanes: &BTreeSet<Lane>,
+    replication: Option<i32>,
+) -> Result<Vec<Applied>> {
     let brokers = admin.brokers().await?;
     let replication = match replication {
         Some(wanted) if usize::try_from(wanted).is_ok_and(|w| (1..=brokers).contains(&w)) => wanted,
@@ -33,12 +57,12 @@ pub async fn apply(admin: &Admin, epoch: Epoch, replication: Option<i32>) -> Res
         None => default_replication(brokers),
     };
     let existing = admin.topics().await?;
-    for topic in &ALL {
-        refuse_other_partitions(&topic.in_epoch(epoch), &existing)?;
+    let topics = named(epoch, lanes);
+    for (name, _) in &topics {
+        refuse_other_partitions(name, &existing)?;
     }
     let mut applied = Vec::new();
-    for topic in &ALL {
-        let name = topic.in_epoch(epoch);
+    for (name, topic) in topics {
         let found = existing.iter().find(|t| t.name == name).map(|t| t.replication);
         let created = match found {
             Some(_) => false,
@@ -47,7 +71,7 @@ pub async fn apply(admin: &Admin, epoch: Epoch, replication: Option<i32>) -> Res
                     name: name.clone(),
                     partitions: PARTITIONS,
                     replication,
-                    config: config(topic, replication),
+                    config: config(&topic, replication),
                 };
                 let created = admin
                     .create(new)
@@ -147,6 +171,29 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(refused.contains("6 partitions, not 12"), "{refused}");
+    }
+
+    #[test]
+    fn lanes_are_found_by_their_topics() {
+        let names = [
+            "documents.parsed",
+            "documents.parsed.bulk",
+            "documents.parsed.e2",
+            "documents.parsed.bulk.e2",
+            "x",
+        ];
+        let existing = names.map(|name| TopicInfo {
+            name: name.to_owned(),
+            partitions: 12,
+            replication: 1,
+        });
+        let bulk: BTreeSet<Lane> = [Lane::new("bulk").unwrap()].into();
+        assert_eq!(lanes_of(&existing, Epoch::FIRST), bulk);
+        let named: Vec<String> = named(Epoch::FIRST, &bulk).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(
+            (named.len(), named.last().map(String::as_str)),
+            (8, Some("documents.parsed.bulk"))
+        );
     }
 
     #[test]

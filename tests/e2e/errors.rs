@@ -140,6 +140,7 @@ async fn of_ingest(addresses: &Addresses) -> Result<Vec<Answer>> {
         body: b"A guide.".to_vec(),
         media_type: "text/markdown".into(),
         request_id: String::new(),
+        lane: String::new(),
     };
     let mut answers = Vec::new();
     for (asked, request) in [
@@ -196,6 +197,7 @@ async fn of_ingest(addresses: &Addresses) -> Result<Vec<Answer>> {
             "one whose request id is no UUID",
             SubmitDocumentRequest {
                 request_id: "again".into(),
+                lane: String::new(),
                 ..good.clone()
             },
         ),

@@ -60,6 +60,7 @@ async fn submit(addresses: &Addresses, id: &str, body: &str, trace: &TraceContex
         body: body.into(),
         media_type: "text/markdown".into(),
         request_id: String::new(),
+        lane: String::new(),
     });
     millrace_rpc::trace::inject(trace, request.metadata_mut());
     let answer = client.submit_document(request).await?.into_inner();

@@ -233,6 +233,9 @@ fn show(document: &Document, json: bool) {
     }
     let state = state_name(document.state());
     let mut line = format!("{}  revision {}  {state}", document.document_id, document.revision);
+    if !document.lane.is_empty() {
+        line.push_str(&format!("  lane {}", document.lane));
+    }
     if document.chunk_count > 0 {
         line.push_str(&format!("  {} chunks", document.chunk_count));
     }
@@ -267,6 +270,9 @@ pub fn document_json(document: &Document) -> Value {
     set("chunks", document.chunk_count.into());
     set("latest_revision", document.latest_revision.to_string().into());
     set("live_revision", document.live_revision.to_string().into());
+    if !document.lane.is_empty() {
+        set("lane", document.lane.clone().into());
+    }
     set("accepted_at_ms", document.accepted_at_ms.into());
     set("updated_at_ms", document.updated_at_ms.into());
     if !document.reason.is_empty() {

@@ -6,11 +6,13 @@ use anyhow::{Context, Result, bail};
 use futures::StreamExt;
 use millrace_api::ingest::v1::ingest_service_client::IngestServiceClient;
 use millrace_api::ingest::v1::{Document, DocumentState, Receipt, SubmitDocumentRequest};
+use millrace_events::Lane;
 use serde_json::json;
 use tonic::transport::Channel;
 use uuid::Uuid;
 
 use super::document::{document_json, receipt_json, state_name, until_final};
+use super::topics;
 use crate::client::{CALL_LIMIT, Target, explain, within};
 use crate::exit::Shown;
 use crate::files::{self, Item};
@@ -25,6 +27,7 @@ use crate::retry::Retry;
 #[command(after_help = "Examples:
   millrace submit README.md --wait              returns when a search finds it
   millrace submit docs/ notes/ --tenant acme
+  millrace submit archive/ --lane bulk          new documents, in a lane that the stack has: millrace up --lane bulk
   generate | millrace submit - --id report.md
   millrace submit docs/ --wait --json           one object a document:
     {\"tenant\":\"default\",\"document\":\"guides/intro.md\",\"revision\":\"281474976710663\",\"state\":\"INDEXED\",\"chunks\":4,…}")]
@@ -44,6 +47,9 @@ pub struct Submit {
     /// text/markdown or text/plain [default: by the id's ending, else text/plain]
     #[arg(long, value_name = "TYPE")]
     media_type: Option<String>,
+    /// Put new documents into this lane [default: their tenant's, else the base lane]
+    #[arg(long, value_name = "NAME", value_parser = topics::lane)]
+    lane: Option<Lane>,
     /// One JSON object a line
     #[arg(long)]
     json: bool,
@@ -151,6 +157,7 @@ async fn accept(
             .clone()
             .unwrap_or_else(|| files::media_type(&item.id).to_owned()),
         request_id: Uuid::new_v4().to_string(),
+        lane: command.lane.clone().map(String::from).unwrap_or_default(),
     };
     let mut retry = Retry::new();
     loop {

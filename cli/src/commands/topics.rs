@@ -1,8 +1,7 @@
 //! `millrace topics`.
 
 use anyhow::Result;
-use millrace_events::Epoch;
-use millrace_events::topics::ALL;
+use millrace_events::{Epoch, Lane};
 use millrace_kafka::Admin;
 use serde_json::json;
 
@@ -16,6 +15,7 @@ use crate::topics;
 #[command(after_help = "Examples:
   millrace topics apply                                        the local stack's broker
   millrace topics apply --kafka broker-1:9092,broker-2:9092    three brokers or more: 3 replicas, 2 in sync
+  millrace topics apply --lane bulk --lane urgent              two lanes: documents.parsed.bulk, documents.parsed.urgent
   millrace topics list --json")]
 pub struct Topics {
     #[command(flatten)]
@@ -33,6 +33,9 @@ enum Action {
         /// Replicas of each partition [default: 3 with three brokers or more, else 1]
         #[arg(long, value_name = "N")]
         replication_factor: Option<i32>,
+        /// Also the topic of this lane; may be given several times
+        #[arg(long, value_name = "NAME", value_parser = lane)]
+        lane: Vec<Lane>,
         /// One JSON object a line
         #[arg(long)]
         json: bool,
@@ -51,9 +54,11 @@ pub async fn run(command: Topics, target: &Target) -> Result<()> {
     match command.action {
         Action::Apply {
             replication_factor,
+            lane,
             json,
         } => {
-            for topic in topics::apply(&admin, Epoch::FIRST, replication_factor).await? {
+            let lanes = lane.into_iter().collect();
+            for topic in topics::apply(&admin, Epoch::FIRST, &lanes, replication_factor).await? {
                 if json {
                     output::json(
                         &json!({"topic": topic.name, "created": topic.created, "replication": topic.replication}),
@@ -73,6 +78,14 @@ pub async fn run(command: Topics, target: &Target) -> Result<()> {
     Ok(())
 }
 
+/// A lane's name; the base lane has none.
+pub fn lane(text: &str) -> Result<Lane, String> {
+    let lane = Lane::new(text).map_err(|error| error.to_string())?;
+    (!lane.is_base())
+        .then_some(lane)
+        .ok_or_else(|| "a lane has a name".to_owned())
+}
+
 async fn list(admin: &Admin, json: bool) -> Result<()> {
     let existing = admin.topics().await?;
     if !json {
@@ -81,8 +94,8 @@ async fn list(admin: &Admin, json: bool) -> Result<()> {
             "TOPIC", "PARTITIONS", "REPLICAS", "OFFSETS"
         ));
     }
-    for topic in &ALL {
-        let name = topic.in_epoch(Epoch::FIRST);
+    let lanes = topics::lanes_of(&existing, Epoch::FIRST);
+    for (name, topic) in topics::named(Epoch::FIRST, &lanes) {
         let Some(info) = existing.iter().find(|t| t.name == name) else {
             if json {
                 output::json(&json!({"topic": name, "exists": false}));
@@ -100,7 +113,7 @@ async fn list(admin: &Admin, json: bool) -> Result<()> {
             ends.push(end.to_string());
         }
         let found = admin.describe_topic_config(&name).await?;
-        let settings: Vec<_> = topics::config(topic, info.replication)
+        let settings: Vec<_> = topics::config(&topic, info.replication)
             .into_iter()
             .map(|(key, _)| {
                 let value = found.get(&key).cloned().unwrap_or_default();

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use millrace_events::Lane;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::client::Target;
+use crate::commands::topics;
 use crate::output::{self, Progress};
 use crate::stack::size::{Asked, MOST_REPLICAS};
 use crate::stack::{Interrupted, Options, Stack};
@@ -21,6 +23,7 @@ use crate::stack::{Interrupted, Options, Stack};
   millrace up --dir /tmp/second        another stack beside the first
   millrace up --brokers 3 --dir /tmp/three        three replicas of each record, of which two must have it
   millrace up --replicas 2 --dir /tmp/two         two instances each of ingest and embedder: ingest-1, embedder-1
+  millrace up --lane bulk --lane urgent=8         then: millrace submit README.md --lane urgent
   millrace up --program embedder=/opt/millrace-next/millrace     one service from another build, to try an upgrade
   millrace up --json                   one line on stdout when everything is ready:
     {\"kafka\":\"127.0.0.1:17001\",\"registry\":\"http://127.0.0.1:17003/apis/ccompat/v7\",\"ingest\":\"http://127.0.0.1:17004\",…}
@@ -38,6 +41,10 @@ pub struct Up {
     /// Instances of ingest and of the embedder, up to 4 [default: as at the first start, else 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST_REPLICAS)))]
     replicas: Option<u16>,
+    /// A lane of documents, which the embedder serves by this weight (1 where none is said), beside those of earlier starts;
+    /// may be given several times
+    #[arg(long, value_name = "NAME[=WEIGHT]", value_parser = lane, env = "MILLRACE_UP_LANES", value_delimiter = ',')]
+    lane: Vec<(Lane, u32)>,
     /// Run a service from another build of millrace; the file is looked up at each of its starts, so a link can be turned
     #[arg(long, value_name = "SERVICE=FILE", value_parser = program, env = "MILLRACE_UP_PROGRAMS", value_delimiter = ',')]
     program: Vec<(String, PathBuf)>,
@@ -56,6 +63,7 @@ pub async fn run(up: Up, target: &Target) -> Result<()> {
             brokers: up.brokers,
             replicas: up.replicas,
         },
+        lanes: up.lane.into_iter().collect(),
         supervise: !up.no_supervise,
         services: !up.no_services,
         programs: up.program.into_iter().collect(),
@@ -83,6 +91,12 @@ pub async fn run(up: Up, target: &Target) -> Result<()> {
     };
     stack.stop().await?;
     failure.map_or(Ok(()), Err)
+}
+
+fn lane(text: &str) -> Result<(Lane, u32), String> {
+    let (name, weight) = text.split_once('=').unwrap_or((text, "1"));
+    let weight = weight.parse::<u32>().ok().filter(|weight| (1..=1000).contains(weight));
+    Ok((topics::lane(name)?, weight.ok_or("a weight is 1 to 1000")?))
 }
 
 fn program(text: &str) -> Result<(String, PathBuf), String> {

@@ -126,6 +126,7 @@ async fn accept(
         body: document.text.clone().into_bytes(),
         media_type: files::media_type(&document.id).into(),
         request_id: uuid::Uuid::new_v4().to_string(),
+        lane: String::new(),
     };
     let mut retry = Retry::new();
     loop {

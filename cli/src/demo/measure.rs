@@ -121,6 +121,7 @@ async fn singles(addresses: &Addresses, progress: &Progress) -> Result<Vec<u64>>
             body: format!("Document number {number} is on its way through an idle pipeline.").into_bytes(),
             media_type: "text/plain".into(),
             request_id: String::new(),
+            lane: String::new(),
         };
         let receipt = client
             .clone()

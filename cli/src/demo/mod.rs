@@ -82,6 +82,7 @@ pub async fn run(demo: Demo, target: &Target) -> Result<()> {
     let corpus = gather(&demo, &progress)?;
     let options = Options {
         dir: target.dir.clone(),
+        lanes: BTreeMap::new(),
         asked: Asked::default(),
         supervise: true,
         programs: BTreeMap::new(),

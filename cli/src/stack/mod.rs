@@ -24,7 +24,7 @@ use anyhow::{Context, Result, anyhow};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::future::{join_all, try_join_all};
-use millrace_events::Epoch;
+use millrace_events::{Epoch, Lane};
 use millrace_kafka::{Admin, KafkaConfig};
 use millrace_schema::Registry;
 use tokio::sync::mpsc;
@@ -62,6 +62,8 @@ pub struct Options {
     pub dir: PathBuf,
     /// How many of each it is to have.
     pub asked: Asked,
+    /// Lanes with their weights, beside those that it has.
+    pub lanes: BTreeMap<Lane, u32>,
     /// Whether parts that die are started again.
     pub supervise: bool,
     /// Whether the three services belong to it; without them it is broker and registry, topics and schemas.
@@ -124,7 +126,7 @@ impl Stack {
             java = ready => java?,
             () = interrupt.cancelled() => return Err(Interrupted.into()),
         };
-        let state = remember(kept, size, &layout, &options.progress)?;
+        let state = remember(kept, size, &options.lanes, &layout, &options.progress)?;
         layout.rotate_logs(size);
         let (failed, failures) = mpsc::channel(8);
         let supervision = Supervision {
@@ -254,8 +256,16 @@ impl Stack {
 #[error("interrupted")]
 pub struct Interrupted;
 
-/// Ports and cluster id: those of the directory, or new ones.
-fn remember(kept: Option<State>, size: Size, layout: &Layout, progress: &Progress) -> Result<State> {
+/// Ports, cluster id and lanes: those of the directory, or new ones. What is in a lane must be read: none goes away.
+fn remember(
+    kept: Option<State>,
+    size: Size,
+    lanes: &BTreeMap<Lane, u32>,
+    layout: &Layout,
+    progress: &Progress,
+) -> Result<State> {
+    let mut all = kept.as_ref().map(|state| state.lanes.clone()).unwrap_or_default();
+    all.extend(lanes.clone());
     let (ports, moved) = Ports::choose(kept.as_ref().map(|s| s.ports.clone()), &size.listeners())?;
     for m in moved {
         progress.line(format!(
@@ -264,7 +274,7 @@ fn remember(kept: Option<State>, size: Size, layout: &Layout, progress: &Progres
         ));
     }
     let cluster_id = kept.map_or_else(|| URL_SAFE_NO_PAD.encode(uuid::Uuid::new_v4()), |s| s.cluster_id);
-    let state = State::new(cluster_id, size, ports)?;
+    let state = State::new(cluster_id, size, ports)?.with_lanes(all);
     state.save(layout)?;
     Ok(state)
 }
@@ -306,7 +316,8 @@ async fn contracts(state: &State, schemas: &Registry, progress: &Progress) -> Re
     let brokers = usize::from(state.size.brokers);
     let counted = tokio::time::timeout(START_LIMIT, counts(&admin, brokers)).await;
     counted.context("the cluster does not count all of its brokers")?;
-    let applied = topics::apply(&admin, Epoch::FIRST, Some(topics::default_replication(brokers)))
+    let lanes = state.lanes.keys().cloned().collect();
+    let applied = topics::apply(&admin, Epoch::FIRST, &lanes, Some(topics::default_replication(brokers)))
         .await
         .context("cannot create the topics")?;
     let registered = topics::register(schemas).await.context("cannot register the schemas")?;

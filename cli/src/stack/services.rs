@@ -106,10 +106,15 @@ fn config(instance: &Instance, layout: &Layout, cache: &Cache, state: &State) ->
     }
     match instance.service {
         "ingest" => {
+            let lanes = state.lanes.keys().map(|lane| lane.as_str().into());
+            set("lanes", table("names", Value::Array(lanes.collect())));
             set("data_dir", text(&layout.data(&part)));
             set("tokenizer", text(&cache.model().join("tokenizer.json")));
         }
         "embedder" => {
+            let lanes = state.lanes.iter();
+            let weights = lanes.map(|(lane, weight)| (lane.as_str().to_owned(), i64::from(*weight).into()));
+            set("lanes", table("weights", Value::Table(weights.collect())));
             set("model", table("dir", text(&cache.model())));
             set("onnxruntime", text(&cache.onnxruntime()));
         }

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use millrace_events::Lane;
 use serde::{Deserialize, Serialize};
 
 use super::ports::Ports;
@@ -83,6 +84,9 @@ pub struct State {
     /// Chosen once.
     #[serde(flatten)]
     pub size: Size,
+    /// Lanes with their weights: those of all starts.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lanes: BTreeMap<Lane, u32>,
     /// Chosen once; a port that somebody else has taken since is chosen again.
     pub ports: Ports,
     /// Where the parts listen, made from the ports.
@@ -151,6 +155,8 @@ impl State {
     const ONE_OF_EACH: u32 = 1;
     /// Of a larger one: a millrace that knows of no others would start it in part.
     const SEVERAL: u32 = 2;
+    /// Of one with lanes: a millrace that knows of none would leave what is in them unread.
+    const LANES: u32 = 3;
 
     /// A state for a directory without one.
     pub fn new(cluster_id: String, size: Size, ports: Ports) -> Result<Self> {
@@ -162,9 +168,20 @@ impl State {
             },
             cluster_id,
             size,
+            lanes: BTreeMap::new(),
             addresses: Addresses::new(size, &ports)?,
             ports,
         })
+    }
+
+    /// With lanes, if these are any.
+    #[must_use]
+    pub fn with_lanes(mut self, lanes: BTreeMap<Lane, u32>) -> Self {
+        if !lanes.is_empty() {
+            self.version = Self::LANES;
+        }
+        self.lanes = lanes;
+        self
     }
 
     /// The state kept in the directory; none if there is none yet.
@@ -181,12 +198,12 @@ impl State {
                 path.display()
             )
         })?;
-        if !(Self::ONE_OF_EACH..=Self::SEVERAL).contains(&state.version) {
+        if !(Self::ONE_OF_EACH..=Self::LANES).contains(&state.version) {
             bail!(
                 "{} is of version {}, this millrace reads versions up to {}; use the millrace that made it or another --dir",
                 path.display(),
                 state.version,
-                Self::SEVERAL
+                Self::LANES
             );
         }
         Ok(Some(state))
@@ -251,9 +268,9 @@ mod tests {
         }
         fs::write(layout.state(), "{").unwrap();
         assert!(State::load(&layout).unwrap_err().to_string().contains("delete it"));
-        fs::write(layout.state(), OF_ONE_EACH.replace("\"version\": 1", "\"version\": 3")).unwrap();
+        fs::write(layout.state(), OF_ONE_EACH.replace("\"version\": 1", "\"version\": 4")).unwrap();
         let refused = State::load(&layout).unwrap_err().to_string();
-        assert!(refused.contains("version 3"), "{refused}");
+        assert!(refused.contains("version 4"), "{refused}");
     }
 
     #[test]
@@ -283,6 +300,14 @@ mod tests {
         assert_ne!(second, larger.addresses.embedder);
         assert_eq!(json["addresses"]["embedder-1"], second);
         assert_eq!(larger.addresses.of("indexer-1"), None);
+    }
+
+    #[test]
+    fn one_with_lanes_is_no_state_of_an_older_millrace() {
+        let with = state(Size::default()).with_lanes([(Lane::new("bulk").unwrap(), 2)].into());
+        let json = serde_json::to_value(&with).unwrap();
+        assert_eq!((&json["version"], &json["lanes"]["bulk"]), (&3.into(), &2.into()));
+        assert_eq!(serde_json::from_value::<State>(json).unwrap(), with);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 /// The document's one trace: `traceparent`, and `tracestate` that travels with it.
 pub use millrace_telemetry::{TRACEPARENT, TRACESTATE};
 
+/// Set on what comes of a document that is in a lane, from `documents.parsed.<lane>` on: the lane.
+pub const LANE: &str = "millrace-lane";
 /// Set on a redriven record: the revision it had, since its offset no longer says it.
 pub const REVISION: &str = "millrace-revision";
 /// Set on a redriven record: how often it was redriven, from 1.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// Why a text is not an identity. The message says what would be accepted.
@@ -32,6 +33,9 @@ pub enum IdError {
     /// Not 1 to 31.
     #[error("an epoch is 1 to 31, this one is {0}")]
     Epoch(i64),
+    /// Not `[a-z][a-z0-9-]{0,30}`, or what an epoch's topics are called.
+    #[error("a lane is a letter a-z and up to 30 characters of a-z 0-9 -, and not e with digits")]
+    Lane,
     /// Not a UUID.
     #[error("a request id is a UUID, for example 0b6f3f2a-4c38-4f0e-9a4b-3f1b8f7f2a11")]
     RequestId,
@@ -114,6 +118,57 @@ impl FromStr for DocumentKey {
 impl fmt::Display for DocumentKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.tenant.0, self.document_id.0)
+    }
+}
+
+/// Documents that the embedder serves by their own weight, in a topic of their own: `[a-z][a-z0-9-]{0,30}`, and not `e` with
+/// digits, which is an epoch's. The base lane, that of documents which nobody has put into one, has no name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Lane(String);
+
+impl Lane {
+    /// That of documents which nobody has put into one.
+    pub const BASE: Self = Self(String::new());
+    /// Checks and takes a name; an empty one is the base lane's.
+    pub fn new(name: impl Into<String>) -> Result<Self, IdError> {
+        let name = name.into();
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let is_name =
+            name.len() <= 31 && name.starts_with(|c: char| c.is_ascii_lowercase()) && name.bytes().all(allowed);
+        let epoch = name.strip_prefix('e').filter(|number| !number.is_empty());
+        let is_epoch = epoch.is_some_and(|number| number.bytes().all(|b| b.is_ascii_digit()));
+        match name.is_empty() || is_name && !is_epoch {
+            true => Ok(Self(name)),
+            false => Err(IdError::Lane),
+        }
+    }
+    /// The name; empty for the base lane.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+    /// Whether nobody has put the document into a lane.
+    pub fn is_base(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl TryFrom<String> for Lane {
+    type Error = IdError;
+    fn try_from(name: String) -> Result<Self, IdError> {
+        Self::new(name)
+    }
+}
+
+impl From<Lane> for String {
+    fn from(lane: Lane) -> Self {
+        lane.0
+    }
+}
+
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_base() { "base" } else { &self.0 })
     }
 }
 

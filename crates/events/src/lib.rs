@@ -23,6 +23,6 @@ pub mod samples;
 pub mod topics;
 pub mod wire;
 
-pub use ids::{DocumentId, DocumentKey, Epoch, IdError, LetterKey, RequestId, Revision, StatusKey, Tenant};
+pub use ids::{DocumentId, DocumentKey, Epoch, IdError, Lane, LetterKey, RequestId, Revision, StatusKey, Tenant};
 pub use millrace_telemetry::TraceContext;
 pub use records::*;

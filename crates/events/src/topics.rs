@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::Epoch;
+use crate::{Epoch, Lane};
 
 /// Partitions of every document topic, fixed for an epoch: the record key decides the partition.
 pub const PARTITIONS: i32 = 12;
@@ -106,6 +106,14 @@ impl Topic {
             later => format!("{}.e{later}", self.name),
         }
     }
+    /// Name of a lane's topic in an epoch: `<name>.<lane>` and then as [`Self::in_epoch`]. Of [`PARSED`] only.
+    pub fn in_lane(&self, lane: &Lane, epoch: Epoch) -> String {
+        let plain = self.in_epoch(epoch);
+        match lane.is_base() {
+            true => plain,
+            false => plain.replacen(self.name, &format!("{}.{}", self.name, lane.as_str()), 1),
+        }
+    }
     /// Registry subject of the values; epochs and lanes share it.
     pub fn subject(&self) -> String {
         format!("{}-value", self.name)
@@ -136,5 +144,20 @@ mod tests {
         assert_eq!(SUBMITTED.in_epoch(Epoch::FIRST), "documents.submitted");
         assert_eq!(SUBMITTED.in_epoch(Epoch::new(2).unwrap()), "documents.submitted.e2");
         assert_eq!(SUBMITTED.subject(), "documents.submitted-value");
+    }
+
+    #[test]
+    fn names_carry_the_lane_before_the_epoch() {
+        let bulk = Lane::new("bulk").unwrap();
+        let second = Epoch::new(2).unwrap();
+        assert_eq!(PARSED.in_lane(&bulk, Epoch::FIRST), "documents.parsed.bulk");
+        assert_eq!(PARSED.in_lane(&bulk, second), "documents.parsed.bulk.e2");
+        assert_eq!(PARSED.in_lane(&Lane::BASE, second), "documents.parsed.e2");
+        for bad in ["e2", "Bulk", "2nd", "a_b", "-a", &"a".repeat(32)] {
+            assert!(Lane::new(bad).is_err(), "{bad}");
+        }
+        for good in ["", "e", "e2e", "early", &"a".repeat(31)] {
+            assert_eq!(Lane::new(good).unwrap().as_str(), good);
+        }
     }
 }

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use apache_avro::Schema;
 use bytes::Bytes;
-use millrace_events::headers::{REDRIVE, REVISION, TRACEPARENT, TRACESTATE};
+use millrace_events::headers::{LANE, REDRIVE, REVISION, TRACEPARENT, TRACESTATE};
 use millrace_events::partial::{self, Partial};
 use millrace_events::topics::Topic;
 use millrace_events::wire::{self, SchemaId, WireError};
@@ -357,12 +357,12 @@ fn registry_failure(error: &RegistryError) -> Failure {
     }
 }
 
-/// Headers that every output takes over from its input: the marks of a redrive, and the trace, where no span of its own is
-/// to carry it on.
-pub fn trace_headers(delivery: &Delivery) -> Headers {
+/// Headers that every output takes over from its input: its document's lane, the marks of a redrive, and the trace, where no
+/// span of its own is to carry it on.
+pub fn carried_headers(delivery: &Delivery) -> Headers {
     let trace = [TRACEPARENT, TRACESTATE];
     let trace = trace.iter().filter(|_| !delivery.span.is_some());
-    let kept = trace.chain(&[REVISION, REDRIVE]).filter_map(|name| {
+    let kept = trace.chain(&[LANE, REVISION, REDRIVE]).filter_map(|name| {
         let (_, value) = delivery.headers.0.iter().rev().find(|(n, _)| n == name)?;
         Some(((*name).to_owned(), value.clone()))
     });

@@ -383,7 +383,7 @@ fn trace_and_redrive_marks_are_taken_over_once() {
         attempt: 1,
         span: Default::default(),
     };
-    let taken = trace_headers(&delivery);
+    let taken = carried_headers(&delivery);
     assert_eq!(taken.0.len(), 3);
     assert_eq!(taken.get_str("traceparent"), Some(context.traceparent()));
     assert_eq!(

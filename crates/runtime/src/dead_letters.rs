@@ -42,7 +42,7 @@ use millrace_events::{
 };
 use millrace_flow::{DeadLetters, Delivery, Headers, Output, Outputs, Rejection};
 
-use crate::codec::{Codec, trace_headers};
+use crate::codec::{Codec, carried_headers};
 use crate::partition::partition_of;
 
 /// Longest message of a dead letter, in characters.
@@ -168,7 +168,7 @@ impl DocumentLetters {
     /// On the document's partition, which the record's own key would not find.
     fn record<R: Record>(&self, record: &R, key: String, rejection: &Rejection, subject: &Subject) -> Option<Output> {
         let topic = R::TOPIC.in_epoch(self.epoch);
-        let mut headers = trace_headers(&rejection.delivery);
+        let mut headers = carried_headers(&rejection.delivery);
         headers.0.retain(|(_, value)| {
             value
                 .as_ref()

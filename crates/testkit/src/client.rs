@@ -71,6 +71,7 @@ impl Client {
             body: body.into(),
             media_type: "text/markdown".into(),
             request_id: String::new(),
+            lane: String::new(),
         }
     }
 

@@ -137,13 +137,17 @@ async fn load(config: &Config) -> Result<Loaded, ProcessError> {
 }
 
 fn stage_config(config: &Config) -> StageConfig {
+    let lanes = config.lanes.all();
+    let weights: HashMap<String, u32> = lanes
+        .map(|(lane, weight)| (topics::PARSED.in_lane(&lane, EPOCH), weight))
+        .collect();
     StageConfig {
         name: embed::NAME,
         group: embed::GROUP.into(),
         instance: config.instance.clone(),
-        topics: vec![topics::PARSED.in_epoch(EPOCH)],
+        topics: weights.keys().cloned().collect(),
         limits: config.stage,
-        sharing: shared_by_tenants(HashMap::new()),
+        sharing: shared_by_tenants(weights),
     }
 }
 

@@ -1,8 +1,10 @@
 //! Configuration of the embedder: file, environment `MILLRACE_EMBEDDER_…`, flags.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use millrace_events::Lane;
 use millrace_flow::layers::Calls;
 use millrace_flow::runner::Limits;
 use millrace_kafka::KafkaConfig;
@@ -16,6 +18,9 @@ use crate::batch::BatchLimits;
 use crate::model::endpoint::{EndpointOptions, Key};
 use crate::model::onnx::Gpu;
 use crate::model::{Choice, Plan};
+
+/// Weight that a lane has at most beside another one: below it each still gets its turns.
+const MOST_WEIGHT: u32 = 1000;
 
 /// What an embedder needs to know.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -35,6 +40,8 @@ pub struct Config {
     pub model: ModelConfig,
     /// How texts share the model.
     pub batch: BatchLimits,
+    /// Lanes of documents, and what they weigh.
+    pub lanes: Lanes,
     /// Kafka.
     pub kafka: KafkaConfig,
     /// The schema registry.
@@ -47,6 +54,49 @@ pub struct Config {
     pub log: Log,
     /// Traces.
     pub traces: Traces,
+}
+
+/// `[lanes]`: documents of a lane stand in a topic of their own and are embedded by its weight.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Lanes {
+    /// Weight of documents that are in no lane.
+    pub base: u32,
+    /// Weight of each lane: all that ingest knows.
+    pub weights: BTreeMap<Lane, u32>,
+}
+
+impl Default for Lanes {
+    fn default() -> Self {
+        Self {
+            base: 1,
+            weights: BTreeMap::new(),
+        }
+    }
+}
+
+impl Lanes {
+    /// Each lane with its weight, the base lane first.
+    pub fn all(&self) -> impl Iterator<Item = (Lane, u32)> {
+        let named = self.weights.iter().map(|(lane, weight)| (lane.clone(), *weight));
+        std::iter::once((Lane::BASE, self.base)).chain(named)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.weights.contains_key(&Lane::BASE) {
+            return Err(ConfigError::refused(
+                "lanes.weights",
+                "has an empty name: the base lane's weight is lanes.base",
+            ));
+        }
+        match self.all().find(|(_, weight)| !(1..=MOST_WEIGHT).contains(weight)) {
+            None => Ok(()),
+            Some((lane, weight)) => {
+                let message = format!("lane {lane} has weight {weight}: a weight is 1 to {MOST_WEIGHT}");
+                Err(ConfigError::refused("lanes", &message))
+            }
+        }
+    }
 }
 
 /// Where the model is and how it runs.
@@ -194,6 +244,7 @@ impl Default for Config {
             onnxruntime: PathBuf::new(),
             model: ModelConfig::default(),
             batch: BatchLimits::default(),
+            lanes: Lanes::default(),
             kafka: KafkaConfig::default(),
             registry: RegistryConfig::default(),
             // Parts in flight beyond what fills batches only wait inside, and are thrown away by a shutdown.
@@ -244,6 +295,7 @@ impl Config {
             );
         }
         check_stage(&self.stage, &self.calls)?;
+        self.lanes.check()?;
         if endpoint {
             self.model.endpoint.check(self.calls.timeout_ms)?;
         }
@@ -343,6 +395,30 @@ mod tests {
             (config.stage.max_in_flight, config.model.backends()),
             (64, vec![Choice::Cpu])
         );
+    }
+
+    #[test]
+    fn lanes_have_weights() {
+        let given = |lanes: &str| toml::from_str::<Config>(&format!("{WRITTEN}\n[lanes]\n{lanes}"));
+        let config = given("base = 2\nweights = { bulk = 1, urgent = 8 }").unwrap();
+        config.check().unwrap();
+        let all: Vec<_> = config
+            .lanes
+            .all()
+            .map(|(lane, weight)| (lane.to_string(), weight))
+            .collect();
+        let expected = [("base", 2), ("bulk", 1), ("urgent", 8)];
+        assert_eq!(all, expected.map(|(name, weight)| (name.to_owned(), weight)));
+        assert!(
+            given("weights = { Bulk = 1 }")
+                .unwrap_err()
+                .to_string()
+                .contains("a lane is")
+        );
+        for bad in ["base = 0", "weights = { bulk = 1001 }", "weights = { '' = 1 }"] {
+            let error = given(bad).unwrap().check().unwrap_err().to_string();
+            assert!(error.contains("lanes"), "{bad}: {error}");
+        }
     }
 
     /// Added to what `millrace up` writes, by the environment or a file.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use millrace_events::{DocumentKey, DocumentSubmitted, Kind, RequestId, Revision, TraceContext, topics};
+use millrace_events::{DocumentKey, DocumentSubmitted, Kind, Lane, RequestId, Revision, TraceContext, topics};
 use millrace_failpoints::points;
 use millrace_flow::{Failure, Headers, Output};
 use millrace_runtime::clock::now_ms;
@@ -16,6 +16,7 @@ use crate::EPOCH;
 use crate::codec::RecordCodec;
 use crate::documents::{Accepted, JustAccepted};
 use crate::log::{AppendError, CommandLog, Position};
+use crate::pipeline::lanes::LaneConfig;
 use crate::pipeline::media::MediaType;
 use crate::recent::Recent;
 use crate::status::store::REQUEST_ID_TTL_MS;
@@ -31,6 +32,8 @@ pub struct Command {
     pub document: DocumentKey,
     /// What.
     pub action: Action,
+    /// Into which lane; the base lane asks for none.
+    pub lane: Lane,
     /// The client's id of this request.
     pub request_id: Option<RequestId>,
 }
@@ -76,6 +79,17 @@ pub enum AcceptError {
         /// The greatest one known before.
         known: i64,
     },
+    /// A lane that is not configured.
+    #[error("lane {0} is not configured here")]
+    LaneUnknown(Lane),
+    /// Another lane than the document is in.
+    #[error("document {document} is in lane {is_in} and stays there until it is deleted: leave the lane out")]
+    LaneChanged {
+        /// The document.
+        document: DocumentKey,
+        /// Its lane.
+        is_in: Lane,
+    },
     /// The log did not take it.
     #[error(transparent)]
     Append(#[from] AppendError),
@@ -120,6 +134,7 @@ pub struct Acceptor<L, C> {
     log: L,
     codec: C,
     replica: Replica,
+    lanes: LaneConfig,
     just_accepted: JustAccepted,
     requests: Mutex<Recent<(DocumentKey, RequestId), (Receipt, i64)>>,
     /// Greatest accepted offset known, by partition.
@@ -129,11 +144,18 @@ pub struct Acceptor<L, C> {
 
 impl<L: CommandLog, C: RecordCodec> Acceptor<L, C> {
     /// `known` holds the greatest accepted offset known of each partition, as far as any is.
-    pub fn new(log: L, codec: C, replica: Replica, just_accepted: JustAccepted, known: BTreeMap<i32, i64>) -> Self {
+    pub fn new(
+        (log, codec): (L, C),
+        replica: Replica,
+        lanes: LaneConfig,
+        just_accepted: JustAccepted,
+        known: BTreeMap<i32, i64>,
+    ) -> Self {
         Self {
             log,
             codec,
             replica,
+            lanes,
             just_accepted,
             requests: Mutex::new(Recent::new(REMEMBERED)),
             known: Mutex::new(known),
@@ -159,12 +181,14 @@ impl<L: CommandLog, C: RecordCodec> Acceptor<L, C> {
         {
             return Ok(receipt);
         }
+        self.check_lane(&command).await?;
         let Command {
             document,
             action,
+            lane,
             request_id,
         } = command;
-        let output = self.record(&document, action, request_id, accepted_at_ms, &trace)?;
+        let output = self.record(&document, action, &lane, request_id, accepted_at_ms, &trace)?;
         let known = locked(&self.known).clone();
         let position = self.log.append(output).await?;
         points::ACCEPT_PRODUCED.reached();
@@ -186,6 +210,24 @@ impl<L: CommandLog, C: RecordCodec> Acceptor<L, C> {
         points::ACCEPT_REMEMBERED.reached();
         self.replica.notify(&receipt.document);
         Ok(receipt)
+    }
+
+    /// Whether the document may be in the lane that is asked for, as far as is known here: parsing decides.
+    async fn check_lane(&self, command: &Command) -> Result<(), AcceptError> {
+        if command.lane.is_base() {
+            return Ok(());
+        }
+        if !self.lanes.has(&command.lane) {
+            return Err(AcceptError::LaneUnknown(command.lane.clone()));
+        }
+        let view = self.replica.view(&command.document, None).await?;
+        match view.lane.filter(|is_in| *is_in != command.lane) {
+            None => Ok(()),
+            Some(is_in) => Err(AcceptError::LaneChanged {
+                document: command.document.clone(),
+                is_in,
+            }),
+        }
     }
 
     async fn earlier(
@@ -214,6 +256,7 @@ impl<L: CommandLog, C: RecordCodec> Acceptor<L, C> {
         &self,
         document: &DocumentKey,
         action: Action,
+        lane: &Lane,
         request_id: Option<RequestId>,
         accepted_at_ms: i64,
         trace: &TraceContext,
@@ -223,6 +266,7 @@ impl<L: CommandLog, C: RecordCodec> Acceptor<L, C> {
             document_id: document.document_id.as_str().to_owned(),
             accepted_at_ms,
             kind: Kind::Delete,
+            lane: lane.as_str().to_owned(),
             request_id: request_id.map(|id| id.to_string()).unwrap_or_default(),
             ..DocumentSubmitted::default()
         };

@@ -2,14 +2,14 @@ use millrace_events::State;
 
 use super::*;
 use crate::codec::Offline;
-use crate::testing::{FakeLog, REQUEST, Statuses, TRACE, document, revision, status};
+use crate::testing::{FakeLog, REQUEST, Statuses, TRACE, document, lanes, revision, status};
 
 fn acceptor(log: &FakeLog, statuses: &Statuses, known: &[(i32, i64)]) -> Acceptor<FakeLog, Offline> {
     let known = known.iter().copied().collect();
     Acceptor::new(
-        log.clone(),
-        Offline,
+        (log.clone(), Offline),
         statuses.replica.clone(),
+        lanes(),
         JustAccepted::default(),
         known,
     )
@@ -22,6 +22,7 @@ fn upsert(request_id: Option<&str>) -> Command {
             body: b"text".to_vec(),
             media: MediaType::Plain,
         },
+        lane: Lane::BASE,
         request_id: request_id.map(|id| id.parse().unwrap()),
     }
 }
@@ -168,4 +169,28 @@ fn answers_that_overtake_each_other_are_no_recreation() {
         assert_eq!(locked(&acceptor.known).get(&3), Some(&12));
         assert!(acceptor.check(at(11), &[(3, 12)].into()).is_err());
     });
+}
+
+#[tokio::test]
+async fn a_lane_is_for_life() {
+    let (log, mut statuses) = (FakeLog::default(), Statuses::new());
+    statuses.write_in("bulk", status("d", 1, State::Indexed)).await;
+    let acceptor = acceptor(&log, &statuses, &[]);
+    let accept = async |id: &str, lane: &str| {
+        let command = Command {
+            document: document(id),
+            lane: Lane::new(lane).unwrap(),
+            ..upsert(None)
+        };
+        let accepted = acceptor.accept(command, trace()).await;
+        accepted.map(|_| ()).map_err(|error| error.to_string())
+    };
+    for (id, lane) in [("d", ""), ("d", "bulk"), ("new", "urgent")] {
+        accept(id, lane).await.unwrap();
+    }
+    let changed = accept("d", "urgent").await.unwrap_err();
+    assert!(changed.contains("lane bulk"), "{changed}");
+    let unknown = accept("new", "slow").await.unwrap_err();
+    assert!(unknown.contains("lane slow is not configured"), "{unknown}");
+    assert_eq!(log.0.lock().unwrap().appended.len(), 3);
 }

@@ -94,9 +94,9 @@ impl Process for IngestProcess {
         let accepted = JustAccepted::default();
         let (appending, encoding) = (Log(producer), codec.clone());
         let acceptor = Arc::new(Acceptor::new(
-            appending,
-            encoding,
+            (appending, encoding),
             replica.clone(),
+            config.lanes.clone(),
             accepted.clone(),
             known,
         ));
@@ -108,6 +108,7 @@ impl Process for IngestProcess {
             admin: admin.clone(),
             codec: codec.clone(),
             replica: replica.clone(),
+            topics: kafka::document_topics(&config.lanes),
             complete,
         };
         tasks.spawn("status-replica", statuses.run(feed, shutdown.clone()));
@@ -117,6 +118,7 @@ impl Process for IngestProcess {
             admin: admin.clone(),
             codec: codec.clone(),
             replica: letters.clone(),
+            topics: kafka::document_topics(&config.lanes),
             complete: letters_complete,
         };
         tasks.spawn("letter-replica", states.run(feed, shutdown.clone()));
@@ -142,6 +144,7 @@ impl Process for IngestProcess {
             codec.clone(),
             Chunker::new(counter, config.max_chunk_tokens),
             repeats.clone(),
+            config.lanes.clone(),
         );
         let calls = config.calls;
         let stage = stage.spawn(&mut tasks, async move |connected, gate| {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use millrace_events::Lane;
 use millrace_flow::layers::Calls;
 use millrace_flow::runner::Limits;
 use millrace_kafka::KafkaConfig;
@@ -11,6 +12,7 @@ use millrace_runtime::telemetry::{Log, Traces};
 use serde::{Deserialize, Serialize};
 
 use crate::pipeline::chunk::MIN_CHUNK_TOKENS;
+use crate::pipeline::lanes::LaneConfig;
 
 /// No embedding model that is run here takes more.
 const MAX_CHUNK_TOKENS: usize = 8192;
@@ -31,6 +33,8 @@ pub struct Config {
     pub tokenizer: PathBuf,
     /// Longest chunk in tokens of that tokenizer, special ones included; not above what the model takes.
     pub max_chunk_tokens: usize,
+    /// Lanes of documents.
+    pub lanes: LaneConfig,
     /// Kafka.
     pub kafka: KafkaConfig,
     /// The schema registry.
@@ -54,6 +58,7 @@ impl Default for Config {
             data_dir: "data/ingest".into(),
             tokenizer: PathBuf::new(),
             max_chunk_tokens: 200,
+            lanes: LaneConfig::default(),
             kafka: KafkaConfig::default(),
             registry: RegistryConfig::default(),
             // A megabyte of text in flight is a few of its parts: more at once only wait for a processor.
@@ -92,6 +97,16 @@ impl Config {
                 format!("must be {MIN_CHUNK_TOKENS} to {MAX_CHUNK_TOKENS}, and not above what the model takes");
             return refused("max_chunk_tokens", message);
         }
+        if self.lanes.names.contains(&Lane::BASE) {
+            return refused(
+                "lanes.names",
+                "has an empty name: the base lane has none and is always there".into(),
+            );
+        }
+        if let Some((tenant, lane)) = self.lanes.tenants.iter().find(|(_, lane)| !self.lanes.has(lane)) {
+            let message = format!("puts tenant {tenant} into lane {lane}, which is not among lanes.names");
+            return refused("lanes.tenants", message);
+        }
         check_stage(&self.stage, &self.calls)
     }
 }
@@ -122,7 +137,12 @@ mod tests {
     #[test]
     fn what_cannot_work_is_named() {
         type Change = fn(&mut Config);
-        let rows: [(Change, &str); 6] = [
+        let rows: [(Change, &str); 8] = [
+            (|c| drop(c.lanes.names.insert(Lane::BASE)), "lanes.names"),
+            (
+                |c| drop(c.lanes.tenants.insert("a".into(), Lane::new("bulk").unwrap())),
+                "lanes.tenants",
+            ),
             (|c| c.instance.clear(), "instance"),
             (|c| c.data_dir = PathBuf::new(), "data_dir"),
             (|c| c.tokenizer = PathBuf::new(), "tokenizer"),

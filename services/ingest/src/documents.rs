@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::Stream;
-use millrace_events::{DocumentKey, Revision};
+use millrace_events::{DocumentKey, Lane, Revision};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +28,8 @@ pub struct Document {
     pub latest: Revision,
     /// The revision that a search sees.
     pub live: Option<Revision>,
+    /// The lane that it is in; the base lane too until it is parsed, and once it is deleted.
+    pub lane: Lane,
 }
 
 /// State of a revision.
@@ -151,6 +153,7 @@ impl<E: LogEnds> Documents<E> {
             state,
             latest: latest.map_or(revision, |latest| latest.max(revision)),
             live: view.live,
+            lane: view.lane.clone().unwrap_or_default(),
         };
         let asked = revision.or(newer.map(|accepted| accepted.revision));
         let status = match (view.status, revision, newer) {

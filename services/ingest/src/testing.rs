@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use millrace_events::{DocumentKey, DocumentStatus, Epoch, Revision, State};
+use millrace_events::headers::LANE;
+use millrace_events::{DocumentKey, DocumentStatus, Epoch, Lane, Revision, State};
 use millrace_flow::{Delivery, Headers, Origin, Output};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -11,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::codec::{Offline, RecordCodec};
 use crate::log::{AppendError, CommandLog, EndsError, LogEnds, Position};
+use crate::pipeline::lanes::LaneConfig;
 use crate::replica::{Event, replica};
 use crate::status::{Replica, Store};
 
@@ -32,6 +34,14 @@ pub(crate) fn status(id: &str, offset: i64, state: State) -> DocumentStatus {
         revision: revision(offset).get(),
         state,
         ..DocumentStatus::default()
+    }
+}
+
+/// `bulk` and `urgent`.
+pub(crate) fn lanes() -> LaneConfig {
+    LaneConfig {
+        names: ["bulk", "urgent"].map(|name| Lane::new(name).unwrap()).into(),
+        ..LaneConfig::default()
     }
 }
 
@@ -82,9 +92,16 @@ impl Statuses {
     }
     /// Writes a status and waits until the replica has it.
     pub(crate) async fn write(&mut self, status: DocumentStatus) {
+        self.write_in("", status).await;
+    }
+    /// As [`Self::write`], of a document in a lane.
+    pub(crate) async fn write_in(&mut self, lane: &str, status: DocumentStatus) {
         let value = Some(Offline.encode(&status).unwrap());
-        let event = Event::Record(delivery(self.next, status.key().unwrap(), value));
-        self.events.send(event).await.unwrap();
+        let mut delivery = delivery(self.next, status.key().unwrap(), value);
+        if !lane.is_empty() {
+            delivery.headers.push(LANE, lane.to_owned());
+        }
+        self.events.send(Event::Record(delivery)).await.unwrap();
         self.next += 1;
         self.replica.reached(3, self.next).await;
     }

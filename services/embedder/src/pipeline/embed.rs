@@ -19,7 +19,7 @@ use millrace_events::{
 };
 use millrace_failpoints::points;
 use millrace_flow::{Delivery, Failure, Output, Outputs};
-use millrace_runtime::codec::{Codec, trace_headers};
+use millrace_runtime::codec::{Codec, carried_headers};
 use tower::Service;
 
 use crate::batch::{Class, EmbedError, Embedder};
@@ -72,7 +72,7 @@ impl Embed {
             partition: None,
             key,
             value: Some(self.codec.encode(&embedded)?),
-            headers: trace_headers(&delivery),
+            headers: carried_headers(&delivery),
         }]))
     }
 }

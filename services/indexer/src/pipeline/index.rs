@@ -257,7 +257,7 @@ impl IndexStage {
     }
 
     fn outputs(&self, announcement: Announcement, delivery: &Delivery) -> Result<Outputs, Failure> {
-        let headers = codec::trace_headers(delivery);
+        let headers = codec::carried_headers(delivery);
         let mut outputs = Vec::with_capacity(2);
         if let Some(event) = announcement.event {
             let document = event.document().map_err(|e| unkeyed(&e))?;

@@ -32,6 +32,7 @@ pub fn document(document: Document) -> api::Document {
         revision: document.revision.get(),
         latest_revision: document.latest.get(),
         live_revision: document.live.map_or(0, Revision::get),
+        lane: document.lane.as_str().to_owned(),
         ..api::Document::default()
     };
     match document.state {
@@ -76,6 +77,10 @@ pub fn refused(error: &AcceptError) -> Rejection {
             .with("partition", partition)
             .with("offset", offset)
             .with("known_offset", known),
+        AcceptError::LaneUnknown(lane) => invalid_field("lane", "LANE_UNKNOWN", error.to_string()).with("lane", lane),
+        AcceptError::LaneChanged { is_in, .. } => {
+            failed_precondition("LANE_CHANGED", error.to_string()).with("lane", is_in)
+        }
         AcceptError::Append(AppendError::TooLarge) => invalid_field("body", "BODY_TOO_LARGE", error.to_string()),
         AcceptError::Append(AppendError::QueueFull) => resource_exhausted("QUEUE_FULL", error.to_string(), SOON),
         AcceptError::Append(AppendError::OutcomeUnknown(cause)) => {

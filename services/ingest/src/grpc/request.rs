@@ -1,7 +1,7 @@
 //! Requests to commands, refusing what is not acceptable with the field's name.
 
 use millrace_api::ingest::v1 as api;
-use millrace_events::{DocumentId, DocumentKey, RequestId, Revision, Tenant};
+use millrace_events::{DocumentId, DocumentKey, Lane, RequestId, Revision, Tenant};
 use millrace_rpc::error::invalid_field;
 use tonic::Status;
 
@@ -62,12 +62,14 @@ pub fn submit(request: api::SubmitDocumentRequest) -> Result<Command, Status> {
         let message = format!("{media} is UTF-8, this body is not at byte {at}");
         return Err(invalid_field("body", "BODY_NOT_UTF8", message).with("byte", at).into());
     }
+    let lane = Lane::new(request.lane).map_err(|e| invalid_field("lane", "LANE_INVALID", e.to_string()))?;
     Ok(Command {
         document,
         action: Action::Upsert {
             body: request.body,
             media,
         },
+        lane,
         request_id,
     })
 }
@@ -76,6 +78,7 @@ pub fn delete(request: &api::DeleteDocumentRequest) -> Result<Command, Status> {
     Ok(Command {
         document: document(&request.tenant, &request.document_id)?,
         action: Action::Delete,
+        lane: Lane::BASE,
         request_id: request_id(&request.request_id)?,
     })
 }
@@ -93,6 +96,7 @@ mod tests {
             document_id: "a/b.md".into(),
             body: "grüße".into(),
             media_type: "text/markdown; charset=utf-8".into(),
+            lane: "bulk".into(),
             request_id: "0B6F3F2A-4c38-4f0e-9a4b-3f1b8f7f2a11".into(),
         }
     }
@@ -120,7 +124,8 @@ mod tests {
     #[test]
     fn each_field_is_refused_by_name() {
         type Change = fn(&mut api::SubmitDocumentRequest);
-        let rows: [(Change, &str, &str, &str); 7] = [
+        let rows: [(Change, &str, &str, &str); 8] = [
+            (|r| r.lane = "Bulk".into(), "lane", "LANE_INVALID", "a-z"),
             (|r| r.tenant = "a/b".into(), "tenant", "TENANT_INVALID", "1 to 64"),
             (
                 |r| r.document_id = String::new(),

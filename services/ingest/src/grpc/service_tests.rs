@@ -8,7 +8,7 @@ use super::*;
 use crate::codec::Offline;
 use crate::documents::JustAccepted;
 use crate::log::AppendError;
-use crate::testing::{FakeEnds, FakeLog, Statuses, TRACE, revision, status};
+use crate::testing::{FakeEnds, FakeLog, Statuses, TRACE, lanes, revision, status};
 
 struct Set {
     service: Ingest<FakeLog, Offline, FakeEnds>,
@@ -21,9 +21,9 @@ fn set() -> Set {
     let just_accepted = JustAccepted::default();
     let known = [(3, 4)].into();
     let acceptor = Acceptor::new(
-        log.clone(),
-        Offline,
+        (log.clone(), Offline),
         statuses.replica.clone(),
+        lanes(),
         just_accepted.clone(),
         known,
     );
@@ -53,6 +53,7 @@ impl Set {
             body: b"text".to_vec(),
             media_type: "text/plain".into(),
             request_id: String::new(),
+            lane: String::new(),
         });
         request.metadata_mut().insert("traceparent", TRACE.parse().unwrap());
         let answer = self.service.submit_document(request).await?;

@@ -22,16 +22,20 @@ pub use letters::LetterTopics;
 use crate::EPOCH;
 use crate::codec::LateCodec;
 use crate::log::{AppendError, CommandLog, EndsError, LogEnds, Position};
+use crate::pipeline::lanes::LaneConfig;
 use crate::replica::{Event, Feed, Kept, Replica, Standing};
 
-/// Topics in which a document lives in one and the same partition.
-const DOCUMENT_TOPICS: [Topic; 5] = [
-    topics::SUBMITTED,
-    topics::PARSED,
-    topics::STATUS,
-    topics::FAILED,
-    topics::DLQ,
-];
+/// Names of the topics in which a document lives in one and the same partition.
+pub fn document_topics(lanes: &LaneConfig) -> Vec<String> {
+    let others = [topics::SUBMITTED, topics::STATUS, topics::FAILED, topics::DLQ];
+    let lanes = lanes.all().map(|lane| topics::PARSED.in_lane(&lane, EPOCH));
+    others
+        .map(|topic| topic.in_epoch(EPOCH))
+        .into_iter()
+        .chain(lanes)
+        .collect()
+}
+
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Appends through Kafka's idempotent producer.
@@ -93,6 +97,8 @@ pub struct ReplicaTopic<T> {
     pub codec: LateCodec,
     /// What is fed.
     pub replica: Replica<T>,
+    /// Names of the topics that must be there.
+    pub topics: Vec<String>,
     /// Holds once all that stood in the topic at the start is in the replica.
     pub complete: Condition,
 }
@@ -161,15 +167,19 @@ impl<T: Kept> ReplicaTopic<T> {
             Ok(found) => found,
             Err(error) => return Ok(Err(chain(&error))),
         };
-        for topic in DOCUMENT_TOPICS {
-            let name = topic.in_epoch(EPOCH);
-            match found.iter().find(|info| info.name == name) {
+        for name in &self.topics {
+            match found.iter().find(|info| info.name == *name) {
                 Some(info) if info.partitions == PARTITIONS => {}
                 Some(info) if info.partitions > 0 => {
                     let found = info.partitions;
-                    return Err(PartitionCount { topic: name, found });
+                    let topic = name.clone();
+                    return Err(PartitionCount { topic, found });
                 }
-                _ => return Ok(Err(format!("{name} does not exist: run `millrace topics apply`"))),
+                _ => {
+                    return Ok(Err(format!(
+                        "{name} does not exist: run `millrace topics apply`, with --lane for each lane"
+                    )));
+                }
             }
         }
         Ok(ranges(&self.admin, Self::TOPIC).await.map_err(|error| chain(&error)))

@@ -13,9 +13,10 @@
 
 use bytes::Bytes;
 use millrace_events::headers::{
-    FAILURE_REASON, FIRST_FAILED_AT_MS, KEY_ABSENT, ORIGIN, ORIGINAL_OMITTED, ORIGINAL_TIMESTAMP_MS, REDRIVE, REVISION,
+    FAILURE_REASON, FIRST_FAILED_AT_MS, KEY_ABSENT, LANE, ORIGIN, ORIGINAL_OMITTED, ORIGINAL_TIMESTAMP_MS, REDRIVE,
+    REVISION,
 };
-use millrace_events::{DeadLetter, DocumentKey, LetterKey};
+use millrace_events::{DeadLetter, DocumentKey, Lane, LetterKey, topics};
 use millrace_flow::{Delivery, Headers, Output};
 use millrace_runtime::partition::partition_of;
 
@@ -73,13 +74,22 @@ pub fn redriven(letter: &Delivery, state: &DeadLetter) -> Result<Output, Skip> {
     headers.push(FIRST_FAILED_AT_MS, state.failed_at_ms.to_string());
     headers.push(ORIGINAL_TIMESTAMP_MS, timestamp_ms);
     Ok(Output {
-        topic: topic.in_epoch(EPOCH),
+        topic: match topic == topics::PARSED {
+            true => topic.in_lane(&lane(original), EPOCH),
+            false => topic.in_epoch(EPOCH),
+        },
         // What stood under another key belongs to its document all the same.
         partition: document.ok().as_ref().map(partition_of),
         key,
         value: letter.value.clone(),
         headers,
     })
+}
+
+/// The lane of the topic in which it stood.
+fn lane(original: &[Header]) -> Lane {
+    let lane = text(original, LANE).and_then(|name| Lane::new(name).ok());
+    lane.unwrap_or_default()
 }
 
 /// Without the marks that an earlier redrive put behind the headers.

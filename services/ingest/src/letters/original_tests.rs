@@ -127,3 +127,18 @@ fn what_is_no_letter_has_no_origin() {
     record.headers.push(ORIGIN, "documents.parsed/3/7");
     assert_eq!(origin(&record), None);
 }
+
+#[test]
+fn a_letter_of_a_lane_goes_back_into_it() {
+    let mut original = theirs();
+    original.push(LANE, "bulk");
+    let output = redriven(&buried(&original), &state()).unwrap();
+    assert_eq!(output.topic, "documents.parsed.bulk");
+    assert_eq!(output.headers.get_str(LANE), Some("bulk"));
+    let parse = DeadLetter {
+        stage: "parse".into(),
+        ..state()
+    };
+    let output = redriven(&buried(&original), &parse).unwrap();
+    assert_eq!(output.topic, "documents.submitted", "its lane is decided there");
+}

@@ -6,6 +6,7 @@
 //! | upsert of nothing but white space | one part without chunks, PARSED with count 0 |
 //! | delete | one part of kind DELETE without chunks, PARSED with count 0 |
 //! | request id that had its effect within 24 hours | DUPLICATE_OF, no part |
+//! | of a document in another lane than it asks for ([`super::lanes`]) | `Invalid` |
 //! | unreadable, of an unknown kind, under another document's key, not text | `Invalid` |
 
 use std::fmt::Display;
@@ -16,16 +17,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use millrace_events::headers::REVISION;
+use millrace_events::headers::{LANE, REVISION};
 use millrace_events::{
     DocumentKey, DocumentParsed, DocumentStatus, DocumentSubmitted, Kind, OffsetsIn, Revision, State, TextChunk, topics,
 };
 use millrace_flow::{Delivery, Failure, Headers, Output, Outputs};
 use millrace_runtime::clock::now_ms;
-use millrace_runtime::codec::trace_headers;
+use millrace_runtime::codec::carried_headers;
 use tokio::sync::Semaphore;
 
 use super::chunk::Chunker;
+use super::lanes::{Asked, LaneConfig, Lanes};
 use super::media::MediaType;
 use super::parts::parts;
 use super::repeats::{Repeats, Request};
@@ -45,6 +47,7 @@ struct Inner<C, E> {
     codec: C,
     chunker: Arc<Chunker>,
     repeats: Arc<Repeats<E>>,
+    lanes: Lanes<E>,
     /// As many documents are cut at once as there are processors: the others wait without a thread.
     processors: Arc<Semaphore>,
 }
@@ -57,11 +60,12 @@ impl<C, E> Clone for Parse<C, E> {
 
 impl<C: RecordCodec, E: LogEnds> Parse<C, E> {
     /// Puts the stage together.
-    pub fn new(codec: C, chunker: Chunker, repeats: Arc<Repeats<E>>) -> Self {
+    pub fn new(codec: C, chunker: Chunker, repeats: Arc<Repeats<E>>, lanes: LaneConfig) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self(Arc::new(Inner {
             codec,
             chunker: Arc::new(chunker),
+            lanes: Lanes::new(lanes, repeats.clone()),
             repeats,
             processors: Arc::new(Semaphore::new(processors)),
         }))
@@ -92,6 +96,16 @@ struct Command {
 }
 
 impl Command {
+    fn asked(&self) -> Asked<'_> {
+        Asked {
+            document: &self.document,
+            revision: self.revision,
+            kind: self.record.kind,
+            lane: &self.record.lane,
+            partition: self.partition,
+        }
+    }
+
     fn request(&self) -> Option<Request<'_>> {
         Some(Request {
             document: &self.document,
@@ -111,6 +125,10 @@ impl<C: RecordCodec, E: LogEnds> Inner<C, E> {
             && let Some(first) = self.repeats.first(request).await?
         {
             return Ok(Outputs(vec![self.duplicate(&command, first)?]));
+        }
+        let lane = self.lanes.of(command.asked()).await?;
+        if !lane.is_base() {
+            command.headers.push(LANE, lane.as_str().to_owned());
         }
         let whole = DocumentParsed {
             tenant: command.record.tenant.clone(),
@@ -134,7 +152,7 @@ impl<C: RecordCodec, E: LogEnds> Inner<C, E> {
         let mut outputs = Vec::with_capacity(parts.len() + 1);
         for part in &parts {
             outputs.push(Output {
-                topic: topics::PARSED.in_epoch(EPOCH),
+                topic: topics::PARSED.in_lane(&lane, EPOCH),
                 partition: None,
                 key: key(&command.document),
                 value: Some(self.codec.encode(part)?),
@@ -143,6 +161,7 @@ impl<C: RecordCodec, E: LogEnds> Inner<C, E> {
         }
         let chunk_count = parts.first().map_or(0, |part| part.chunk_count);
         outputs.push(self.status(&command, State::Parsed, |status| status.chunk_count = chunk_count)?);
+        self.lanes.parsed(command.asked(), &lane);
         if let Some(request) = command.request() {
             self.repeats.parsed(request);
         }
@@ -169,7 +188,7 @@ impl<C: RecordCodec, E: LogEnds> Inner<C, E> {
             document,
             revision: revision.map_err(|error| invalid("REVISION_INVALID", error.to_string()))?,
             partition: delivery.origin.partition,
-            headers: trace_headers(delivery),
+            headers: carried_headers(delivery),
         })
     }
 

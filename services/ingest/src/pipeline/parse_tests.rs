@@ -15,7 +15,7 @@ fn stage_with(ends: FakeEnds) -> Stage {
     let statuses = Statuses::new();
     let repeats = Arc::new(Repeats::new(statuses.replica.clone(), ends));
     Stage {
-        parse: Parse::new(Offline, Chunker::new(counter(), 200), repeats),
+        parse: Parse::new(Offline, Chunker::new(counter(), 200), repeats, LaneConfig::default()),
         statuses,
     }
 }

@@ -19,8 +19,8 @@ use millrace_flow::progress::ProgressReader;
 
 use crate::log::LogEnds;
 use crate::recent::Recent;
-use crate::status::Replica;
 use crate::status::store::REQUEST_ID_TTL_MS;
+use crate::status::{DocumentView, Replica, StoreError};
 
 /// Request ids that a process remembers beside the replica.
 pub const REMEMBERED: usize = 100_000;
@@ -82,10 +82,7 @@ impl<E: LogEnds> Repeats<E> {
         let known = self
             .replica
             .request(request.document, request.id, request.accepted_at_ms);
-        let known = known.await.map_err(|error| Failure::Away {
-            reason: "STATUS_REPLICA_FAILED",
-            message: millrace_rpc::error::chain(&error),
-        })?;
+        let known = known.await.map_err(replica_failed)?;
         let first = known.and_then(|status| {
             Some(First {
                 revision: status.record.checked_revision().ok()?,
@@ -93,6 +90,12 @@ impl<E: LogEnds> Repeats<E> {
             })
         });
         Ok(first.and_then(earlier))
+    }
+
+    /// What all processes made of a document, but for what this one has just done.
+    pub async fn view(&self, document: &DocumentKey, partition: i32) -> Result<DocumentView, Failure> {
+        self.catch_up(partition).await?;
+        self.replica.view(document, None).await.map_err(replica_failed)
     }
 
     /// Remembers a command that was parsed.
@@ -155,6 +158,13 @@ pub async fn follow_assignment<E: LogEnds>(
         if seen.changed().await.is_err() {
             return Ok(());
         }
+    }
+}
+
+fn replica_failed(error: StoreError) -> Failure {
+    Failure::Away {
+        reason: "STATUS_REPLICA_FAILED",
+        message: millrace_rpc::error::chain(&error),
     }
 }
 

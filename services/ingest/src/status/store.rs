@@ -1,6 +1,7 @@
 //! Statuses on disk: records, and first receipts by request id.
 
-use millrace_events::{DocumentKey, DocumentStatus, IdError, RequestId, Revision, State, StatusKey};
+use millrace_events::headers::LANE;
+use millrace_events::{DocumentKey, DocumentStatus, IdError, Lane, RequestId, Revision, State, StatusKey};
 use millrace_flow::Delivery;
 use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 use std::collections::BTreeMap;
@@ -38,8 +39,11 @@ impl Kept for Statuses {
     }
     fn entry(record: DocumentStatus, delivery: &Delivery) -> RevisionStatus {
         let trace = delivery.headers.trace();
+        let lane = delivery.headers.get_str(LANE).unwrap_or_default();
         RevisionStatus {
             record,
+            // Nobody but us writes it.
+            lane: Lane::new(lane).unwrap_or_default(),
             trace_id: trace.map(|t| t.trace_id().to_owned()).unwrap_or_default(),
         }
     }
@@ -81,6 +85,7 @@ impl Store {
         let read = self.begin_read(failed)?;
         let statuses = read.open_table(STATUSES).map_err(access(failed))?;
         let mut view = DocumentView::default();
+        let mut deleted = false;
         if let Some(revision) = revision {
             let key = status_key(document, revision);
             if let Some(value) = statuses.get(key.as_slice()).map_err(access(failed))? {
@@ -97,6 +102,11 @@ impl Store {
             let this = status.record.checked_revision().ok();
             let state = status.record.state;
             view.latest = view.latest.or(this);
+            deleted |= state == State::Deleted;
+            let in_lane = matches!(state, State::Parsed | State::Indexed | State::Superseded);
+            if in_lane && !deleted && view.lane.is_none() {
+                view.lane = Some(status.lane.clone());
+            }
             if revision.is_none() && view.status.is_none() {
                 view.status = Some(status);
             }

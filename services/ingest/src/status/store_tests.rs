@@ -30,6 +30,7 @@ fn put_with(id: &str, offset: i64, state: State, request_id: &str, accepted_at_m
     let status = RevisionStatus {
         record,
         trace_id: "trace".into(),
+        lane: Lane::BASE,
     };
     Change::Put {
         entry: Box::new(status),

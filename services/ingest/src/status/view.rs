@@ -1,6 +1,6 @@
 //! What the status topic says of a document.
 
-use millrace_events::{DocumentStatus, Revision, State};
+use millrace_events::{DocumentStatus, Lane, Revision, State};
 use serde::{Deserialize, Serialize};
 
 /// State of one revision, as its newest record says it.
@@ -10,6 +10,9 @@ pub struct RevisionStatus {
     pub record: DocumentStatus,
     /// Trace id of the revision; empty when its records carried none.
     pub trace_id: String,
+    /// The document's lane.
+    #[serde(default)]
+    pub lane: Lane,
 }
 
 impl RevisionStatus {
@@ -40,4 +43,6 @@ pub struct DocumentView {
     pub latest: Option<Revision>,
     /// The revision that a search sees.
     pub live: Option<Revision>,
+    /// The lane that the document is in; none where it was never parsed, or has been deleted since.
+    pub lane: Option<Lane>,
 }
