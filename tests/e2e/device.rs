@@ -10,6 +10,7 @@ use millrace_api::embedder::v1::embedder_service_client::EmbedderServiceClient;
 use millrace_api::pipeline::v1::GetPipelineRequest;
 use millrace_api::pipeline::v1::pipeline_service_client::PipelineServiceClient;
 use millrace_events::topics;
+use millrace_failpoints::{FOLDER, Switch, device};
 use millrace_testkit::children::children;
 use millrace_testkit::client::INDEXED_WITHIN;
 use millrace_testkit::{Client, Size, Stack, log, poll};
@@ -39,6 +40,114 @@ pub async fn a_device_that_dies_and_hangs_costs_no_document(_: &mut Option<Stack
         bail!("{error:#}\n\nits stack told:\n{}", stack.told());
     }
     stack.down().await?;
+    Ok(())
+}
+
+/// What befalls the device, and what shows of it.
+const FAULTS: [(Switch, Shows); 7] = [
+    (device::OUT_OF_MEMORY, Shows::Nothing),
+    (device::SLOW, Shows::Nothing),
+    (device::ERROR, Shows::NotReady),
+    (device::NOT_A_NUMBER, Shows::NotReady),
+    (device::NONSENSE, Shows::NotReady),
+    (device::HANGS, Shows::NotReady),
+    (device::GONE, Shows::NotReady),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shows {
+    /// The work goes on.
+    Nothing,
+    /// The model computes nothing: its documents wait.
+    NotReady,
+}
+
+pub async fn faults_on_order_cost_no_document(_: &mut Option<Stack>) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let environment = [
+        (FOLDER, folder.path().display().to_string()),
+        (
+            "MILLRACE_EMBEDDER_MODEL__BATCH_TIMEOUT_MS",
+            HANGS_AFTER.as_millis().to_string(),
+        ),
+    ];
+    let environment = environment.map(|(name, value)| (name.to_owned(), value)).into();
+    let millrace = Path::new(env!("CARGO_BIN_EXE_millrace"));
+    let stack = Stack::up_with(millrace, Size::default(), environment, |_| ()).await?;
+    for (fault, shows) in FAULTS {
+        if let Err(error) = befalls(&stack, folder.path(), fault, shows).await {
+            bail!("{}: {error:#}\n\nits stack told:\n{}", fault.name, stack.told());
+        }
+    }
+    nothing_was_given_up(&stack).await?;
+    stack.down().await?;
+    Ok(())
+}
+
+/// The same documents each time: their revisions must come out in order.
+async fn befalls(stack: &Stack, folder: &Path, fault: Switch, shows: Shows) -> Result<()> {
+    let client = Client::new(&stack.addresses, TENANT)?;
+    turn(folder, fault.name).await?;
+    if fault == device::NONSENSE {
+        // Until a canary has found it, it is as good as any answer.
+        is_ready(stack, false).await?;
+    }
+    let submit = async |n: usize| client.submit(&format!("{n}.md"), body(fault.name, n)).await;
+    let receipts = try_join_all((0..DOCUMENTS).map(submit)).await?;
+    match shows {
+        Shows::Nothing => {}
+        Shows::NotReady => {
+            is_ready(stack, false).await?;
+            turn(folder, "").await?;
+        }
+    }
+    for receipt in &receipts {
+        client.indexed(receipt).await?;
+    }
+    turn(folder, "").await?;
+    is_ready(stack, true).await
+}
+
+/// Has the embedder follow.
+async fn turn(folder: &Path, fault: &str) -> Result<()> {
+    std::fs::write(folder.join("embedder"), fault)?;
+    poll::until("the embedder to follow", INDEXED_WITHIN, async || {
+        let on = std::fs::read_to_string(folder.join("on/embedder"))?;
+        Ok(if on.trim() == fault { Ok(()) } else { Err(on) })
+    })
+    .await
+}
+
+async fn is_ready(stack: &Stack, ready: bool) -> Result<()> {
+    let embedder = PipelineServiceClient::new(millrace_rpc::client::channel(&stack.addresses.embedder)?);
+    poll::until(
+        &format!("the model's readiness to be {ready}"),
+        INDEXED_WITHIN,
+        async || {
+            let told = embedder.clone().get_pipeline(GetPipelineRequest {}).await?.into_inner();
+            Ok(if told.not_ready.is_empty() == ready {
+                Ok(())
+            } else {
+                Err(told.not_ready)
+            })
+        },
+    )
+    .await
+}
+
+/// No attempt was burned, nothing is a dead letter, and the topics keep their promises.
+async fn nothing_was_given_up(stack: &Stack) -> Result<()> {
+    let letters = log::records(&stack.addresses.kafka, topics::DLQ.name).await?;
+    ensure!(letters.is_empty(), "given up: {letters:?}");
+    let channel = millrace_rpc::client::channel(&stack.addresses.embedder)?;
+    let pipeline = PipelineServiceClient::new(channel)
+        .get_pipeline(GetPipelineRequest {})
+        .await?;
+    let stages = pipeline.into_inner().stages;
+    let failures = stages.iter().flat_map(|stage| &stage.last_failures);
+    let burned: Vec<_> = failures.filter(|failure| failure.class != "TRANSIENT").collect();
+    ensure!(burned.is_empty(), "attempts were burned: {burned:?}");
+    println!("the topics hold {:?}", check_topics(stack).await?);
     Ok(())
 }
 

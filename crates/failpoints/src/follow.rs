@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::{Signal, getpid, kill_process};
 
-use crate::{mutants, points};
+use crate::{device, mutants, points};
 
 const EVERY: Duration = Duration::from_millis(10);
 
@@ -50,8 +50,8 @@ fn say(file: &Path, on: &BTreeSet<String>) {
 }
 
 fn turn_on(service: &'static str, folder: &Path, name: &str) {
-    let mut switches = mutants::ALL.iter().chain([&mutants::SLOW_SEARCH]);
-    let turned = if switches.any(|mutant| mutant.name == name) {
+    let mut switches = mutants::ALL.iter().chain([&mutants::SLOW_SEARCH]).chain(device::ALL);
+    let turned = if switches.any(|switch| switch.name == name) {
         fail::cfg(name, "return")
     } else if points::ALL.iter().any(|point| point.name == name) {
         let hit = folder.join("hit").join(format!("{service}.{name}"));
@@ -60,7 +60,7 @@ fn turn_on(service: &'static str, folder: &Path, name: &str) {
         }
         fail::cfg_callback(name, move || die(&hit))
     } else {
-        Err(format!("no crash point and no mutant is named {name}"))
+        Err(format!("no crash point, mutant or fault is named {name}"))
     };
     if let Err(why) = turned {
         eprintln!("failpoints: {why}");
@@ -121,6 +121,7 @@ mod tests {
     #[test]
     fn names_are_given_once() {
         let names = mutants::ALL.iter().map(|mutant| mutant.name);
+        let names = names.chain(device::ALL.iter().map(|fault| fault.name));
         let names: Vec<_> = names.chain(points::ALL.iter().map(|point| point.name)).collect();
         assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
     }

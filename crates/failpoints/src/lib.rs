@@ -2,7 +2,7 @@
 //!
 //! A [`CrashPoint`] stands where an effect has happened and the next has not: the process that reaches it while it is
 //! armed dies there, as by `kill -9`. A [`Mutant`] is a rule that the code keeps and, while the mutant is active, does not:
-//! whoever says that the rule is kept must find out.
+//! whoever says that the rule is kept must find out. A fault of [`device`] befalls what runs the model while it is on.
 //!
 //! Promises:
 //! - Without the feature `active` nothing is looked at, and nothing is left in the code: [`CrashPoint::reached`] is empty
@@ -11,23 +11,26 @@
 //! - An armed point kills once: whoever is started again finds the mark that the first one left.
 //!
 //! ```text
-//! <folder>/<service>     names of crash points that are armed, and of mutants that are active, one a line
+//! <folder>/<service>     names of crash points that are armed, and of mutants and faults that are on, one a line
 //! <folder>/on/<service>  the same, written by the service once it has done so
 //! <folder>/hit/<service>.<point>     empty, left by the process that died there
 //! ```
 //!
-//! Which points and mutants there are stands in [`points`] and [`mutants`]; `fail` keeps which of them is on. Rejected:
+//! Which there are stands in [`points`], [`mutants`] and [`device`]; `fail` keeps which of them is on. Rejected:
 //! its own environment variable (it is read once, so that every point would cost a start of the service, and it knows no
 //! `kill -9`).
 
+pub mod device;
 pub mod mutants;
 pub mod points;
 
 #[cfg(feature = "active")]
 mod follow;
+mod switch;
 
 pub use mutants::Mutant;
 pub use points::CrashPoint;
+pub use switch::Switch;
 
 /// Environment variable with the folder that is followed.
 pub const FOLDER: &str = "MILLRACE_FAILPOINTS";

@@ -1,36 +1,9 @@
 //! The rules that a test can have broken, and one thing that no rule forbids.
 
-/// A rule that is not kept while the mutant is active.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mutant {
-    /// Its name.
-    pub name: &'static str,
-    /// What the code does instead.
-    pub does: &'static str,
-}
+pub use crate::switch::Switch as Mutant;
+use crate::switch::switches;
 
-impl Mutant {
-    /// Whether the rule is to be broken.
-    #[inline]
-    pub fn is_active(&self) -> bool {
-        #[cfg(feature = "active")]
-        fail::fail_point!(self.name, |_| true);
-        false
-    }
-}
-
-macro_rules! mutants {
-    ($($id:ident $name:literal $does:literal;)*) => {
-        $(
-            #[doc = $does]
-            pub const $id: Mutant = Mutant { name: $name, does: $does };
-        )*
-        /// All of them.
-        pub const ALL: &[Mutant] = &[$($id),*];
-    };
-}
-
-mutants! {
+switches! {
     COMMIT_EARLY "commit-early" "a position moves past records that still run";
     DROP_ORDER "drop-order" "records of one key run side by side";
     STATUS_BEFORE_HEAD "status-before-head" "INDEXED is told before the head has moved";

@@ -11,6 +11,7 @@ pub mod backend;
 pub mod canary;
 pub mod endpoint;
 pub mod failover;
+mod faulty;
 pub mod manifest;
 pub mod onnx;
 pub mod plan;

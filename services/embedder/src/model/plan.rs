@@ -11,7 +11,7 @@ use super::endpoint::{Endpoint, EndpointOptions};
 use super::failover::{Candidate, Failover, Patience};
 use super::onnx::{Gpu, OnnxBackend, OnnxOptions, Provider};
 use super::worker::Worker;
-use super::{Loaded, MODEL_FILE, Manifest, ModelError, Tokenizer, auto, available_threads, verified};
+use super::{Loaded, MODEL_FILE, Manifest, ModelError, Tokenizer, auto, available_threads, faulty, verified};
 
 /// What may run a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,10 +128,12 @@ impl Plan {
                 threads: plan.threads.unwrap_or_else(available_threads),
                 pad_id,
             };
-            Ok(match plan.own_process.contains(&choice) {
+            faulty::makes()?;
+            let backend: Box<dyn Backend> = match plan.own_process.contains(&choice) {
                 true => Box::new(Worker::start(&plan.program, &plan.dir, &manifest, options)?),
                 false => Box::new(OnnxBackend::open(&plan.dir, &manifest, options)?),
-            })
+            };
+            Ok(faulty::on_order(backend))
         };
         Candidate {
             name: choice.name(),
