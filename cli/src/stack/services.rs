@@ -111,6 +111,7 @@ fn config(instance: &Instance, layout: &Layout, cache: &Cache, state: &State) ->
         }
         "embedder" => {
             set("model", table("dir", text(&cache.model())));
+            set("cache", table("dir", text(&layout.data(&part).join("cache"))));
             set("onnxruntime", text(&cache.onnxruntime()));
         }
         _ => {

@@ -39,7 +39,7 @@ fn run(texts: usize, script: impl IntoIterator<Item = Answer>) -> (Vec<Computed>
     let left = engine.backend.embed(&[]);
     assert!(left.is_err_and(|e| e == end()), "calls are left");
     let health = seen.borrow().clone();
-    (done.into_iter().map(|(_, result)| result).collect(), health)
+    (done.results.into_iter().map(|(_, result)| result).collect(), health)
 }
 
 fn end() -> BackendError {

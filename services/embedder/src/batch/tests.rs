@@ -3,6 +3,7 @@
 use super::engine::{Done, InputError, Job};
 use super::owner::Place;
 use super::*;
+use crate::cache::probation::Proof;
 use crate::model::{Backend, Gate, Outage, Tokens};
 
 fn tokens(len: usize) -> Tokens {
@@ -32,6 +33,13 @@ struct Rig {
     _health: watch::Sender<Health>,
 }
 
+fn done(results: impl IntoIterator<Item = (Place, Result<Vector, InputError>)>) -> Done<Place> {
+    Done {
+        results: results.into_iter().collect(),
+        proof: Proof::None,
+    }
+}
+
 type Answer = oneshot::Receiver<Result<Vec<Vector>, EmbedError>>;
 
 impl Rig {
@@ -53,6 +61,7 @@ impl Rig {
             health: seen,
             at_work: watch::channel(at_work).1,
             model: Arc::new(fake::info()),
+            remember: None,
         };
         let rig = Self {
             queries,
@@ -75,6 +84,7 @@ impl Rig {
             .try_send(Request {
                 class,
                 inputs,
+                keys: Vec::new(),
                 reply,
                 span: Span::none(),
             })
@@ -106,7 +116,7 @@ impl Rig {
         let results = batch
             .into_iter()
             .map(|(place, tokens)| (place, Ok(vector(tokens.len()))));
-        self.done.send(results.collect()).await.unwrap();
+        self.done.send(done(results)).await.unwrap();
         lengths
     }
 }
@@ -157,7 +167,7 @@ async fn documents_that_come_while_the_model_runs_share_the_next_batch() {
         let answers = [rig.ask(Class::Document, &[8, 9]), rig.ask(Class::Document, &[7])];
         let failed = InputError::Failed("it says no".into());
         let result = running.into_iter().map(|(place, _)| (place, Err(failed.clone())));
-        rig.done.send(result.collect()).await.unwrap();
+        rig.done.send(done(result)).await.unwrap();
         let why = "it says no".into();
         assert_eq!(first.await.unwrap(), Err(EmbedError::Failed { index: 0, why }));
         assert_eq!(rig.work().await, [8, 9, 7]);
@@ -196,6 +206,7 @@ async fn what_waits_is_bounded_and_a_full_queue_refuses() {
         let refused = rig.documents.try_send(Request {
             class,
             inputs,
+            keys: Vec::new(),
             reply,
             span: Span::none(),
         });
@@ -204,7 +215,7 @@ async fn what_waits_is_bounded_and_a_full_queue_refuses() {
             .into_iter()
             .map(|(place, tokens)| (place, GATE.pass(vec![tokens.len() as f32, 1.0])));
         let results = results.map(|(place, vector)| (place, Ok(vector.unwrap())));
-        rig.done.send(results.collect()).await.unwrap();
+        rig.done.send(done(results)).await.unwrap();
         for expected in [&[100][..], &[100], &[100], &[60], &[60]] {
             assert_eq!(rig.work().await, expected);
         }
@@ -287,7 +298,7 @@ async fn an_idle_model_is_asked_its_canary() {
             let began = tokio::time::Instant::now();
             assert!(matches!(rig.jobs.recv().await, Some(Job::Canary)));
             assert_eq!(began.elapsed().as_secs(), seconds);
-            rig.done.send(Vec::new()).await.unwrap();
+            rig.done.send(done([])).await.unwrap();
         });
     }
 }
