@@ -95,13 +95,7 @@ impl Engine {
         while let Some(job) = jobs.blocking_recv() {
             let finished = match job {
                 Job::Batch(batch) => self.batch(batch),
-                Job::Canary => {
-                    let sung = self.canary();
-                    Done {
-                        results: Vec::new(),
-                        proof: self.proof(&sung, true),
-                    }
-                }
+                Job::Canary => self.sing(),
             };
             self.tell_what_computes();
             if done.blocking_send(finished).is_err() {
@@ -215,6 +209,14 @@ impl Engine {
             _ => results.extend(self.compute(second)),
         }
         results
+    }
+
+    fn sing<T>(&mut self) -> Done<T> {
+        let sung = self.canary();
+        Done {
+            results: Vec::new(),
+            proof: self.proof(&sung, true),
+        }
     }
 
     fn canary(&mut self) -> Result<(), Outage> {

@@ -74,12 +74,17 @@ impl Code for Key {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::HashSet;
 
     use super::*;
     use crate::batch::fake::manifest;
     use crate::model::tokenizer;
+
+    /// Of a text, for a fake model.
+    pub(crate) fn key(text: &str) -> Key {
+        Seed::of(&manifest(), &tokenizer::tests::trapped(16)).key("", text)
+    }
 
     /// A row for each thing that a vector depends on.
     #[test]
@@ -108,12 +113,12 @@ mod tests {
         let other = tokenizer::tests::read(&tokenizer::tests::TRAPPED.replace("[UNK]", "[?]"), 16);
         keys.insert(Seed::of(&manifest(), &other).key("", "a"));
         assert_eq!(keys.len(), manifests.len() + 4);
-        assert_eq!(seed.key("", "a"), Seed::of(&manifest(), &trapped).key("", "a"));
+        assert_eq!(seed.key("", "a"), key("a"));
     }
 
     #[test]
     fn a_key_is_read_as_it_was_written() {
-        let key = Seed([7; 32]).key("", "a");
+        let key = key("a");
         let mut bytes = Vec::new();
         key.encode(&mut bytes).unwrap();
         assert_eq!(bytes.len(), key.estimated_size());

@@ -33,6 +33,8 @@ use millrace_telemetry::{metrics, names};
 use tokio::sync::mpsc;
 
 pub use key::Key;
+#[cfg(test)]
+pub(crate) use key::tests::key as key_of;
 pub use options::CacheOptions;
 pub use writer::Writer;
 

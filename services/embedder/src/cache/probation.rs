@@ -4,7 +4,7 @@ use super::{Entry, Key, Lot};
 use crate::model::Vector;
 
 /// So many wait at most; newer ones are not remembered.
-const BOUND: usize = 8_192;
+pub const BOUND: usize = 8_192;
 
 /// What a job of the model shows about what was computed until then, its own vectors among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,45 +69,49 @@ impl Probation {
 mod tests {
     use super::*;
     use crate::batch::fake::manifest;
-    use crate::cache::key::Seed;
-    use crate::model::tokenizer::tests::trapped;
+    use crate::cache::key_of as key;
 
-    fn key(text: &str) -> Key {
-        Seed::of(&manifest(), &trapped(16)).key("", text)
+    fn vector() -> Vector {
+        manifest().gate().pass(vec![1.0, 2.0]).unwrap()
     }
 
-    fn held(texts: &[&str]) -> Probation {
-        let vector = manifest().gate().pass(vec![1.0, 2.0]).unwrap();
+    fn held(keys: &[Key]) -> Probation {
         let mut probation = Probation::default();
-        texts.iter().for_each(|text| probation.hold(key(text), &vector, 3));
+        keys.iter().for_each(|key| probation.hold(*key, &vector(), 3));
         probation
     }
 
     /// A row for each proof.
     #[test]
     fn what_waits_is_remembered_once_it_is_proven() {
-        for (proof, remembered, left) in [(Proof::None, 0, 2), (Proof::Passed, 2, 0), (Proof::Lost, 0, 0)] {
-            let mut probation = held(&["a", "b"]);
-            let lot = probation.judge(proof);
-            assert_eq!((lot.len(), probation.pending.len()), (remembered, left), "{proof:?}");
-            assert!(
-                lot.iter()
-                    .zip([key("a"), key("b")])
-                    .all(|((found, _), meant)| *found == meant)
-            );
-            assert!(lot.iter().all(|(_, entry)| entry.tokens == 3));
-            assert!(probation.judge(Proof::Passed).len() == left, "once each");
+        let keys = [key("a"), key("b")];
+        for (proof, remembered, left) in [
+            (Proof::None, &[][..], &keys[..]),
+            (Proof::Passed, &keys, &[]),
+            (Proof::Lost, &[], &[]),
+        ] {
+            let mut probation = held(&keys);
+            for (proof, expected) in [(proof, remembered), (Proof::Passed, left)] {
+                let lot = probation.judge(proof);
+                let found: Vec<Key> = lot.iter().map(|(key, _)| *key).collect();
+                assert_eq!(found, expected, "{proof:?}");
+                assert!(
+                    lot.iter()
+                        .all(|(_, entry)| entry.tokens == 3 && entry.vector == vector())
+                );
+            }
+            assert!(probation.is_empty());
         }
     }
 
     #[test]
     fn beyond_the_bound_newer_ones_are_not_held() {
-        let mut probation = held(&["a"; BOUND]);
+        let (old, new) = (key("a"), key("b"));
+        let mut probation = held(&[old; BOUND]);
         assert!(probation.is_full());
-        let vector = manifest().gate().pass(vec![1.0, 2.0]).unwrap();
-        probation.hold(key("b"), &vector, 3);
+        probation.hold(new, &vector(), 3);
         let lot = probation.judge(Proof::Passed);
-        assert!(lot.len() == BOUND && lot.iter().all(|(found, _)| *found == key("a")));
+        assert!(lot.len() == BOUND && lot.iter().all(|(key, _)| *key == old));
         assert!(probation.is_empty());
     }
 }

@@ -193,13 +193,13 @@ fn numbered(cache: &Cache, number: usize) -> (Key, Entry) {
 #[tokio::test]
 async fn the_bound_on_disk_is_kept_and_the_last_is_there() {
     let dir = folder();
-    // Of 32 KiB each, twice as many as there is room for.
+    // Of 32 KiB each, a quarter more than there is room for.
     let manifest = Manifest {
         dimensions: 8_000,
         ..fake::manifest()
     };
     let lots = |cache: Cache| async move {
-        for lot in 0..64 {
+        for lot in 0..40 {
             let lot = (0..64).map(|at| numbered(&cache, 64 * lot + at)).collect();
             cache.lots.send(lot).await.unwrap();
         }
@@ -210,7 +210,7 @@ async fn the_bound_on_disk_is_kept_and_the_last_is_there() {
     let size = size_of(dir.path());
     assert!(size <= (64 << 20) + (64 << 10), "{size}");
     let (cache, _writer) = open(dir.path(), &manifest).await;
-    let [first, last] = [0, 4_095].map(|number| numbered(&cache, number));
+    let [first, last] = [0, 2_559].map(|number| numbered(&cache, number));
     let found = cache.lookup(&[first.0, last.0]).await;
     assert_eq!(found, [None, Some(last.1)]);
 }
@@ -244,6 +244,22 @@ async fn a_damaged_file_is_survived() {
         embedded(dir.path(), fake::manifest(), &fake, &["a"]).await;
         assert_eq!(fake.texts(), 2, "row {row}: it is remembered anew");
     }
+}
+
+#[tokio::test]
+async fn a_cache_that_fails_costs_no_request() {
+    let (dir, fake) = (folder(), Fake::default());
+    let first = embedded(dir.path(), fake::manifest(), &fake, &["a"]).await;
+    let blocks = dir.path().join("blocks");
+    session(dir.path(), fake::manifest(), &fake.clone(), |embedder| async move {
+        for file in std::fs::read_dir(blocks).unwrap() {
+            let file = std::fs::File::options().write(true).open(file.unwrap().path());
+            file.unwrap().set_len(0).unwrap();
+        }
+        let again = embed(&embedder, &["a"]).await.unwrap();
+        assert_eq!((fake.texts(), again), (2, first));
+    })
+    .await;
 }
 
 #[tokio::test]
