@@ -29,6 +29,7 @@ use std::path::PathBuf;
 
 use foyer::{BlockEngineConfig, DeviceBuilder, FsDeviceBuilder, HybridCache, HybridCacheBuilder, HybridCachePolicy};
 use futures::stream::{self, StreamExt};
+use millrace_rpc::error::chain;
 use millrace_telemetry::{metrics, names};
 use tokio::sync::mpsc;
 
@@ -126,7 +127,7 @@ impl Cache {
         // A panic in it stands in the log.
         let taken = tokio::task::spawn_blocking(move || Folder::take(&dir, max_mib)).await;
         let folder = taken.map_err(|error| open_failed(options, &error))??;
-        let store = store(options, &folder).await?;
+        let store = open_store(options, &folder).await?;
         let (lots, remembered) = mpsc::channel(LOTS);
         let cache = Self {
             seed: Seed::of(manifest, tokenizer),
@@ -150,49 +151,35 @@ impl Cache {
 
     /// What is known of these, in their order.
     pub async fn lookup(&self, keys: &[Key]) -> Vec<Option<Entry>> {
-        let get = |key: Key| async move {
-            self.store
-                .get(&key)
-                .await
-                .map(|found| found.map(|found| found.value().clone()))
-        };
-        let read: Vec<_> = stream::iter(keys.iter().copied())
-            .map(get)
-            .buffered(READS)
-            .collect()
-            .await;
-        let (mut hits, mut misses, mut errors) = (0, 0, 0);
-        let mut found = Vec::with_capacity(keys.len());
-        for read in read {
-            let entry = match read {
-                Ok(None) => {
-                    misses += 1;
-                    None
-                }
-                Ok(Some(bytes)) => match Entry::from_bytes(&bytes, self.gate) {
-                    Ok(entry) => {
-                        hits += 1;
-                        Some(entry)
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "the cache has what is no vector of this model");
-                        errors += 1;
-                        None
-                    }
-                },
-                Err(error) => {
-                    tracing::warn!(%error, "the cache cannot be read");
-                    errors += 1;
-                    None
-                }
-            };
-            found.push(entry);
-        }
+        let read = stream::iter(keys.iter().copied()).map(|key| self.read(key));
+        let read: Vec<_> = read.buffered(READS).collect().await;
+        let hits = read.iter().filter(|read| matches!(read, Ok(Some(_)))).count();
+        let errors = read.iter().filter(|read| read.is_err()).count();
+        let misses = read.len() - hits - errors;
         for (result, count) in [("hit", hits), ("miss", misses), ("error", errors)] {
             metrics::CACHE_LOOKUPS.add(count, || [(names::CACHE_RESULT, result.into())]);
         }
-        found
+        let not_found = |error: ReadError| {
+            tracing::warn!(error = chain(&error), "a remembered vector cannot be read");
+            None
+        };
+        read.into_iter().map(|read| read.unwrap_or_else(not_found)).collect()
     }
+
+    async fn read(&self, key: Key) -> Result<Option<Entry>, ReadError> {
+        let found = self.store.get(&key).await?;
+        let entry = found.map(|bytes| Entry::from_bytes(&bytes, self.gate));
+        Ok(entry.transpose()?)
+    }
+}
+
+/// Why a vector is as good as not found.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error("the disk does not give it")]
+    Disk(#[from] foyer::Error),
+    #[error("it is none of this model")]
+    Vector(#[from] BadVector),
 }
 
 impl Entry {
@@ -213,7 +200,7 @@ impl Entry {
     }
 }
 
-async fn store(options: &CacheOptions, folder: &Folder) -> Result<Store, CacheError> {
+async fn open_store(options: &CacheOptions, folder: &Folder) -> Result<Store, CacheError> {
     let failed = |error: foyer::Error| open_failed(options, &error);
     let (max_bytes, memory_bytes) = (options.max_mib << 20, options.memory_mib << 20);
     let device = FsDeviceBuilder::new(folder.blocks()).with_capacity(max_bytes);

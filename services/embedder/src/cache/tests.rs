@@ -215,6 +215,41 @@ async fn the_bound_on_disk_is_kept_and_the_last_is_there() {
     assert_eq!(found, [None, Some(last.1)]);
 }
 
+/// The files as they are while the process runs are all that a kill leaves.
+#[tokio::test]
+async fn what_was_written_is_there_after_a_kill() {
+    let (dir, left) = (folder(), folder());
+    let (cache, writer) = open(dir.path(), &fake::manifest()).await;
+    let (key, entry) = numbered(&cache, 7);
+    let test = async {
+        cache.lots.send(vec![(key, entry.clone())]).await.unwrap();
+        while cache.lookup(&[key]).await == [None] {
+            tokio::task::yield_now().await;
+        }
+        cache.store.storage().wait().await;
+        copy(dir.path(), left.path());
+        drop(cache);
+    };
+    let (written, ()) = tokio::join!(writer.run(), test);
+    written.unwrap();
+    let (cache, _writer) = open(left.path(), &fake::manifest()).await;
+    assert_eq!(cache.lookup(&[key]).await, [Some(entry)]);
+}
+
+fn copy(from: &Path, to: &Path) {
+    for file in std::fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        let to = to.join(file.file_name());
+        match file.path().is_dir() {
+            true => {
+                std::fs::create_dir(&to).unwrap();
+                copy(&file.path(), &to);
+            }
+            false => _ = std::fs::copy(file.path(), to).unwrap(),
+        }
+    }
+}
+
 /// A row for each thing that may happen to a file.
 #[tokio::test]
 async fn a_damaged_file_is_survived() {
