@@ -1,8 +1,10 @@
 //! The batcher around a fake backend with a real cache: each session opens the folder, and closes it at its end.
 
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use tempfile::TempDir;
 
 use super::*;
@@ -190,29 +192,69 @@ fn numbered(cache: &Cache, number: usize) -> (Key, Entry) {
     (cache.key("", &number.to_string()), Entry { vector, tokens: 1 })
 }
 
-#[tokio::test]
-async fn the_bound_on_disk_is_kept_and_the_last_is_there() {
-    let dir = folder();
-    // Of 32 KiB each, a quarter more than there is room for.
-    let manifest = Manifest {
+/// Vectors of 32 KiB each.
+fn large() -> Manifest {
+    Manifest {
         dimensions: 8_000,
         ..fake::manifest()
-    };
-    let lots = |cache: Cache| async move {
-        for lot in 0..40 {
+    }
+}
+
+/// A session in which so many large ones are handed over.
+async fn filled(dir: &Path, lots: usize) {
+    let (cache, writer) = open(dir, &large()).await;
+    let fill = async move {
+        for lot in 0..lots {
             let lot = (0..64).map(|at| numbered(&cache, 64 * lot + at)).collect();
             cache.lots.send(lot).await.unwrap();
         }
     };
-    let (cache, writer) = open(dir.path(), &manifest).await;
-    let (written, ()) = tokio::join!(writer.run(), lots(cache));
+    let (written, ()) = tokio::join!(writer.run(), fill);
     written.unwrap();
+}
+
+/// Which of these are found by a process that starts.
+async fn found(dir: &Path, numbers: [usize; 2]) -> [bool; 2] {
+    let (cache, _writer) = open(dir, &large()).await;
+    let entries = numbers.map(|number| numbered(&cache, number));
+    let found = cache.lookup(&entries.each_ref().map(|(key, _)| *key)).await;
+    [0, 1].map(|at| found[at].as_ref().is_some_and(|found| *found == entries[at].1))
+}
+
+#[tokio::test]
+async fn the_bound_on_disk_is_kept_and_the_last_is_there() {
+    let dir = folder();
+    // A quarter more than there is room for.
+    filled(dir.path(), 40).await;
     let size = size_of(dir.path());
     assert!(size <= (64 << 20) + (64 << 10), "{size}");
-    let (cache, _writer) = open(dir.path(), &manifest).await;
-    let [first, last] = [0, 2_559].map(|number| numbered(&cache, number));
-    let found = cache.lookup(&[first.0, last.0]).await;
-    assert_eq!(found, [None, Some(last.1)]);
+    assert_eq!(found(dir.path(), [0, 2_559]).await, [false, true]);
+}
+
+/// The first files take what they are given, the others nothing.
+#[tokio::test]
+async fn a_disk_that_is_full_costs_nobody_anything() {
+    let dir = folder();
+    filled(dir.path(), 0).await;
+    let full = full_file(1 << 20);
+    for file in std::fs::read_dir(dir.path().join("blocks")).unwrap() {
+        let path = file.unwrap().path();
+        if !path.ends_with("foyer-storage-direct-fs-00000000") && !path.ends_with("foyer-storage-direct-fs-00000001") {
+            std::fs::remove_file(&path).unwrap();
+            std::os::unix::fs::symlink(format!("/proc/self/fd/{}", full.as_raw_fd()), path).unwrap();
+        }
+    }
+    filled(dir.path(), 40).await;
+    assert_eq!(found(dir.path(), [0, 2_559]).await, [true, false]);
+}
+
+/// Its writes fail.
+fn full_file(bytes: u64) -> std::fs::File {
+    let file = memfd_create("full", MemfdFlags::ALLOW_SEALING).unwrap();
+    let file = std::fs::File::from(file);
+    file.set_len(bytes).unwrap();
+    fcntl_add_seals(&file, SealFlags::WRITE).unwrap();
+    file
 }
 
 /// The files as they are while the process runs are all that a kill leaves.

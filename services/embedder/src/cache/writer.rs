@@ -1,13 +1,15 @@
 //! Writes what is remembered, no faster than the disk takes it.
 
 use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::folder::Folder;
-use super::{BUFFER_BYTES, Lot, Store};
+use super::{BUFFER_BYTES, Key, Lot, Store};
 
 /// For the disk to take a portion.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -37,39 +39,52 @@ impl Writer {
     pub async fn run(mut self) -> Result<(), Infallible> {
         let mut takes = true;
         while let Some(lot) = self.lots.recv().await {
-            takes = takes && self.write(lot).await;
+            if takes {
+                takes = self.write(lot).await;
+                if !takes {
+                    tracing::warn!(
+                        "the cache's disk does not take what it is given: no more is remembered until the next start"
+                    );
+                }
+            }
         }
-        match timeout(PATIENCE, self.store.close()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "closing the cache failed"),
-            Err(_) => tracing::warn!("the cache's disk did not take all before the end"),
+        match guarded(self.store.close()).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => tracing::warn!(%error, "closing the cache failed"),
+            None => tracing::warn!("the cache did not close"),
         }
         Ok(())
     }
 
     /// In portions that fit into the buffer: what is above that foyer throws away. Whether the disk took them.
     async fn write(&self, lot: Lot) -> bool {
-        let mut room = BUFFER_BYTES;
+        let (mut room, mut last) = (BUFFER_BYTES, None);
         for (key, entry) in lot {
             let bytes = entry.to_bytes();
             let on_disk = (bytes.len() + HEADER_BYTES).next_multiple_of(PAGE_BYTES);
             if on_disk > room {
-                if !self.flush().await {
+                if !self.took(last).await {
                     return false;
                 }
                 room = BUFFER_BYTES;
             }
             room -= on_disk.min(room);
+            last = Some(key);
             self.store.insert(key, bytes);
         }
-        self.flush().await
+        self.took(last).await
     }
 
-    async fn flush(&self) -> bool {
-        let written = timeout(PATIENCE, self.store.storage().wait()).await;
-        if written.is_err() {
-            tracing::warn!("the cache's disk takes nothing: no more is remembered until the next start");
-        }
-        written.is_ok()
+    /// Waits until a portion is written. Foyer tells nobody that a write failed, and dies at one of the next: what it wrote it
+    /// finds.
+    async fn took(&self, last: Option<Key>) -> bool {
+        let disk = self.store.storage();
+        guarded(disk.wait()).await.is_some() && last.is_none_or(|key| disk.may_contains(&key))
     }
+}
+
+/// What foyer says, if it does in time and does not panic, which stands in the log.
+async fn guarded<T>(asked: impl Future<Output = T>) -> Option<T> {
+    let answered = timeout(PATIENCE, AssertUnwindSafe(asked).catch_unwind()).await;
+    answered.ok()?.ok()
 }
