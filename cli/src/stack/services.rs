@@ -116,6 +116,7 @@ fn config(instance: &Instance, layout: &Layout, cache: &Cache, state: &State) ->
             let weights = lanes.map(|(lane, weight)| (lane.as_str().to_owned(), i64::from(*weight).into()));
             set("lanes", table("weights", Value::Table(weights.collect())));
             set("model", table("dir", text(&cache.model())));
+            set("cache", table("dir", text(&layout.data(&part).join("cache"))));
             set("onnxruntime", text(&cache.onnxruntime()));
         }
         _ => {

@@ -113,6 +113,9 @@ metrics! {
     BATCH_TEXTS: Counter "millrace.batch.texts" "{text}"
         "Texts that the model was given."
         [names::GEN_AI_MODEL];
+    CACHE_LOOKUPS: Counter "millrace.cache.lookups" "{text}"
+        "Texts whose vectors were looked for among those computed before: found, not found, or not to be read."
+        [names::CACHE_RESULT];
     DEAD_LETTERS: Counter "millrace.dead_letters" "{record}"
         "Records that were given up, by the stable code of the reason."
         [names::STAGE, names::REASON];

@@ -73,6 +73,10 @@ pub const BATCH_TEXTS: &str = "millrace.batch.texts";
 pub const BATCH_PADDED_TOKENS: &str = "millrace.batch.padded_tokens";
 /// What computes embeddings: cuda, cpu, endpoint.
 pub const BACKEND: &str = "millrace.backend";
+/// Texts of a request whose vectors were computed before and remembered.
+pub const CACHE_TEXTS: &str = "millrace.cache.texts";
+/// What came of looking for a remembered vector: hit, miss, error.
+pub const CACHE_RESULT: &str = "millrace.cache.result";
 /// Points that were written to the index.
 pub const POINTS: &str = "millrace.index.points";
 

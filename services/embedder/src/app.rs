@@ -20,6 +20,7 @@ use tonic::service::Routes;
 use tower::ServiceBuilder;
 
 use crate::batch::{self, Health};
+use crate::cache::Cache;
 use crate::config::Config;
 use crate::grpc::EmbedderGrpc;
 use crate::model::Loaded;
@@ -68,10 +69,17 @@ impl Process for EmbedderProcess {
         let Some(loaded) = tasks.unless_stopped(loading).await else {
             return Ok(tasks.run_until_signal().await?);
         };
-        let (embedder, batcher) = batch::batcher(loaded?, config.batch.clone());
+        let loaded = loaded?;
+        let cache = Cache::open(&config.cache, &loaded.manifest, &loaded.tokenizer).await;
+        let (cache, writer) = cache.map_err(ProcessError::start("use the cache"))?.unzip();
+        let (embedder, batcher) = batch::batcher_with(loaded, config.batch.clone(), cache);
         let info = embedder.info();
         tracing::info!(model = info.model.generation(), backend = ?embedder.at_work(), "model loaded");
         tasks.spawn("batcher", batcher.run());
+        // It ends after the batcher, when all that was remembered is on disk.
+        if let Some(writer) = writer {
+            tasks.spawn("cache", writer.run());
+        }
         tasks.spawn_once("model-health", follow_model(embedder.health(), model));
 
         let stage = StageParts {

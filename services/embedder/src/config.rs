@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 use crate::batch::BatchLimits;
+use crate::cache::CacheOptions;
 use crate::model::endpoint::{EndpointOptions, Key};
 use crate::model::onnx::Gpu;
 use crate::model::{Choice, Plan};
@@ -42,6 +43,8 @@ pub struct Config {
     pub batch: BatchLimits,
     /// Lanes of documents, and what they weigh.
     pub lanes: Lanes,
+    /// Vectors that were computed before.
+    pub cache: CacheOptions,
     /// Kafka.
     pub kafka: KafkaConfig,
     /// The schema registry.
@@ -245,6 +248,7 @@ impl Default for Config {
             model: ModelConfig::default(),
             batch: BatchLimits::default(),
             lanes: Lanes::default(),
+            cache: CacheOptions::default(),
             kafka: KafkaConfig::default(),
             registry: RegistryConfig::default(),
             // Parts in flight beyond what fills batches only wait inside, and are thrown away by a shutdown.
@@ -299,6 +303,9 @@ impl Config {
         if endpoint {
             self.model.endpoint.check(self.calls.timeout_ms)?;
         }
+        self.cache
+            .check()
+            .map_err(|(key, why)| ConfigError::refused(key, &why))?;
         self.batch
             .check()
             .map_err(|message| ConfigError::refused("batch", message))
@@ -530,6 +537,14 @@ mod tests {
                 "registry.url",
                 "batch.queue_requests = 0\nregistry.url",
                 "batch.queue_requests",
+            ),
+            ("registry.url", "cache.max_mib = 63\nregistry.url", "cache.max_mib"),
+            ("registry.url", "cache.max_mib = 131073\nregistry.url", "cache.max_mib"),
+            ("registry.url", "cache.memory_mib = 0\nregistry.url", "cache.memory_mib"),
+            (
+                "registry.url",
+                "cache.memory_mib = 1025\nregistry.url",
+                "cache.memory_mib",
             ),
         ] {
             let config: Config = toml::from_str(&WRITTEN.replacen(from, to, 1)).unwrap();

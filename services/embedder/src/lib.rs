@@ -7,8 +7,8 @@
 //! - A query waits for the batch that runs, and for those that are prepared (none, unless configured); documents and queries wait in bounded queues.
 //! - The model file that runs is the one that the manifest's sha256 means. (At an endpoint nobody can tell.)
 //!
-//! Parts: [`model`] (directory, tokenizer, ONNX runtime or endpoint, gate), [`batch`] (who shares the model, and when),
-//! [`pipeline`] (the embed stage), [`grpc`] and [`openai`] (queries), [`app`] (puts all together), [`mod@bench`] (what the model alone
+//! Parts: [`model`] (directory, tokenizer, ONNX runtime or endpoint, gate), [`batch`] (who shares the model, and when), [`cache`]
+//! (what was computed before), [`pipeline`] (the embed stage), [`grpc`] and [`openai`] (queries), [`app`] (puts all together), [`mod@bench`] (what the model alone
 //! reaches).
 //!
 //! Figures behind the defaults (`cargo run --release -p millrace-embedder --example model_alone` gives those of another
@@ -30,6 +30,7 @@
 pub mod app;
 pub mod batch;
 pub mod bench;
+pub mod cache;
 pub mod config;
 pub mod grpc;
 pub mod model;

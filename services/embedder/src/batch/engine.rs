@@ -3,6 +3,8 @@
 use tokio::sync::{mpsc, watch};
 
 use super::safe::SafeSize;
+use crate::cache::probation::Proof;
+use crate::model::backend::REMOTE;
 use crate::model::{Backend, BackendError, Description, Gate, Loaded, Outage, Tokenizer, Tokens};
 
 /// Whether the model computes, as the last batch or canary showed.
@@ -49,8 +51,13 @@ pub(super) enum Job<T> {
     Canary,
 }
 
-/// What it gives back: empty after a canary.
-pub(super) type Done<T> = Vec<(T, Computed)>;
+/// What it gives back.
+pub(super) struct Done<T> {
+    /// Empty after a canary.
+    pub(super) results: Vec<(T, Computed)>,
+    /// What the job shows about the vectors until then, its own among them.
+    pub(super) proof: Proof,
+}
 
 pub(super) struct Engine {
     tokenizer: Tokenizer,
@@ -60,6 +67,8 @@ pub(super) struct Engine {
     at_work: watch::Sender<Description>,
     safe: SafeSize,
     proven: bool,
+    /// Of the instance that computed the last job.
+    incarnation: u64,
 }
 
 impl Engine {
@@ -67,6 +76,7 @@ impl Engine {
         Self {
             gate: model.gate(),
             proven: model.proven,
+            incarnation: model.backend.incarnation(),
             tokenizer: model.tokenizer,
             backend: model.backend,
             health,
@@ -83,16 +93,12 @@ impl Engine {
             self.tell_what_computes();
         }
         while let Some(job) = jobs.blocking_recv() {
-            let results = match job {
+            let finished = match job {
                 Job::Batch(batch) => self.batch(batch),
-                Job::Canary => {
-                    // What it showed stands in the health.
-                    let _ = self.canary();
-                    Vec::new()
-                }
+                Job::Canary => self.sing(),
             };
             self.tell_what_computes();
-            if done.blocking_send(results).is_err() {
+            if done.blocking_send(finished).is_err() {
                 break;
             }
         }
@@ -105,18 +111,43 @@ impl Engine {
             Err(InputError::Outage(outage)) => Some(outage.clone()),
             _ => None,
         });
-        let verdict = match outage {
-            Some(outage) => self.see(Err(outage)),
-            None if results.iter().all(Result::is_ok) => self.see(Ok(())),
-            None => self.canary(),
+        let (verdict, sang) = match outage {
+            Some(outage) => (self.see(Err(outage)), false),
+            None if results.iter().all(Result::is_ok) => (self.see(Ok(())), false),
+            None => (self.canary(), true),
         };
+        let proof = self.proof(&verdict, sang);
         // A model that does not work judges no input.
         if let Err(outage) = verdict {
             for result in results.iter_mut().filter(|result| result.is_err()) {
                 *result = Err(InputError::Outage(outage.clone()));
             }
         }
-        tags.into_iter().zip(results).collect()
+        Done {
+            results: tags.into_iter().zip(results).collect(),
+            proof,
+        }
+    }
+
+    /// What a job shows about what was computed until its end.
+    ///
+    /// | since the job before | proof |
+    /// |---|---|
+    /// | another instance computes: made anew, or another backend | lost |
+    /// | an outage, or a canary that is wrong | lost |
+    /// | a canary that is right, as the last thing | passed |
+    /// | vectors of an endpoint, which is asked no canary at work | passed |
+    /// | vectors | none |
+    fn proof(&mut self, seen: &Result<(), Outage>, sang: bool) -> Proof {
+        let now = self.backend.incarnation();
+        let same = std::mem::replace(&mut self.incarnation, now) == now;
+        if !same || seen.is_err() {
+            Proof::Lost
+        } else if sang || self.backend.describe().device == REMOTE {
+            Proof::Passed
+        } else {
+            Proof::None
+        }
     }
 
     /// One result per input.
@@ -178,6 +209,14 @@ impl Engine {
             _ => results.extend(self.compute(second)),
         }
         results
+    }
+
+    fn sing<T>(&mut self) -> Done<T> {
+        let sung = self.canary();
+        Done {
+            results: Vec::new(),
+            proof: self.proof(&sung, true),
+        }
     }
 
     fn canary(&mut self) -> Result<(), Outage> {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::*;
-use crate::batch::fake;
+use crate::batch::fake::{self, Fake};
 use crate::model::Description;
 
 type Answer = Result<Vec<Vec<f32>>, BackendError>;
@@ -39,7 +39,7 @@ fn run(texts: usize, script: impl IntoIterator<Item = Answer>) -> (Vec<Computed>
     let left = engine.backend.embed(&[]);
     assert!(left.is_err_and(|e| e == end()), "calls are left");
     let health = seen.borrow().clone();
-    (done.into_iter().map(|(_, result)| result).collect(), health)
+    (done.results.into_iter().map(|(_, result)| result).collect(), health)
 }
 
 fn end() -> BackendError {
@@ -127,4 +127,78 @@ fn a_batch_without_memory_is_halved_and_the_next_of_its_size_unasked() {
     let (results, health) = run(4, script);
     assert!(results.iter().all(Result::is_ok));
     assert_eq!(health, Health::Good);
+}
+
+/// A device elsewhere.
+struct Remote(Fake);
+
+impl Backend for Remote {
+    fn embed(&mut self, inputs: &[&Tokens]) -> Answer {
+        self.0.embed(inputs)
+    }
+    fn incarnation(&self) -> u64 {
+        self.0.incarnation()
+    }
+    fn describe(&self) -> Description {
+        Description {
+            device: REMOTE.into(),
+            ..self.0.describe()
+        }
+    }
+}
+
+/// What may happen before a batch of this text: what the batch shows then, and the canary after it.
+struct Event {
+    happens: fn(&Fake),
+    text: &'static str,
+    batch: Proof,
+    canary: Proof,
+}
+
+/// A row for each thing that may happen to the vectors that no canary has confirmed.
+#[test]
+fn a_job_shows_whether_what_came_before_it_can_be_trusted() {
+    let event = |happens, text, batch, canary| Event {
+        happens,
+        text,
+        batch,
+        canary,
+    };
+    for (row, event) in [
+        event(|_| (), "a", Proof::None, Proof::Passed),
+        // The batch fails, and its canary passes.
+        event(|_| (), "b b b", Proof::Passed, Proof::Passed),
+        event(Fake::lie, "a", Proof::None, Proof::Lost),
+        event(Fake::reborn, "a", Proof::Lost, Proof::Passed),
+        event(|fake| fake.break_down(true), "a", Proof::Lost, Proof::Lost),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (_, batcher, fake) = fake::batcher();
+        assert_eq!(
+            proofs(batcher.model, &fake, &event),
+            (event.batch, event.canary),
+            "row {row}"
+        );
+        let (_, batcher, fake) = fake::batcher();
+        let remote = Loaded {
+            backend: Box::new(Remote(fake.clone())),
+            ..batcher.model
+        };
+        let at_its_word = match event.batch {
+            Proof::None => Proof::Passed,
+            shown => shown,
+        };
+        assert_eq!(proofs(remote, &fake, &event), (at_its_word, event.canary), "row {row}");
+    }
+}
+
+fn proofs(model: Loaded, fake: &Fake, event: &Event) -> (Proof, Proof) {
+    let (health, _) = watch::channel(Health::Good);
+    let (at_work, _) = watch::channel(model.backend.describe());
+    let mut engine = Engine::new(model, health, at_work);
+    let tokens = engine.tokenizer.tokenize(event.text).unwrap();
+    (event.happens)(fake);
+    (engine.batch(vec![((), tokens)]).proof, engine.sing::<()>().proof)
 }

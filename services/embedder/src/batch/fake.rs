@@ -1,9 +1,10 @@
 //! A backend for tests: counts `a`s and `b`s, fails when told to.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::{BatchLimits, Batcher, Embedder, ModelInfo};
+use crate::cache::Cache;
 use crate::model::manifest::Pooling;
 use crate::model::{Backend, BackendError, Description, Loaded, Manifest, Tokens, tokenizer};
 
@@ -13,6 +14,9 @@ use crate::model::{Backend, BackendError, Description, Loaded, Manifest, Tokens,
 pub(crate) struct Fake {
     broken: Arc<Mutex<Option<BackendError>>>,
     calls: Arc<AtomicUsize>,
+    texts: Arc<AtomicUsize>,
+    lies: Arc<AtomicBool>,
+    incarnation: Arc<AtomicU64>,
 }
 
 impl Fake {
@@ -26,6 +30,18 @@ impl Fake {
     pub(crate) fn calls(&self) -> usize {
         self.calls.load(Ordering::Relaxed)
     }
+    /// Texts that it gave a vector for, canaries not among them.
+    pub(crate) fn texts(&self) -> usize {
+        self.texts.load(Ordering::Relaxed)
+    }
+    /// From now on each text has the same vector: finite, and no meaning.
+    pub(crate) fn lie(&self) {
+        self.lies.store(true, Ordering::Relaxed);
+    }
+    /// Another instance takes over.
+    pub(crate) fn reborn(&self) {
+        self.incarnation.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Backend for Fake {
@@ -33,6 +49,9 @@ impl Backend for Fake {
         self.calls.fetch_add(1, Ordering::Relaxed);
         if let Some(error) = &*self.broken.lock().unwrap() {
             return Err(error.clone());
+        }
+        if self.lies.load(Ordering::Relaxed) {
+            return Ok(vec![vec![7.0, 7.0]; inputs.len()]);
         }
         let count = |input: &Tokens, id| input.ids.iter().filter(|found| **found == id).count();
         // The canary's sentences have neither.
@@ -43,11 +62,18 @@ impl Backend for Fake {
             Some(3) => Err(BackendError::Failed("three".into())),
             Some(4) => panic!("four"),
             Some(5) => Err(BackendError::Refused("five".into())),
-            _ => Ok(inputs
-                .iter()
-                .map(|input| vec![count(input, 1) as f32, count(input, 2) as f32])
-                .collect()),
+            _ => {
+                self.texts.fetch_add(inputs.len(), Ordering::Relaxed);
+                Ok(inputs
+                    .iter()
+                    .map(|input| vec![count(input, 1) as f32, count(input, 2) as f32])
+                    .collect())
+            }
         }
+    }
+
+    fn incarnation(&self) -> u64 {
+        self.incarnation.load(Ordering::Relaxed)
     }
 
     fn describe(&self) -> Description {
@@ -85,8 +111,14 @@ pub(crate) fn info() -> ModelInfo {
 /// A batcher around a [`Fake`], with small limits.
 pub(crate) fn batcher() -> (Embedder, Batcher, Fake) {
     let fake = Fake::default();
+    let (embedder, batcher) = batcher_with(&fake, manifest(), None);
+    (embedder, batcher, fake)
+}
+
+/// The same around this one, with a cache.
+pub(crate) fn batcher_with(fake: &Fake, manifest: Manifest, cache: Option<Cache>) -> (Embedder, Batcher) {
     let model = Loaded {
-        manifest: manifest(),
+        manifest,
         tokenizer: tokenizer::tests::trapped(16),
         backend: Box::new(fake.clone()),
         proven: true,
@@ -97,6 +129,5 @@ pub(crate) fn batcher() -> (Embedder, Batcher, Fake) {
         queue_requests: 2,
         ..BatchLimits::default()
     };
-    let (embedder, batcher) = super::batcher(model, limits);
-    (embedder, batcher, fake)
+    super::batcher_with(model, limits, cache)
 }

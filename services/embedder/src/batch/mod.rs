@@ -13,6 +13,7 @@
 //! - Queries run before documents; a request whose caller has left is dropped unrun.
 //! - Documents of different tenants take turns: whoever has had the fewest tokens goes first.
 //! - Every queue is bounded; documents wait for room, queries are told to come back.
+//! - What the [`cache`](crate::cache) knows is neither tokenised nor queued: an answer that it has whole needs no model.
 //!
 //! Rejected: a batch per part (half of each is padding, and queries wait behind a whole part); a second session for
 //! queries (two sessions of one thread together are as fast as one of two, so each query would run at half speed);
@@ -27,7 +28,7 @@ mod waiting;
 
 use std::sync::Arc;
 
-use millrace_telemetry::Span;
+use millrace_telemetry::{Span, names};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -35,6 +36,7 @@ pub use engine::Health;
 pub use limits::BatchLimits;
 pub use waiting::Class;
 
+use crate::cache::{Cache, Entry, Key, Lot};
 use crate::model::{Description, Loaded, Outage, TextError, Tokenizer, Tokens, Vector};
 use engine::Engine;
 use owner::{Channels, Owner, Request};
@@ -81,17 +83,22 @@ impl EmbedError {
     /// The same of texts that stand so many places later in a longer list.
     #[must_use]
     pub fn later_by(self, places: usize) -> Self {
+        self.placed(|index| index + places)
+    }
+
+    /// The same of texts that stand elsewhere in a longer list.
+    fn placed(self, place: impl FnOnce(usize) -> usize) -> Self {
         match self {
             Self::Text { index, source } => Self::Text {
-                index: index + places,
+                index: place(index),
                 source,
             },
             Self::Refused { index, why } => Self::Refused {
-                index: index + places,
+                index: place(index),
                 why,
             },
             Self::Failed { index, why } => Self::Failed {
-                index: index + places,
+                index: place(index),
                 why,
             },
             Self::Busy | Self::Outage(_) | Self::Stopped => self,
@@ -160,9 +167,30 @@ pub struct Embedded {
     pub tokens: usize,
 }
 
+impl Embedded {
+    fn nothing() -> Self {
+        Self {
+            vectors: Vec::new(),
+            tokens: 0,
+        }
+    }
+
+    /// What was known, with what was computed in the gaps.
+    fn of(known: Vec<Option<Entry>>, computed: Self) -> Self {
+        let tokens = known.iter().flatten().map(|entry| entry.tokens as usize).sum::<usize>();
+        let mut gaps = computed.vectors.into_iter();
+        let fill = |entry: Option<Entry>| entry.map(|entry| entry.vector).or_else(|| gaps.next());
+        Self {
+            vectors: known.into_iter().filter_map(fill).collect(),
+            tokens: tokens + computed.tokens,
+        }
+    }
+}
+
 /// Asks for vectors. Cheap to clone; the batcher ends when the last clone is gone.
 #[derive(Debug, Clone)]
 pub struct Embedder {
+    cache: Option<Cache>,
     tokenizer: Tokenizer,
     info: Arc<ModelInfo>,
     tenant: Arc<str>,
@@ -174,6 +202,7 @@ pub struct Embedder {
 
 /// A batcher that does not run yet.
 pub struct Batcher {
+    remember: Option<mpsc::Sender<Lot>>,
     limits: BatchLimits,
     model: Loaded,
     queries: mpsc::Receiver<Request>,
@@ -185,6 +214,11 @@ pub struct Batcher {
 
 /// A batcher around a loaded model, and the handle to ask it with.
 pub fn batcher(model: Loaded, limits: BatchLimits) -> (Embedder, Batcher) {
+    batcher_with(model, limits, None)
+}
+
+/// The same with the model's cache. Both let go of it when they end.
+pub fn batcher_with(model: Loaded, limits: BatchLimits, cache: Option<Cache>) -> (Embedder, Batcher) {
     let (ask_query, queries) = mpsc::channel(limits.queue_requests);
     let (ask_document, documents) = mpsc::channel(limits.queue_requests);
     let (engine_health, health) = watch::channel(match model.proven {
@@ -200,7 +234,9 @@ pub fn batcher(model: Loaded, limits: BatchLimits) -> (Embedder, Batcher) {
         },
     });
     let (at_work, seen_at_work) = watch::channel(model.backend.describe());
+    let remember = cache.as_ref().map(Cache::lots);
     let embedder = Embedder {
+        cache,
         tokenizer: model.tokenizer.clone(),
         info: info.clone(),
         tenant: Arc::default(),
@@ -210,6 +246,7 @@ pub fn batcher(model: Loaded, limits: BatchLimits) -> (Embedder, Batcher) {
         at_work: seen_at_work,
     };
     let batcher = Batcher {
+        remember,
         limits,
         model,
         queries,
@@ -241,6 +278,7 @@ impl Batcher {
             health,
             at_work,
             model: self.info,
+            remember: self.remember,
         };
         let mut owner = Owner::new(self.limits, channels);
         let outcome = owner.run().await;
@@ -269,12 +307,40 @@ impl Embedder {
     }
 
     /// As [`Self::embed`], for texts that are something else to the model than their class says.
-    pub async fn embed_as(&self, texts: Vec<String>, class: Class, kind: InputKind) -> Result<Embedded, EmbedError> {
+    pub async fn embed_as(
+        &self,
+        mut texts: Vec<String>,
+        class: Class,
+        kind: InputKind,
+    ) -> Result<Embedded, EmbedError> {
+        let Some(cache) = &self.cache else {
+            return self.compute(texts, Vec::new(), class, kind).await;
+        };
+        let prefix = self.info.prefixes.of(kind);
+        let keys: Vec<Key> = texts.iter().map(|text| cache.key(prefix, text)).collect();
+        let known = cache.lookup(&keys).await;
+        let gaps: Vec<usize> = (0..known.len()).filter(|at| known[*at].is_none()).collect();
+        let cached = i64::try_from(known.len() - gaps.len()).unwrap_or(i64::MAX);
+        Span::current().set(names::CACHE_TEXTS, cached);
+        let (texts, keys) = gaps
+            .iter()
+            .map(|at| (std::mem::take(&mut texts[*at]), keys[*at]))
+            .unzip();
+        let computed = self.compute(texts, keys, class, kind).await;
+        let computed = computed.map_err(|error| error.placed(|index| gaps[index]))?;
+        Ok(Embedded::of(known, computed))
+    }
+
+    /// Has the model compute texts, each to be remembered by its key, if there are any.
+    async fn compute(
+        &self,
+        texts: Vec<String>,
+        keys: Vec<Key>,
+        class: Class,
+        kind: InputKind,
+    ) -> Result<Embedded, EmbedError> {
         if texts.is_empty() {
-            return Ok(Embedded {
-                vectors: Vec::new(),
-                tokens: 0,
-            });
+            return Ok(Embedded::nothing());
         }
         let (tokenizer, info) = (self.tokenizer.clone(), self.info.clone());
         let inputs = tokio::task::spawn_blocking(move || {
@@ -294,6 +360,7 @@ impl Embedder {
             class,
             tenant: self.tenant.clone(),
             inputs,
+            keys,
             reply,
             span,
         };

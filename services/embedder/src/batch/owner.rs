@@ -12,6 +12,8 @@ use super::engine::{Done, InputError, Job};
 use super::trace::{Batch, Running};
 use super::waiting::{Class, Item, Next, Waiting};
 use super::{BatchError, BatchLimits, EmbedError, ModelInfo};
+use crate::cache::probation::Probation;
+use crate::cache::{Key, Lot};
 use crate::model::backend::REMOTE;
 use crate::model::{Description, Tokens, Vector};
 
@@ -21,6 +23,8 @@ pub(super) struct Request {
     /// Whose turn it takes.
     pub(super) tenant: Arc<str>,
     pub(super) inputs: Vec<Tokens>,
+    /// What each is remembered by; empty without a cache.
+    pub(super) keys: Vec<Key>,
     pub(super) reply: Reply,
     /// Whose texts they are.
     pub(super) span: Span,
@@ -33,6 +37,9 @@ type Reply = oneshot::Sender<Result<Vec<Vector>, EmbedError>>;
 pub(super) struct Place {
     request: u64,
     index: usize,
+    tokens: usize,
+    /// What its vector is remembered by.
+    key: Option<Key>,
 }
 
 struct Open {
@@ -67,6 +74,8 @@ pub(super) struct Owner {
     last_canary: Instant,
     model: Arc<ModelInfo>,
     at_work: watch::Receiver<Description>,
+    probation: Probation,
+    remember: Option<mpsc::Sender<Lot>>,
 }
 
 /// The ends of the channels that the owner holds.
@@ -78,6 +87,8 @@ pub(super) struct Channels {
     pub(super) health: watch::Receiver<super::Health>,
     pub(super) at_work: watch::Receiver<Description>,
     pub(super) model: Arc<ModelInfo>,
+    /// None without a cache.
+    pub(super) remember: Option<mpsc::Sender<Lot>>,
 }
 
 impl Owner {
@@ -97,6 +108,8 @@ impl Owner {
             last_canary: Instant::now(),
             model: channels.model,
             at_work: channels.at_work,
+            probation: Probation::default(),
+            remember: channels.remember,
         }
     }
 
@@ -113,7 +126,12 @@ impl Owner {
             };
             let busy = !self.running.is_empty();
             if !queries_open && !documents_open && !busy && self.waiting.is_empty() {
-                return Ok(());
+                if self.probation.is_empty() {
+                    return Ok(());
+                }
+                // Its verdict leaves nothing pending.
+                self.give_canary().await?;
+                continue;
             }
             let (query_room, room) = (
                 self.waiting.has_room(Class::Query),
@@ -165,12 +183,19 @@ impl Owner {
                 span: request.span,
             },
         );
+        let mut keys = request.keys.into_iter();
         for (index, tokens) in request.inputs.into_iter().enumerate() {
+            let place = Place {
+                request: id,
+                index,
+                tokens: tokens.len(),
+                key: keys.next(),
+            };
             let item = Item {
                 tokens: tokens.len(),
                 since,
                 tenant: request.tenant.clone(),
-                work: (Place { request: id, index }, tokens),
+                work: (place, tokens),
             };
             self.waiting.push(request.class, item);
         }
@@ -211,7 +236,9 @@ impl Owner {
 
     fn is_time_to_sing(&self, now: Instant) -> bool {
         let local = self.at_work.borrow().device != REMOTE;
-        local && !self.waiting.is_empty() && now >= self.last_canary + CANARY_AT_WORK
+        // One that was given already makes room.
+        let wanted = self.probation.is_full() && self.running.iter().all(Option::is_some);
+        local && !self.waiting.is_empty() && (wanted || now >= self.last_canary + CANARY_AT_WORK)
     }
 
     async fn give_canary(&mut self) -> Result<(), BatchError> {
@@ -260,13 +287,29 @@ impl Owner {
             }
     }
 
+    /// Vectors are remembered once they are proven, also those whose caller has left: it may ask again.
+    fn learn(&mut self, done: &Done<Place>) {
+        for (place, result) in &done.results {
+            if let (Some(key), Ok(vector)) = (place.key, result) {
+                self.probation.hold(key, vector, place.tokens);
+            }
+        }
+        let proven = self.probation.judge(done.proof);
+        if let (Some(remember), false) = (&self.remember, proven.is_empty())
+            && let Err(refused) = remember.try_send(proven)
+        {
+            tracing::debug!(%refused, "vectors are not remembered");
+        }
+    }
+
     fn finish(&mut self, done: Done<Place>) {
         self.last_run = Instant::now();
         if let Some(running) = self.running.pop_front().flatten() {
-            let error = done.iter().find_map(|(_, result)| result.as_ref().err());
+            let error = done.results.iter().find_map(|(_, result)| result.as_ref().err());
             running.end(&self.model, error.map(|error| (error.code(), error.to_string())));
         }
-        for (place, result) in done {
+        self.learn(&done);
+        for (place, result) in done.results {
             // A request is gone once one of its texts failed, or its caller left.
             let Some(open) = self.open.get_mut(&place.request) else {
                 continue;

@@ -3,6 +3,8 @@
 use super::engine::{Done, InputError, Job};
 use super::owner::Place;
 use super::*;
+use crate::cache::key_of;
+use crate::cache::probation::{BOUND, Proof};
 use crate::model::{Backend, Gate, Outage, Tokens};
 
 fn tokens(len: usize) -> Tokens {
@@ -28,8 +30,16 @@ struct Rig {
     documents: mpsc::Sender<Request>,
     jobs: mpsc::Receiver<Job<Place>>,
     done: mpsc::Sender<Done<Place>>,
+    lots: mpsc::Receiver<Lot>,
     // Kept open: the owner reads it.
     _health: watch::Sender<Health>,
+}
+
+fn done(results: impl IntoIterator<Item = (Place, Result<Vector, InputError>)>) -> Done<Place> {
+    Done {
+        results: results.into_iter().collect(),
+        proof: Proof::None,
+    }
 }
 
 type Answer = oneshot::Receiver<Result<Vec<Vector>, EmbedError>>;
@@ -44,6 +54,7 @@ impl Rig {
         let (documents, document_requests) = mpsc::channel(limits.queue_requests);
         let (give, jobs) = mpsc::channel(1 + limits.prepared_batches);
         let (done, results) = mpsc::channel(1);
+        let (remember, lots) = mpsc::channel(1);
         let (health, seen) = watch::channel(Health::Good);
         let channels = Channels {
             queries: query_requests,
@@ -53,18 +64,24 @@ impl Rig {
             health: seen,
             at_work: watch::channel(at_work).1,
             model: Arc::new(fake::info()),
+            remember: Some(remember),
         };
         let rig = Self {
             queries,
             documents,
             jobs,
             done,
+            lots,
             _health: health,
         };
         (rig, Owner::new(limits, channels))
     }
 
     fn ask(&self, class: Class, lengths: &[usize]) -> Answer {
+        self.ask_keyed(class, lengths, Vec::new())
+    }
+
+    fn ask_keyed(&self, class: Class, lengths: &[usize], keys: Vec<Key>) -> Answer {
         let (reply, answer) = oneshot::channel();
         let inputs = lengths.iter().map(|len| tokens(*len)).collect();
         let queue = match class {
@@ -76,6 +93,7 @@ impl Rig {
                 tenant: Arc::default(),
                 class,
                 inputs,
+                keys,
                 reply,
                 span: Span::none(),
             })
@@ -107,7 +125,7 @@ impl Rig {
         let results = batch
             .into_iter()
             .map(|(place, tokens)| (place, Ok(vector(tokens.len()))));
-        self.done.send(results.collect()).await.unwrap();
+        self.done.send(done(results)).await.unwrap();
         lengths
     }
 }
@@ -158,7 +176,7 @@ async fn documents_that_come_while_the_model_runs_share_the_next_batch() {
         let answers = [rig.ask(Class::Document, &[8, 9]), rig.ask(Class::Document, &[7])];
         let failed = InputError::Failed("it says no".into());
         let result = running.into_iter().map(|(place, _)| (place, Err(failed.clone())));
-        rig.done.send(result.collect()).await.unwrap();
+        rig.done.send(done(result)).await.unwrap();
         let why = "it says no".into();
         assert_eq!(first.await.unwrap(), Err(EmbedError::Failed { index: 0, why }));
         assert_eq!(rig.work().await, [8, 9, 7]);
@@ -198,6 +216,7 @@ async fn what_waits_is_bounded_and_a_full_queue_refuses() {
             tenant: Arc::default(),
             class,
             inputs,
+            keys: Vec::new(),
             reply,
             span: Span::none(),
         });
@@ -206,7 +225,7 @@ async fn what_waits_is_bounded_and_a_full_queue_refuses() {
             .into_iter()
             .map(|(place, tokens)| (place, GATE.pass(vec![tokens.len() as f32, 1.0])));
         let results = results.map(|(place, vector)| (place, Ok(vector.unwrap())));
-        rig.done.send(results.collect()).await.unwrap();
+        rig.done.send(done(results)).await.unwrap();
         for expected in [&[100][..], &[100], &[100], &[60], &[60]] {
             assert_eq!(rig.work().await, expected);
         }
@@ -229,6 +248,40 @@ async fn a_model_at_work_is_asked_its_canary_too() {
             assert_eq!(rig.work().await, [100]);
         }
         assert!(matches!(rig.jobs.recv().await, Some(Job::Canary)));
+    };
+    tokio::select! {
+        ended = owner.run() => panic!("{ended:?}"),
+        () = test => {}
+    }
+}
+
+/// There is no room for more that is not proven: the canary makes some, and is not asked twice.
+#[tokio::test(start_paused = true)]
+async fn a_full_probation_has_the_canary_sing_before_the_next_batch() {
+    let limits = BatchLimits {
+        max_batch_tokens: 2 * BOUND,
+        max_batch_texts: 2 * BOUND,
+        max_waiting_tokens: 8 * BOUND,
+        prepared_batches: 1,
+        ..limits()
+    };
+    let (mut rig, mut owner) = Rig::before(fake::Fake::default().describe(), limits);
+    let test = async {
+        let first = rig.ask_keyed(Class::Document, &[1; BOUND], vec![key_of("a"); BOUND]);
+        assert_eq!(rig.work().await.len(), BOUND);
+        assert!(first.await.unwrap().is_ok() && rig.lots.try_recv().is_err());
+        let second = rig.ask_keyed(Class::Document, &[2 * BOUND], vec![key_of("b")]);
+        assert!(matches!(rig.jobs.recv().await, Some(Job::Canary)));
+        let third = rig.ask(Class::Document, &[2 * BOUND]);
+        assert_eq!(rig.given().await, [2 * BOUND]);
+        let sung = Done {
+            proof: Proof::Passed,
+            ..done([])
+        };
+        rig.done.send(sung).await.unwrap();
+        assert_eq!(rig.lots.recv().await.unwrap().len(), BOUND);
+        assert_eq!(rig.given().await, [2 * BOUND]);
+        drop((second, third));
     };
     tokio::select! {
         ended = owner.run() => panic!("{ended:?}"),
@@ -289,7 +342,7 @@ async fn an_idle_model_is_asked_its_canary() {
             let began = tokio::time::Instant::now();
             assert!(matches!(rig.jobs.recv().await, Some(Job::Canary)));
             assert_eq!(began.elapsed().as_secs(), seconds);
-            rig.done.send(Vec::new()).await.unwrap();
+            rig.done.send(done([])).await.unwrap();
         });
     }
 }

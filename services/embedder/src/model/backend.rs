@@ -93,6 +93,11 @@ pub trait Backend: Send + 'static {
         None
     }
 
+    /// Which of several instances computes: another number once another one does.
+    fn incarnation(&self) -> u64 {
+        0
+    }
+
     /// What this is.
     fn describe(&self) -> Description;
 }

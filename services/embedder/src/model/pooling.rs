@@ -66,6 +66,12 @@ impl Gate {
         Ok(Vector(vector.into()))
     }
 
+    /// A vector that has passed before and was kept: judged as any, and left as it is to the bit.
+    pub fn pass_again(&self, vector: Vec<f32>) -> Result<Vector, BadVector> {
+        self.check(&vector)?;
+        Ok(Vector(vector.into()))
+    }
+
     /// Its verdict alone; gives the vector's length.
     pub(super) fn check(&self, vector: &[f32]) -> Result<f64, BadVector> {
         if vector.len() != self.dimensions {
@@ -105,6 +111,12 @@ mod tests {
             ..GATE
         };
         assert_eq!(raw.pass(vec![3.0, 4.0]).unwrap().values(), [3.0, 4.0]);
+    }
+
+    #[test]
+    fn what_has_passed_is_not_scaled_again() {
+        assert_eq!(GATE.pass_again(vec![3.0, 4.0]).unwrap().values(), [3.0, 4.0]);
+        assert_eq!(GATE.pass_again(vec![0.0, f32::NAN]), Err(BadVector::NotFinite(1)));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
+
 use super::ModelError;
 
 /// The file's name in a model directory.
@@ -64,6 +66,7 @@ pub struct Tokenizer {
     max_tokens: usize,
     pad_id: u32,
     keeps_text: bool,
+    sha256: [u8; 32],
 }
 
 /// Bytes a token may have on average before a text is refused uncounted. Prose has 4 to 5; this bounds what a hostile
@@ -79,6 +82,7 @@ impl Tokenizer {
             path: path.clone(),
             what: what.to_string(),
         };
+        let sha256 = Sha256::digest(&bytes).into();
         let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(refused)?;
         let pad_id = inner.get_padding().map_or(0, |padding| padding.pad_id);
         // The file may have both baked in (MiniLM's cuts at 128 tokens and pads to 128): texts would be cut silently.
@@ -89,6 +93,7 @@ impl Tokenizer {
             max_tokens,
             pad_id,
             keeps_text: false,
+            sha256,
         })
     }
 
@@ -104,6 +109,10 @@ impl Tokenizer {
     /// The token that fills rows of a batch; masked out, so that its value does not matter to the result.
     pub fn pad_id(&self) -> u32 {
         self.pad_id
+    }
+    /// sha256 of its file.
+    pub fn sha256(&self) -> &[u8; 32] {
+        &self.sha256
     }
     /// Longest text in tokens, the special ones included.
     pub fn max_tokens(&self) -> usize {
@@ -167,8 +176,12 @@ pub(crate) mod tests {
     }"#;
 
     pub(crate) fn trapped(max_tokens: usize) -> Tokenizer {
+        read(TRAPPED, max_tokens)
+    }
+
+    pub(crate) fn read(file: &str, max_tokens: usize) -> Tokenizer {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join(FILE), TRAPPED).unwrap();
+        std::fs::write(dir.path().join(FILE), file).unwrap();
         Tokenizer::read(dir.path(), max_tokens).unwrap()
     }
 

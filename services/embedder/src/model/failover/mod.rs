@@ -47,6 +47,8 @@ const BACKENDS_OF_A_BATCH: u32 = 3;
 pub struct Failover {
     seats: Vec<Seat>,
     active: Option<usize>,
+    /// Raised whenever another instance is at work.
+    incarnation: u64,
     tokenizer: Tokenizer,
     gate: Gate,
     patience: Patience,
@@ -75,6 +77,7 @@ impl Failover {
         Self {
             seats: candidates.into_iter().map(seat).collect(),
             active: None,
+            incarnation: 0,
             tokenizer,
             gate,
             patience,
@@ -141,6 +144,7 @@ impl Failover {
             (Some(_), _) => tracing::info!(backend = name, "a backend is back"),
         }
         self.active = Some(at);
+        self.incarnation += 1;
         for seat in &mut self.seats[at + 1..] {
             // Its memory is wanted elsewhere.
             if seat.instance.take().is_some() {
@@ -316,6 +320,10 @@ impl Backend for Failover {
                 sung => return sung,
             }
         }
+    }
+
+    fn incarnation(&self) -> u64 {
+        self.incarnation
     }
 
     fn describe(&self) -> Description {

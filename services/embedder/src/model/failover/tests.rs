@@ -150,6 +150,24 @@ fn failed() -> BackendError {
     BackendError::Failed("CUDA error".into())
 }
 
+/// A row for each thing that happens after a first batch: whether another instance computes then.
+#[test]
+fn each_instance_at_work_has_a_number_of_its_own() {
+    for (lives, other) in [
+        (vec![life([])], false),
+        (vec![life([Embed, Answer(failed()), Embed])], false),
+        (vec![life([Embed, Panic])], true),
+        (vec![mortal([Embed])], true),
+        (vec![life([Embed, Panic]), STILLBORN], true),
+    ] {
+        let mut scene = scene([lives, vec![]]);
+        assert_eq!(scene.ask(), Ok(1));
+        let first = scene.failover.incarnation();
+        assert_eq!((scene.ask(), scene.canary()), (Ok(1), Ok(())));
+        assert_eq!(scene.failover.incarnation() != first, other);
+    }
+}
+
 /// A row for each way to be lost: the batch is computed by the same one, made anew.
 #[test]
 fn what_is_lost_once_is_made_again_and_computes_the_batch() {
@@ -275,11 +293,13 @@ fn the_preferred_one_takes_over_when_it_sings_again() {
     scene.failover.patience.rest = (Duration::ZERO, Duration::ZERO);
     (scene.failover.seats[0].rest, scene.failover.seats[0].not_before) = (Duration::ZERO, None);
     let limit = Instant::now() + Duration::from_secs(20);
+    let stood_in = scene.failover.incarnation();
     while scene.device() != "first" {
         assert_eq!(scene.ask(), Ok(1));
         assert!(Instant::now() < limit, "it never took over");
         std::thread::yield_now();
     }
+    assert_ne!(scene.failover.incarnation(), stood_in);
     assert!(
         scene.failover.seats[1].instance.is_none(),
         "the other one keeps its memory"
