@@ -1,7 +1,7 @@
 //! What runs the model dies and hangs under load, with the real model in a process of its own: on a stack of its own.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use futures::future::try_join_all;
@@ -97,7 +97,11 @@ async fn befalls(stack: &Stack, folder: &Path, fault: Switch, shows: Shows) -> R
     match shows {
         Shows::Nothing => {}
         Shows::NotReady => {
+            let began = Instant::now();
             is_ready(stack, false).await?;
+            let after = began.elapsed();
+            ensure!(after < HANGS_AFTER, "found after {after:?} only");
+            println!("{}: not ready after {after:.1?}", fault.name);
             turn(folder, "").await?;
         }
     }

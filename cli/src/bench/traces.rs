@@ -1,9 +1,9 @@
 //! What traces cost, and whether they are whole: documents submitted as fast as they are taken, with traces and without in
 //! turn, each on a stack of its own with a model that costs nothing.
 //!
-//! The broker's own code is compiled as it runs: a tenth of a minute of it or so, on the cores that are measured. So a stack
-//! takes [`FIRST`] documents before its clock starts. With traces every one is kept (sampling 1.0), and `up` receives them on the same cores. A receipt's trace is complete if it
-//! has every span of [`OF_A_DOCUMENT`].
+//! The broker's own code is compiled while it runs, on the cores that are measured: so a stack takes [`FIRST`] documents before
+//! its clock starts. With traces every one is kept (sampling 1.0), and `up` receives them on the same cores. A receipt's trace is
+//! complete if it has every span of [`OF_A_DOCUMENT`]; since what `up` keeps is bounded, the last [`LOOKED_AT`] are asked for.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -26,6 +26,8 @@ use crate::traces::{PART, store};
 const DIMENSIONS: usize = 384;
 /// Before the clock starts: connections, schemas and caches are made, and the broker's code is compiled.
 const FIRST: usize = 5000;
+/// Receipts whose traces are looked at.
+const LOOKED_AT: usize = 10_000;
 /// Submitted at once.
 const AT_ONCE: usize = 64;
 /// For all to be indexed.
@@ -55,7 +57,7 @@ pub async fn run(documents: usize, runs: usize, progress: &Progress) -> Result<V
             match ran.complete {
                 Some(count) => {
                     with.push(ran.documents_per_second);
-                    complete.push(100.0 * count as f64 / documents as f64);
+                    complete.push(100.0 * count as f64 / documents.min(LOOKED_AT) as f64);
                 }
                 None => without.push(ran.documents_per_second),
             }
@@ -87,6 +89,8 @@ pub async fn run(documents: usize, runs: usize, progress: &Progress) -> Result<V
 async fn once(millrace: &Path, documents: usize, on: bool) -> Result<Ran> {
     let model = ModelEndpoint::start(DIMENSIONS, None).await?;
     let mut environment = model.environment();
+    // Its texts repeat.
+    environment.push(("MILLRACE_EMBEDDER_CACHE__DIR".to_owned(), String::new()));
     environment.push(("OTEL_SDK_DISABLED".to_owned(), (!on).to_string()));
     // Not to whom this process's own environment says.
     environment.push(("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), String::new()));
@@ -109,7 +113,7 @@ async fn on_stack(stack: &Stack, documents: usize, on: bool) -> Result<Ran> {
         client.reaches(receipt, &[DocumentState::Indexed]).await?;
     }
     let complete = match on {
-        true => Some(complete(stack.dir(), &receipts).await?),
+        true => Some(complete(stack.dir(), &receipts[documents.saturating_sub(LOOKED_AT)..]).await?),
         false => None,
     };
     Ok(Ran {

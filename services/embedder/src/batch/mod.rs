@@ -22,6 +22,7 @@
 mod engine;
 mod limits;
 mod owner;
+mod patience;
 mod safe;
 mod trace;
 mod waiting;
@@ -264,7 +265,7 @@ impl Batcher {
         // Where none is prepared, what comes while a batch runs, a query above all, can still join the next one.
         let (give, jobs) = mpsc::channel(1 + self.limits.prepared_batches);
         let (report, done) = mpsc::channel(1 + self.limits.prepared_batches);
-        let (health, at_work) = (self.engine_health.subscribe(), self.at_work.subscribe());
+        let (health, at_work) = (self.engine_health.clone(), self.at_work.subscribe());
         let engine = Engine::new(self.model, self.engine_health, self.at_work);
         let thread = std::thread::Builder::new()
             .name("model".into())

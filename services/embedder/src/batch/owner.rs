@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::engine::{Done, InputError, Job};
+use super::patience::Patience;
 use super::trace::{Batch, Running};
 use super::waiting::{Class, Item, Next, Waiting};
 use super::{BatchError, BatchLimits, EmbedError, ModelInfo};
@@ -63,13 +64,18 @@ pub(super) struct Owner {
     documents: mpsc::Receiver<Request>,
     jobs: mpsc::Sender<Job<Place>>,
     done: mpsc::Receiver<Done<Place>>,
-    health: watch::Receiver<super::Health>,
+    health: watch::Sender<super::Health>,
     waiting: Waiting<(Place, Tokens)>,
     open: HashMap<u64, Open>,
     next_request: u64,
     prepared_batches: usize,
     /// What the model has, in its order; none for a canary.
     running: VecDeque<Option<Running>>,
+    /// Since when the first of them runs.
+    runs_since: Instant,
+    patience: Patience,
+    /// It was told that the first of them gives no answer.
+    told: bool,
     last_run: Instant,
     last_canary: Instant,
     model: Arc<ModelInfo>,
@@ -84,7 +90,8 @@ pub(super) struct Channels {
     pub(super) documents: mpsc::Receiver<Request>,
     pub(super) jobs: mpsc::Sender<Job<Place>>,
     pub(super) done: mpsc::Receiver<Done<Place>>,
-    pub(super) health: watch::Receiver<super::Health>,
+    /// The engine's, which says how its last answer was. Here it is said that there is none.
+    pub(super) health: watch::Sender<super::Health>,
     pub(super) at_work: watch::Receiver<Description>,
     pub(super) model: Arc<ModelInfo>,
     /// None without a cache.
@@ -104,6 +111,9 @@ impl Owner {
             open: HashMap::new(),
             next_request: 0,
             running: VecDeque::new(),
+            runs_since: Instant::now(),
+            patience: Patience::default(),
+            told: false,
             last_run: Instant::now(),
             last_canary: Instant::now(),
             model: channels.model,
@@ -137,7 +147,10 @@ impl Owner {
                 self.waiting.has_room(Class::Query),
                 self.waiting.has_room(Class::Document),
             );
-            let wake = wake.unwrap_or_else(|| self.next_canary());
+            let wake = match busy {
+                true => self.runs_since + self.patience.limit(),
+                false => wake.unwrap_or_else(|| self.next_canary()),
+            };
             tokio::select! {
                 biased;
                 done = self.done.recv(), if busy => self.finish(done.ok_or(BatchError::ModelThread)?),
@@ -150,6 +163,7 @@ impl Owner {
                     None => documents_open = false,
                 },
                 () = tokio::time::sleep_until(wake), if !busy => {}
+                () = tokio::time::sleep_until(wake), if busy && !self.told => self.suspect(),
             }
             self.take_all_ready();
         }
@@ -259,6 +273,9 @@ impl Owner {
 
     async fn give(&mut self, job: Job<Place>, running: Option<Running>) -> Result<(), BatchError> {
         self.jobs.send(job).await.map_err(|_| BatchError::ModelThread)?;
+        if self.running.is_empty() {
+            self.runs_since = Instant::now();
+        }
         self.running.push_back(running);
         Ok(())
     }
@@ -302,8 +319,24 @@ impl Owner {
         }
     }
 
+    /// The model has said nothing for too long. An endpoint has a time of its own to answer in, and says what it is about.
+    fn suspect(&mut self) {
+        self.told = true;
+        if self.at_work.borrow().device == REMOTE {
+            return;
+        }
+        let seconds = self.runs_since.elapsed().as_secs_f64();
+        tracing::warn!(seconds, "the model gives no answer");
+        let why = format!("no answer for {seconds:.1} s, far longer than the last batches took");
+        self.health.send_replace(super::Health::Broken(why));
+    }
+
     fn finish(&mut self, done: Done<Place>) {
-        self.last_run = Instant::now();
+        let now = Instant::now();
+        if self.running.front().is_some_and(Option::is_some) {
+            self.patience.took(now - self.runs_since);
+        }
+        (self.last_run, self.runs_since, self.told) = (now, now, false);
         if let Some(running) = self.running.pop_front().flatten() {
             let error = done.results.iter().find_map(|(_, result)| result.as_ref().err());
             running.end(&self.model, error.map(|error| (error.code(), error.to_string())));

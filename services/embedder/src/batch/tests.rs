@@ -5,6 +5,7 @@ use super::owner::Place;
 use super::*;
 use crate::cache::key_of;
 use crate::cache::probation::{BOUND, Proof};
+use crate::model::backend::REMOTE;
 use crate::model::{Backend, Gate, Outage, Tokens};
 
 fn tokens(len: usize) -> Tokens {
@@ -31,8 +32,7 @@ struct Rig {
     jobs: mpsc::Receiver<Job<Place>>,
     done: mpsc::Sender<Done<Place>>,
     lots: mpsc::Receiver<Lot>,
-    // Kept open: the owner reads it.
-    _health: watch::Sender<Health>,
+    health: watch::Receiver<Health>,
 }
 
 fn done(results: impl IntoIterator<Item = (Place, Result<Vector, InputError>)>) -> Done<Place> {
@@ -61,7 +61,7 @@ impl Rig {
             documents: document_requests,
             jobs: give,
             done: results,
-            health: seen,
+            health,
             at_work: watch::channel(at_work).1,
             model: Arc::new(fake::info()),
             remember: Some(remember),
@@ -72,7 +72,7 @@ impl Rig {
             jobs,
             done,
             lots,
-            _health: health,
+            health: seen,
         };
         (rig, Owner::new(limits, channels))
     }
@@ -490,4 +490,34 @@ async fn a_text_that_the_model_refuses_is_told_from_one_that_it_fails_on() {
     };
     let (ended, ()) = tokio::join!(batcher.run(), test);
     ended.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_that_gives_no_answer_is_told_of_and_an_endpoint_has_its_own_time() {
+    let local = fake::Fake::default().describe();
+    let remote = Description {
+        device: REMOTE.into(),
+        ..local.clone()
+    };
+    for (at_work, told) in [(local, true), (remote, false)] {
+        let (mut rig, mut owner) = Rig::before(at_work, limits());
+        let answer = rig.ask(Class::Document, &[100]);
+        let test = async {
+            assert_eq!(rig.given().await, [100]);
+            tokio::time::sleep(std::time::Duration::from_secs(9)).await;
+            assert_eq!(*rig.health.borrow(), Health::Good);
+            tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+            let health = rig.health.borrow().clone();
+            match told {
+                true => assert!(
+                    matches!(&health, Health::Broken(why) if why.contains("no answer for 10.0 s")),
+                    "{health:?}"
+                ),
+                false => assert_eq!(health, Health::Good),
+            }
+            drop((rig, answer));
+        };
+        // The test takes the model away: that ends the owner.
+        let _ = tokio::join!(owner.run(), test);
+    }
 }
