@@ -45,7 +45,7 @@ pub async fn run(setup: &Setup, progress: &Progress) -> Result<Vec<Row>> {
     step.done("measured");
     Ok(vec![Row {
         figure: "b",
-        name: format!("real model, submit to searchable, {documents} documents of prose, {chunks} chunks"),
+        name: format!("submit to searchable, real model, {documents} documents of prose, {chunks} chunks"),
         unit: Unit::ChunksPerSecond,
         millrace: ours,
         yardstick: bench.batches.1,

@@ -71,8 +71,8 @@ fn rows(runs: &[Ran]) -> Vec<Row> {
     let row = |percent, target| Row {
         figure: "g",
         name: format!(
-            "real model, submit to searchable, p{percent} of {documents} documents beside {times:.0} times as many, \
-             {backlog} chunks or more before them"
+            "a small tenant's p{percent} of {documents}, beside {times:.0} times as many and a backlog of {backlog} chunks \
+             or more"
         ),
         unit: Unit::Milliseconds,
         millrace: runs.iter().map(|ran| percentile(&ran.beside_ms, percent)).collect(),
