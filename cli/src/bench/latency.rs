@@ -129,7 +129,7 @@ async fn once(lab: &Lab, run: usize) -> Result<(Vec<f64>, Vec<f64>)> {
 }
 
 /// So that records meet every phase of whatever runs at intervals.
-fn irregular() -> Duration {
+pub fn irregular() -> Duration {
     Duration::from_micros(rand::rng().random_range(20_000..50_000))
 }
 

@@ -2,7 +2,7 @@
 //!
 //! [`workload`] is what goes in and what must come out, [`stages`] what is measured, [`timer`] the simulated work. One
 //! file a figure: [`parallel`] (a), [`throughput`] (b), [`latency`] (c), [`slow`] (d), [`restart`] (e), [`memory`].
-//! [`traces`] is of the whole pipeline, [`embed`] of the embedder alone. [`peers`] runs what others use on the same broker, [`child`] is this program in a process of its own, [`report`]
+//! [`pipeline`] and [`traces`] are of the whole pipeline, on stacks that [`whole`] makes, [`embed`] of the embedder alone. [`peers`] runs what others use on the same broker, [`child`] is this program in a process of its own, [`report`]
 //! what is shown.
 //!
 //! Figures are not judged: whether a target is met stands in the table. What is judged is the work: each bench reads
@@ -23,6 +23,7 @@ mod latency;
 pub mod memory;
 mod parallel;
 mod peers;
+pub mod pipeline;
 pub mod report;
 mod restart;
 mod slow;
@@ -30,6 +31,7 @@ mod stages;
 mod throughput;
 mod timer;
 pub mod traces;
+mod whole;
 mod workload;
 
 use peers::Peers;

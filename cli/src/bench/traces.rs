@@ -16,22 +16,17 @@ use millrace_api::pipeline::v1::GetPipelineRequest;
 use millrace_api::pipeline::v1::pipeline_service_client::PipelineServiceClient;
 use millrace_telemetry::otlp;
 use millrace_testkit::traces::OF_A_DOCUMENT;
-use millrace_testkit::{Client, ModelEndpoint, Size, Stack, poll};
+use millrace_testkit::{Client, ModelEndpoint, Stack, poll};
 
 use super::report::{Row, Target, Unit};
+use super::whole::{self, AT_ONCE, INDEXED_WITHIN};
 use crate::output::Progress;
 use crate::traces::{PART, store};
 
-/// Of the stub's vectors: those of the model whose tokenizer the stack has.
-const DIMENSIONS: usize = 384;
 /// Before the clock starts: connections, schemas and caches are made, and the broker's code is compiled.
 const FIRST: usize = 5000;
 /// Receipts whose traces are looked at.
 const LOOKED_AT: usize = 10_000;
-/// Submitted at once.
-const AT_ONCE: usize = 64;
-/// For all to be indexed.
-const INDEXED_WITHIN: Duration = Duration::from_secs(600);
 /// Spans that were made are sent within a second.
 const RECEIVED_WITHIN: Duration = Duration::from_secs(30);
 
@@ -44,16 +39,13 @@ struct Ran {
 
 /// Runs in pairs; which goes first alternates.
 pub async fn run(documents: usize, runs: usize, progress: &Progress) -> Result<Vec<Row>> {
-    let millrace = std::env::current_exe().context("cannot find this program's own file")?;
     let (mut with, mut without, mut complete) = (Vec::new(), Vec::new(), Vec::new());
     let step = progress.step("traces");
     for run in 0..runs {
         for on in [run % 2 == 1, run % 2 == 0] {
             let what = if on { "with" } else { "without" };
             step.say(format!("{what} traces, run {} of {runs}", run + 1));
-            let ran = once(&millrace, documents, on)
-                .await
-                .with_context(|| format!("{what} traces"))?;
+            let ran = once(documents, on).await.with_context(|| format!("{what} traces"))?;
             match ran.complete {
                 Some(count) => {
                     with.push(ran.documents_per_second);
@@ -86,23 +78,15 @@ pub async fn run(documents: usize, runs: usize, progress: &Progress) -> Result<V
     ])
 }
 
-async fn once(millrace: &Path, documents: usize, on: bool) -> Result<Ran> {
-    let model = ModelEndpoint::start(DIMENSIONS, None).await?;
-    let mut environment = model.environment();
-    // Its texts repeat.
-    environment.push(("MILLRACE_EMBEDDER_CACHE__DIR".to_owned(), String::new()));
-    environment.push(("OTEL_SDK_DISABLED".to_owned(), (!on).to_string()));
-    // Not to whom this process's own environment says.
-    environment.push(("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), String::new()));
-    let stack = Stack::up_with(millrace, Size::default(), environment, |_| ()).await?;
-    let ran = on_stack(&stack, documents, on).await;
-    let stopped = stack.down().await;
-    let ran = ran?;
-    stopped?;
-    Ok(ran)
+async fn once(documents: usize, on: bool) -> Result<Ran> {
+    let model = ModelEndpoint::start(whole::DIMENSIONS, None).await?;
+    whole::on_stack(model.environment(), on, async |stack| {
+        measured(stack, documents, on).await
+    })
+    .await
 }
 
-async fn on_stack(stack: &Stack, documents: usize, on: bool) -> Result<Ran> {
+async fn measured(stack: &Stack, documents: usize, on: bool) -> Result<Ran> {
     let client = Client::new(&stack.addresses, "bench")?;
     searchable(stack, &client, "first", FIRST).await?;
     let began = Instant::now();

@@ -9,7 +9,7 @@ use millrace_kafka::KafkaConfig;
 
 use super::up::on_signal;
 use crate::bench::report::{self, Machine, Row};
-use crate::bench::{FIGURES, Figure, Lab, child, embed, memory, traces};
+use crate::bench::{FIGURES, Figure, Lab, child, embed, memory, pipeline, traces};
 use crate::output::Progress;
 use crate::stack::Interrupted;
 use crate::stack::brokers::alone::Broker;
@@ -23,6 +23,8 @@ const EXAMPLES: &str = "Examples:
   millrace bench flow --set linger.ms=0                what a setting of the client's does
   millrace bench memory --json                         one object on stdout
   millrace bench trace                                 what traces cost, and whether each is complete; ten minutes
+  millrace bench pipeline                              submit to searchable on whole stacks; ten minutes
+  millrace bench pipeline --only e --documents 3000    one figure, with more documents
   millrace bench embed                                 the embedder's batches beside a bare loop of the same runtime
   millrace bench embed --backend cuda --max-batch-tokens 32768 --max-batch-texts 512 --prepared-batches 1 --onnxruntime /opt/onnxruntime/libonnxruntime.so
 
@@ -74,6 +76,25 @@ enum What {
         documents: u32,
         /// How often each of both is run; the median counts
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]
+        runs: u8,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Submit to searchable: the real model, a model that costs nothing, two tenants; on stacks of its own, without traces
+    #[command(after_help = EXAMPLES)]
+    Pipeline {
+        /// Take only these
+        #[arg(long, value_enum, value_delimiter = ',', value_name = "b,e,…")]
+        only: Vec<pipeline::Figure>,
+        /// How many documents a run submits; of g the small tenant [default: b 30, e 1000, g 100]
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        documents: Option<u32>,
+        /// Text files that b submits [default: Markdown of the crates in the cargo registry]
+        #[arg(long, value_name = "DIR")]
+        corpus: Option<PathBuf>,
+        /// How often each figure is taken; the median counts
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
         runs: u8,
         /// Print one JSON object
         #[arg(long)]
@@ -172,6 +193,36 @@ pub async fn run(bench: Bench) -> Result<()> {
                 () = interrupt.cancelled() => return Err(Interrupted.into()),
             };
             report::show(&rows, runs, &machine, json);
+            Ok(())
+        }
+        What::Pipeline {
+            only,
+            documents,
+            corpus,
+            runs,
+            json,
+        } => {
+            let (interrupt, machine, progress) = (on_signal()?, Machine::this(), Progress::stderr());
+            progress.line(machine.line());
+            let cache = Cache::of_user()?;
+            cache.fill(&progress).await?;
+            let figures = if only.is_empty() {
+                pipeline::FIGURES.to_vec()
+            } else {
+                only
+            };
+            let setup = pipeline::Setup {
+                figures,
+                documents: documents.map(usize::try_from).transpose()?,
+                corpus,
+                runs: usize::from(runs),
+                cache,
+            };
+            let rows = tokio::select! {
+                rows = pipeline::run(&setup, &progress) => rows?,
+                () = interrupt.cancelled() => return Err(Interrupted.into()),
+            };
+            report::show(&rows, setup.runs, &machine, json);
             Ok(())
         }
         What::Embed {

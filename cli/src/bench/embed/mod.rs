@@ -4,6 +4,7 @@
 //! batches of 1 to 64 texts (to 256 on a GPU), and whose time for tokenising is not counted. c: mixed lengths, beside batches in the order of arrival with the same bounds. d: how long a query
 //! takes while documents saturate the model, beside one batch of documents. Both sides judge every vector.
 
+pub mod bare;
 mod prose;
 
 use std::path::PathBuf;
@@ -12,12 +13,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use futures::{StreamExt, TryStreamExt, stream};
 use millrace_embedder::batch::{BatchLimits, Class, Embedder, batcher};
-use millrace_embedder::bench::measure;
 use millrace_embedder::model::onnx::{Gpu, Provider};
 use millrace_embedder::model::{Choice, Loaded, ModelSource, Plan, Tokens};
 
 use super::report::{Row, Target, Unit, median, percentile};
 use crate::output::Progress;
+use bare::Bare;
 use prose::{Lengths, Prose};
 
 /// What is measured, and on what.
@@ -41,20 +42,6 @@ pub struct Setup {
     pub seconds: f64,
 }
 
-/// Batches of the bare loop, in texts, and how the table calls it. A processor gains nothing from the largest.
-const SWEEP: [(usize, &str); 8] = [
-    (1, "bare loop, batches of 1"),
-    (4, "bare loop, batches of 4"),
-    (8, "bare loop, batches of 8"),
-    (16, "bare loop, batches of 16"),
-    (32, "bare loop, batches of 32"),
-    (64, "bare loop, batches of 64"),
-    (128, "bare loop, batches of 128"),
-    (256, "bare loop, batches of 256"),
-];
-const SWEEP_OF_A_PROCESSOR: usize = 64;
-/// A GPU has nothing to do with less.
-const LEAST_OF_A_GPU: usize = 16;
 /// Chunks of a part, and parts in flight, as in the pipeline.
 const PART: usize = 32;
 const PARTS_IN_FLIGHT: usize = 64;
@@ -117,7 +104,7 @@ async fn of_backend(setup: &Setup, choice: Choice, prose: &Prose, progress: &Pro
         choice,
         in_flight: PARTS_IN_FLIGHT.max(BATCHES_IN_FLIGHT * setup.limits.max_batch_texts / PART),
         embedder,
-        bare: Some(bare),
+        bare: Bare::new(bare),
         rows: Vec::new(),
     };
     for lengths in [
@@ -149,29 +136,11 @@ struct Lab<'a> {
     choice: Choice,
     in_flight: usize,
     embedder: Embedder,
-    bare: Option<Loaded>,
+    bare: Bare,
     rows: Vec<Row>,
 }
 
 impl Lab<'_> {
-    /// What the bare model does, which goes to a thread of its own and comes back.
-    async fn with_bare<T: Send + 'static>(
-        &mut self,
-        work: impl FnOnce(&mut Loaded) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let mut bare = self.bare.take().context("the bare model is lost")?;
-        let work = move || work(&mut bare).map(|done| (bare, done));
-        let (bare, done) = tokio::task::spawn_blocking(work).await??;
-        self.bare = Some(bare);
-        Ok(done)
-    }
-
-    async fn bare(&mut self, texts: &[String], batch: usize) -> Result<f64> {
-        let texts = texts.to_vec();
-        self.with_bare(move |model| Ok(measure(model, &texts, batch)?.of_the_model()))
-            .await
-    }
-
     /// Figure a, and c for mixed lengths.
     async fn throughput(
         &mut self,
@@ -179,32 +148,17 @@ impl Lab<'_> {
         texts: impl Fn(usize) -> Vec<String>,
         say: impl Fn(String),
     ) -> Result<()> {
-        // The first runs of a session are slow.
         let warm = texts(64);
-        self.bare(&warm, 8).await?;
+        self.bare.warm_up(&warm).await?;
         ours(&self.embedder, &warm, self.in_flight).await?;
-        let rate = self.bare(&warm, 16).await?.max(self.bare(&warm, 64).await?);
+        let rate = self.bare.rate(&warm, 16).await?.max(self.bare.rate(&warm, 64).await?);
         let count = (rate * self.setup.seconds).clamp(64.0, 100_000.0) as usize;
         let texts = texts(count);
-        let (mut best, mut best_rate) = (SWEEP[0], 0.0);
-        for (batch, yardstick) in SWEEP {
-            let of_use = match self.choice {
-                Choice::Cpu => batch <= SWEEP_OF_A_PROCESSOR,
-                _ => batch >= LEAST_OF_A_GPU,
-            };
-            if !of_use {
-                continue;
-            }
-            say(format!("{count} chunks, bare loop with batches of {batch}"));
-            let rate = self.bare(&texts, batch).await?;
-            if rate > best_rate {
-                (best, best_rate) = ((batch, yardstick), rate);
-            }
-        }
+        let (batch, yardstick) = self.bare.best(self.choice, &texts, &say).await?;
         let (mut loops, mut batched, mut arrivals) = (Vec::new(), Vec::new(), Vec::new());
         for run in 0..self.setup.runs {
             say(format!("{count} chunks, run {} of {}", run + 1, self.setup.runs));
-            loops.push(self.bare(&texts, best.0).await?);
+            loops.push(self.bare.rate(&texts, batch).await?);
             batched.push(ours(&self.embedder, &texts, self.in_flight).await?);
             if lengths == Lengths::Mixed {
                 arrivals.push(self.in_order_of_arrival(&texts).await?);
@@ -218,7 +172,7 @@ impl Lab<'_> {
             name: format!("{name}, {lengths}: {tokens_per_second:.0} tokens/s"),
             unit: Unit::ChunksPerSecond,
             millrace: batched.clone(),
-            yardstick: best.1,
+            yardstick,
             beside: Ok(loops),
             target: Target::AtLeastTimes(0.95),
         });
@@ -238,26 +192,28 @@ impl Lab<'_> {
 
     async fn tokens(&mut self, texts: &[String]) -> Result<usize> {
         let texts = texts.to_vec();
-        self.with_bare(move |model| Ok(tokenised(model, &texts)?.iter().map(Tokens::len).sum()))
+        self.bare
+            .with(move |model| Ok(tokenised(model, &texts)?.iter().map(Tokens::len).sum()))
             .await
     }
 
     /// Chunks a second of batches with the same bounds, filled as texts come.
     async fn in_order_of_arrival(&mut self, texts: &[String]) -> Result<f64> {
         let (texts, limits) = (texts.to_vec(), self.setup.limits.clone());
-        self.with_bare(move |model| {
-            let gate = model.gate();
-            let tokens = tokenised(model, &texts)?;
-            let began = Instant::now();
-            for batch in arrivals(&tokens, &limits) {
-                let inputs: Vec<&Tokens> = batch.iter().collect();
-                for vector in model.backend.embed(&inputs)? {
-                    gate.pass(vector)?;
+        self.bare
+            .with(move |model| {
+                let gate = model.gate();
+                let tokens = tokenised(model, &texts)?;
+                let began = Instant::now();
+                for batch in arrivals(&tokens, &limits) {
+                    let inputs: Vec<&Tokens> = batch.iter().collect();
+                    for vector in model.backend.embed(&inputs)? {
+                        gate.pass(vector)?;
+                    }
                 }
-            }
-            Ok(tokens.len() as f64 / began.elapsed().as_secs_f64())
-        })
-        .await
+                Ok(tokens.len() as f64 / began.elapsed().as_secs_f64())
+            })
+            .await
     }
 
     /// Figure d.
@@ -301,18 +257,19 @@ impl Lab<'_> {
     /// How long a full batch takes, one a run.
     async fn batch_ms(&mut self, documents: &[String]) -> Result<Vec<f64>> {
         let (texts, limits, runs) = (documents.to_vec(), self.setup.limits.clone(), self.setup.runs);
-        self.with_bare(move |model| {
-            let tokens = tokenised(model, &texts)?;
-            let batch = arrivals(&tokens, &limits).next().context("no documents")?;
-            let inputs: Vec<&Tokens> = batch.iter().collect();
-            let once = |_| {
-                let began = Instant::now();
-                model.backend.embed(&inputs)?;
-                Ok(began.elapsed().as_secs_f64() * 1e3)
-            };
-            (0..=runs).map(once).skip(1).collect()
-        })
-        .await
+        self.bare
+            .with(move |model| {
+                let tokens = tokenised(model, &texts)?;
+                let batch = arrivals(&tokens, &limits).next().context("no documents")?;
+                let inputs: Vec<&Tokens> = batch.iter().collect();
+                let once = |_| {
+                    let began = Instant::now();
+                    model.backend.embed(&inputs)?;
+                    Ok(began.elapsed().as_secs_f64() * 1e3)
+                };
+                (0..=runs).map(once).skip(1).collect()
+            })
+            .await
     }
 }
 

@@ -26,7 +26,7 @@ async fn corpus() -> Bench {
     bench.status("b", 7, State::Parsed, 0);
     let half = &parts("b", 7, &[1, 1], model("tiny"))[0];
     bench.embedded(half);
-    index(&bench.auditor.generations, half.clone(), 1).await.unwrap();
+    index(&bench.auditor.generations, half.clone(), || 1).await.unwrap();
     bench.status("b", 8, State::Failed, 0);
     bench.plant("b", 8, 0..1, true).await;
     bench
@@ -44,7 +44,7 @@ async fn what_is_right_or_on_its_way_is_no_finding() {
     // The head has moved, and what it announces is not committed yet.
     bench.status("c", 9, State::Parsed, 0);
     for part in parts("c", 9, &[1], model("tiny")) {
-        index(&bench.auditor.generations, part, 1).await.unwrap();
+        index(&bench.auditor.generations, part, || 1).await.unwrap();
     }
     assert_eq!(bench.found().await, []);
 }
@@ -131,7 +131,7 @@ async fn a_lost_deletion_comes_back_while_it_is_to_be_remembered() {
         .await;
     assert_eq!(bench.topics.0.sent.lock().unwrap().len(), 0);
     let older = parts("gone", 3, &[2], model("tiny")).remove(0);
-    index(&bench.auditor.generations, older, 9).await.unwrap();
+    index(&bench.auditor.generations, older, || 9).await.unwrap();
     assert_eq!(bench.shown("gone").await, (None, 0));
 }
 

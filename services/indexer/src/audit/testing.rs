@@ -130,7 +130,7 @@ impl AuditLog for Topics {
         let late = std::mem::take(&mut *self.0.late.lock().unwrap());
         for part in late {
             self.status(&part, State::Parsed);
-            index(&self.0.generations, part.clone(), 1).await.unwrap();
+            index(&self.0.generations, part.clone(), || 1).await.unwrap();
             self.status(&part, State::Indexed);
         }
         Ok(ranges)
@@ -297,7 +297,7 @@ impl Bench {
         self.status(name, offset, State::Parsed, 0);
         for part in parts(name, offset, sizes, model("tiny")) {
             self.embedded(&part);
-            let made = index(&self.auditor.generations, part, 1).await.unwrap();
+            let made = index(&self.auditor.generations, part, || 1).await.unwrap();
             if let Some(status) = made.status {
                 self.status(name, offset, status.state, status.chunk_count);
             }

@@ -47,14 +47,19 @@ pub struct Announcement {
     pub status: Option<DocumentStatus>,
 }
 
-/// Publishes one record. All of the stage but reading and writing bytes.
-pub async fn index(generations: &Generations, record: ChunksEmbedded, now_ms: i64) -> Result<Announcement, Failure> {
+/// Publishes one record. All of the stage but reading and writing bytes. What it announces has the time at which a search could
+/// first see it.
+pub async fn index(
+    generations: &Generations,
+    record: ChunksEmbedded,
+    now_ms: impl Fn() -> i64,
+) -> Result<Announcement, Failure> {
     let serving = generations.for_model(&record.model).await.map_err(generation_failure)?;
     let part = part(&record)?;
     part.check(serving.model.dimensions).map_err(publish_failure)?;
     let publisher = Publisher::new(serving.index.clone());
-    let published = publisher.publish(part, now_ms).await.map_err(publish_failure)?;
-    Ok(announce(&record, &serving, published, now_ms))
+    let published = publisher.publish(part, now_ms()).await.map_err(publish_failure)?;
+    Ok(announce(&record, &serving, published, now_ms()))
 }
 
 /// Restores the index from one record that an audit has sent again.
@@ -246,7 +251,7 @@ impl IndexStage {
             restore(&self.generations, record, now_ms()).await?;
             return Ok(Outputs::default());
         }
-        let announcement = index(&self.generations, record, now_ms()).await?;
+        let announcement = index(&self.generations, record, now_ms).await?;
         if let Some(status) = &announcement.status
             && matches!(status.state, State::Indexed | State::Deleted)
         {

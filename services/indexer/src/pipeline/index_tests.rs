@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use millrace_events::{Model, vector_to_bytes};
 use millrace_flow::Origin;
 use millrace_schema::Registry;
@@ -76,7 +78,7 @@ async fn each_end_of_a_revision_is_announced_as_the_table_says() {
         (deletion(3), None, State::Superseded),
     ];
     for (record, event, state) in cases {
-        let made = index(&generations, record.clone(), 9).await.unwrap();
+        let made = index(&generations, record.clone(), || 9).await.unwrap();
         assert_eq!(made.event.as_ref().map(|e| (e.event, e.chunk_count)), event);
         if let Some(event) = &made.event {
             assert_eq!(
@@ -110,16 +112,16 @@ async fn parts_announce_once() {
         chunks: whole.chunks[chunks].to_vec(),
         ..whole.clone()
     };
-    let first = index(&generations, part(0, 0..2), 9).await.unwrap();
+    let first = index(&generations, part(0, 0..2), || 9).await.unwrap();
     assert_eq!(first, Announcement::default());
-    let second = index(&generations, part(1, 2..3), 9).await.unwrap();
+    let second = index(&generations, part(1, 2..3), || 9).await.unwrap();
     assert_eq!(second.event.unwrap().chunk_count, 3);
 }
 
 #[tokio::test]
 async fn what_can_never_be_indexed_is_invalid_and_another_model_stops_the_stage() {
     let (generations, _folder) = generations();
-    index(&generations, record(1, 1), 9).await.unwrap();
+    index(&generations, record(1, 1), || 9).await.unwrap();
     let with = |change: &dyn Fn(&mut ChunksEmbedded)| {
         let mut changed = record(2, 2);
         change(&mut changed);
@@ -144,7 +146,7 @@ async fn what_can_never_be_indexed_is_invalid_and_another_model_stops_the_stage(
         },
     ];
     for record in invalid {
-        let failure = index(&generations, record.clone(), 9).await.unwrap_err();
+        let failure = index(&generations, record.clone(), || 9).await.unwrap_err();
         assert_eq!(failure.class(), "INVALID", "{record:?}: {failure}");
     }
     let nameless = index(
@@ -158,7 +160,7 @@ async fn what_can_never_be_indexed_is_invalid_and_another_model_stops_the_stage(
     .await;
     assert_eq!(nameless.unwrap_err().reason(), "OTHER_MODEL");
     let other = with(&|r| r.model.id = "larger".into());
-    let failure = index(&generations, other, 9).await.unwrap_err();
+    let failure = index(&generations, other, || 9).await.unwrap_err();
     assert_eq!((failure.class(), failure.reason()), ("CONFIG", "OTHER_MODEL"));
     assert!(failure.message().contains("larger-f32-2-01234567"), "{failure}");
 }
@@ -280,4 +282,19 @@ fn each_error_of_the_index_has_its_class() {
         let failure = generation_failure(error);
         assert_eq!((failure.class(), failure.reason()), (class, reason), "{failure}");
     }
+}
+
+#[tokio::test]
+async fn what_is_announced_has_the_time_at_which_it_could_be_seen() {
+    let (generations, _folder) = generations();
+    let clock = AtomicI64::new(9);
+    let made = index(&generations, record(1, 1), || clock.fetch_add(1, Ordering::Relaxed))
+        .await
+        .unwrap();
+    let (event, status) = (made.event.unwrap(), made.status.unwrap());
+    assert_eq!(
+        (event.indexed_at_ms, status.updated_at_ms),
+        (10, 10),
+        "after its head was moved at 9"
+    );
 }
