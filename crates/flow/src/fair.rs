@@ -1,6 +1,6 @@
 //! Whose turn it is: who share a stage take turns by weight, however much each of them has waiting.
 //!
-//! Start-time fair queueing on two levels: topics take turns by their weights, and tenants of one topic as equals. A turn is
+//! Start-time fair queueing on two levels: topics take turns by their weights, and so do the tenants of one topic. A turn is
 //! paid for by the bytes of its record. Whoever comes anew has neither debt nor credit.
 //!
 //! - Records of one tenant run in the order in which they came.
@@ -31,7 +31,9 @@ pub struct Sharing {
     /// A record's tenant.
     pub tenant_of: fn(&Delivery) -> Bytes,
     /// Weight of a topic, from 1; one that is not named has 1.
-    pub weights: HashMap<String, u32>,
+    pub topics: HashMap<String, u32>,
+    /// Weight of a tenant among those of its topic, from 1; one that is not named has 1.
+    pub tenants: HashMap<Bytes, u32>,
 }
 
 impl Default for Sharing {
@@ -39,7 +41,22 @@ impl Default for Sharing {
     fn default() -> Self {
         Self {
             tenant_of: |_| Bytes::new(),
-            weights: HashMap::new(),
+            topics: HashMap::new(),
+            tenants: HashMap::new(),
+        }
+    }
+}
+
+impl Sharing {
+    /// Whose a record of a topic is.
+    pub fn of<'t>(&self, topic: &'t Arc<str>, record: &Delivery) -> Share<'t> {
+        let tenant = (self.tenant_of)(record);
+        Share {
+            topic,
+            weight: self.topics.get(&**topic).copied().unwrap_or(1),
+            tenant_weight: self.tenants.get(&tenant).copied().unwrap_or(1),
+            tenant,
+            bytes: record.size_bytes(),
         }
     }
 }
@@ -53,6 +70,8 @@ pub struct Share<'t> {
     pub weight: u32,
     /// Its tenant.
     pub tenant: Bytes,
+    /// Weight of that tenant, from 1.
+    pub tenant_weight: u32,
     /// What its turn costs.
     pub bytes: usize,
 }
@@ -121,7 +140,7 @@ impl<T> FairQueue<T> {
             topic.begins = topic.begins.max(self.now);
         }
         let cost = BYTE * share.bytes.max(1) as u128;
-        let begins = topic.join(share.tenant.clone(), cost);
+        let begins = topic.join(share.tenant.clone(), cost / u128::from(share.tenant_weight.max(1)));
         self.came += 1;
         topic.waiting.insert((begins, self.came));
         let waiting = Waiting {
@@ -203,6 +222,7 @@ mod tests {
         let share = Share {
             topic: &topic.into(),
             weight,
+            tenant_weight: if tenant.starts_with("double") { 2 } else { 1 },
             tenant: Bytes::copy_from_slice(tenant.as_bytes()),
             bytes,
         };
@@ -245,6 +265,18 @@ mod tests {
         let heavy = first.iter().filter(|who| **who == "heavy").count();
         // A tenth each, and half of every eighth turn.
         assert!((8..=20).contains(&heavy), "{heavy} of 100");
+    }
+
+    #[test]
+    fn a_tenant_of_twice_the_weight_has_twice_the_turns() {
+        let mut queue = FairQueue::default();
+        for _ in 0..400 {
+            push(&mut queue, ("t", 1), "single", 100, "single");
+            push(&mut queue, ("t", 1), "double", 100, "double");
+        }
+        let first: Vec<&str> = (0..90).filter_map(|_| queue.pop()).collect();
+        let double = first.iter().filter(|who| **who == "double").count();
+        assert!((52..=66).contains(&double), "{double} of 90");
     }
 
     #[test]

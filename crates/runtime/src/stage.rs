@@ -8,7 +8,6 @@
 //!
 //! The gRPC server answers meanwhile, and says what is waited for. A shutdown ends each step.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -61,15 +60,15 @@ impl StageHandle {
     }
 }
 
-/// Documents of different tenants take turns; topics too, by these weights.
-pub fn shared_by_tenants(weights: HashMap<String, u32>) -> Sharing {
+/// Documents of different tenants take turns, as equals.
+pub fn shared_by_tenants() -> Sharing {
     Sharing {
         tenant_of: |delivery| {
             let key = delivery.key.clone().unwrap_or_default();
             let end = key.iter().position(|byte| *byte == b'/').unwrap_or(0);
             key.slice(..end)
         },
-        weights,
+        ..Sharing::default()
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 
 use millrace_events::{Epoch, topics};
+use millrace_flow::fair::Sharing;
 use millrace_flow::layers::{GateLayer, TimeoutLayer, TraceLayer};
 use millrace_kafka::StageConfig;
 use millrace_runtime::http::Http;
@@ -145,7 +146,7 @@ async fn load(config: &Config) -> Result<Loaded, ProcessError> {
 }
 
 fn stage_config(config: &Config) -> StageConfig {
-    let lanes = config.lanes.all();
+    let (lanes, tenants) = (config.lanes.all(), config.batch.tenant_weights.iter());
     let weights: HashMap<String, u32> = lanes
         .map(|(lane, weight)| (topics::PARSED.in_lane(&lane, EPOCH), weight))
         .collect();
@@ -155,7 +156,13 @@ fn stage_config(config: &Config) -> StageConfig {
         instance: config.instance.clone(),
         topics: weights.keys().cloned().collect(),
         limits: config.stage,
-        sharing: shared_by_tenants(weights),
+        sharing: Sharing {
+            topics: weights,
+            tenants: tenants
+                .map(|(tenant, weight)| (tenant.clone().into(), *weight))
+                .collect(),
+            ..shared_by_tenants()
+        },
     }
 }
 

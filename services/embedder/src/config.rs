@@ -14,14 +14,11 @@ use millrace_runtime::telemetry::{Log, Traces};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
-use crate::batch::BatchLimits;
+use crate::batch::{BatchLimits, MOST_WEIGHT};
 use crate::cache::CacheOptions;
 use crate::model::endpoint::{EndpointOptions, Key};
 use crate::model::onnx::Gpu;
 use crate::model::{Choice, Plan};
-
-/// Weight that a lane has at most beside another one: below it each still gets its turns.
-const MOST_WEIGHT: u32 = 1000;
 
 /// What an embedder needs to know.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -3,7 +3,6 @@
 //! Ready when the index is open, the registry's schemas are known and the stage runs. The embedder being away does not
 //! count: documents go on being indexed and searches by vector work; a search by text says so itself.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -209,7 +208,7 @@ fn stage_config(config: &Config) -> StageConfig {
         instance: config.instance.clone(),
         topics: vec![topics::EMBEDDED.in_epoch(EPOCH)],
         limits: config.stage,
-        sharing: shared_by_tenants(HashMap::new()),
+        sharing: shared_by_tenants(),
     }
 }
 

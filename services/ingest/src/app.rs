@@ -1,6 +1,5 @@
 //! Puts ingest together: the only file that names concrete implementations.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use millrace_events::topics;
@@ -189,6 +188,6 @@ fn stage_config(config: &Config) -> StageConfig {
         instance: config.instance.clone(),
         topics: vec![topics::SUBMITTED.in_epoch(EPOCH)],
         limits: config.stage,
-        sharing: shared_by_tenants(HashMap::new()),
+        sharing: shared_by_tenants(),
     }
 }

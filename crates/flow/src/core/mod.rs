@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use millrace_telemetry::Span;
 
 use crate::budget::Budget;
-use crate::fair::{FairQueue, Share, Sharing};
+use crate::fair::{FairQueue, Sharing};
 use crate::gate::Gate;
 use crate::position::{Mark, Position};
 use crate::progress::FailureSeen;
@@ -283,12 +283,7 @@ impl Core {
         };
         let topic = partition.id.topic.clone();
         let Some(held) = partition.held(id.offset) else { return };
-        let share = Share {
-            weight: self.sharing.weights.get(&*topic).copied().unwrap_or(1),
-            topic: &topic,
-            tenant: (self.sharing.tenant_of)(&held.delivery),
-            bytes: held.delivery.size_bytes(),
-        };
+        let share = self.sharing.of(&topic, &held.delivery);
         self.runnable.push(&share, id);
     }
 

@@ -1,5 +1,6 @@
 //! The bounds of batches and of what waits for one.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,8 @@ pub struct BatchLimits {
     pub max_waiting_tokens: usize,
     /// Requests that may wait to be taken in, for queries and for documents each.
     pub queue_requests: usize,
+    /// Weights of tenants, where parts of documents start and where their texts wait; one that is not named has 1.
+    pub tenant_weights: BTreeMap<String, u32>,
 }
 
 impl Default for BatchLimits {
@@ -36,11 +39,14 @@ impl Default for BatchLimits {
             prepared_batches: 0,
             max_waiting_tokens: 65_536,
             queue_requests: 64,
+            tenant_weights: BTreeMap::new(),
         }
     }
 }
 
 const MAX_PREPARED: usize = 4;
+/// Weight that a tenant or a lane has at most beside another one: below it each still gets its turns.
+pub const MOST_WEIGHT: u32 = 1000;
 
 impl BatchLimits {
     /// How long a chunk may wait for company.
@@ -57,6 +63,15 @@ impl BatchLimits {
         ];
         if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(format!("batch.{name} is 0: nothing could run"));
+        }
+        if let Some((tenant, weight)) = self
+            .tenant_weights
+            .iter()
+            .find(|(_, weight)| !(1..=MOST_WEIGHT).contains(*weight))
+        {
+            return Err(format!(
+                "batch.tenant_weights gives {tenant} the weight {weight}: a weight is 1 to {MOST_WEIGHT}"
+            ));
         }
         if self.prepared_batches > MAX_PREPARED {
             return Err(format!(
@@ -91,5 +106,10 @@ mod tests {
             ..BatchLimits::default()
         };
         assert!(narrow.check().unwrap_err().contains("batch.max_waiting_tokens"));
+        let weightless = BatchLimits {
+            tenant_weights: [("acme".to_owned(), 0)].into(),
+            ..BatchLimits::default()
+        };
+        assert!(weightless.check().unwrap_err().contains("gives acme the weight 0"));
     }
 }

@@ -34,7 +34,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use engine::Health;
-pub use limits::BatchLimits;
+pub use limits::{BatchLimits, MOST_WEIGHT};
 pub use waiting::Class;
 
 use crate::cache::{Cache, Entry, Key, Lot};

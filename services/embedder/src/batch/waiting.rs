@@ -1,6 +1,6 @@
 //! Texts that wait for the model, and which of them run next. Plain data: no channel, no clock.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -47,6 +47,8 @@ const QUERY_BATCHES_IN_A_ROW: usize = 8;
 
 /// Every so many batches of documents the oldest text goes first, whoever's it is.
 const TURN_OF_THE_OLDEST: u64 = 8;
+/// What a token costs at weight 1.
+const TOKEN: u64 = 1 << 16;
 
 /// What waits, oldest first in each class.
 #[derive(Debug)]
@@ -62,7 +64,7 @@ pub struct Waiting<T> {
 /// Whose text of a document goes first: tenants take turns, paid for by tokens.
 #[derive(Debug, Default)]
 struct Turns {
-    /// Tokens that each tenant which waits has had, counted from where the others were when it came.
+    /// What each tenant that waits has had, in [`TOKEN`]s by its weight, counted from where the others were when it came.
     served: HashMap<Arc<str>, u64>,
     /// What whoever had the last turn had had before.
     clock: u64,
@@ -92,9 +94,11 @@ impl Turns {
         }
     }
 
-    fn pay<T>(&mut self, batch: &[Item<T>]) {
+    fn pay<T>(&mut self, batch: &[Item<T>], weights: &BTreeMap<String, u32>) {
         for item in batch {
-            *self.served.entry(item.tenant.clone()).or_insert(self.clock) += item.tokens as u64;
+            let weight = weights.get(&*item.tenant).copied().unwrap_or(1).max(1);
+            let cost = TOKEN * item.tokens as u64 / u64::from(weight);
+            *self.served.entry(item.tenant.clone()).or_insert(self.clock) += cost;
         }
     }
 }
@@ -181,7 +185,7 @@ impl<T> Waiting<T> {
         self.query_batches = 0;
         let first = self.turns.next(&self.documents);
         let batch = cut(&mut self.documents, first, &self.limits);
-        self.turns.pay(&batch);
+        self.turns.pay(&batch, &self.limits.tenant_weights);
         self.recount();
         batch
     }

@@ -106,6 +106,23 @@ fn tenants_get_as_many_tokens_each_while_they_wait() {
 }
 
 #[test]
+fn a_tenant_of_twice_the_weight_has_twice_the_tokens() {
+    let now = Instant::now();
+    let limits = BatchLimits {
+        tenant_weights: [("double".to_owned(), 2)].into(),
+        ..limits()
+    };
+    let mut waiting = Waiting::new(limits);
+    for _ in 0..200 {
+        waiting.push(Class::Document, item("single", 90, now, "single"));
+        waiting.push(Class::Document, item("double", 90, now, "double"));
+    }
+    let batches: Vec<_> = (0..90).flat_map(|_| run(waiting.next(now))).collect();
+    let double = batches.iter().filter(|(whose, _)| *whose == "double").count();
+    assert!((52..=66).contains(&double), "{double} of 90");
+}
+
+#[test]
 fn a_text_above_the_budget_runs_alone() {
     let now = Instant::now();
     let mut waiting = filled(&[500, 500], Class::Document, now);
