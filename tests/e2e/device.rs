@@ -43,10 +43,16 @@ pub async fn a_device_that_dies_and_hangs_costs_no_document(_: &mut Option<Stack
     Ok(())
 }
 
+/// A batch that gives no answer is found long before it is given up.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(60);
+
 /// What befalls the device, and what shows of it.
 const FAULTS: [(Switch, Shows); 7] = [
-    (device::OUT_OF_MEMORY, Shows::Nothing),
-    (device::SLOW, Shows::Nothing),
+    (
+        device::OUT_OF_MEMORY,
+        Shows::Line("the device has no memory for a batch"),
+    ),
+    (device::SLOW, Shows::Time(Duration::from_millis(500))),
     (device::ERROR, Shows::NotReady),
     (device::NOT_A_NUMBER, Shows::NotReady),
     (device::NONSENSE, Shows::NotReady),
@@ -56,8 +62,10 @@ const FAULTS: [(Switch, Shows); 7] = [
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shows {
-    /// The work goes on.
-    Nothing,
+    /// The work goes on, and the log says this.
+    Line(&'static str),
+    /// The work goes on, and takes so long at least.
+    Time(Duration),
     /// The model computes nothing: its documents wait.
     NotReady,
 }
@@ -68,7 +76,7 @@ pub async fn faults_on_order_cost_no_document(_: &mut Option<Stack>) -> Result<(
         (FOLDER, folder.path().display().to_string()),
         (
             "MILLRACE_EMBEDDER_MODEL__BATCH_TIMEOUT_MS",
-            HANGS_AFTER.as_millis().to_string(),
+            GIVEN_UP_AFTER.as_millis().to_string(),
         ),
     ];
     let environment = environment.map(|(name, value)| (name.to_owned(), value)).into();
@@ -93,20 +101,29 @@ async fn befalls(stack: &Stack, folder: &Path, fault: Switch, shows: Shows) -> R
         is_ready(stack, false).await?;
     }
     let submit = async |n: usize| client.submit(&format!("{n}.md"), body(fault.name, n)).await;
+    let began = Instant::now();
     let receipts = try_join_all((0..DOCUMENTS).map(submit)).await?;
     match shows {
-        Shows::Nothing => {}
+        Shows::Line(_) | Shows::Time(_) => {}
         Shows::NotReady => {
-            let began = Instant::now();
             is_ready(stack, false).await?;
             let after = began.elapsed();
-            ensure!(after < HANGS_AFTER, "found after {after:?} only");
+            ensure!(after < GIVEN_UP_AFTER / 2, "found after {after:?} only");
             println!("{}: not ready after {after:.1?}", fault.name);
             turn(folder, "").await?;
         }
     }
     for receipt in &receipts {
         client.indexed(receipt).await?;
+    }
+    let took = began.elapsed();
+    match shows {
+        Shows::Line(line) => {
+            let log = std::fs::read_to_string(stack.dir().join("logs/embedder.log"))?;
+            ensure!(log.contains(line), "the embedder did not meet it");
+        }
+        Shows::Time(least) => ensure!(took >= least, "all was done after {took:?}"),
+        Shows::NotReady => {}
     }
     turn(folder, "").await?;
     is_ready(stack, true).await

@@ -103,7 +103,7 @@ const CASES: &[(&str, Case)] = cases![
     model::an_endpoint_that_misbehaves_costs_no_document,
     device::a_device_that_dies_and_hangs_costs_no_document,
     device::faults_on_order_cost_no_document,
-    lanes::a_lane_goes_by_its_weight_and_is_for_life,
+    lanes::a_lane_that_is_added_is_read_goes_by_its_weight_and_is_for_life,
     evolution::builds_of_two_versions_run_against_each_other,
     faults::a_broker_restart_loses_nothing,
     faults::ten_kills_lose_and_repeat_nothing,

@@ -1,15 +1,17 @@
 //! What traces cost, and whether they are whole: documents submitted as fast as they are taken, with traces and without in
-//! turn, each on a stack of its own with a model that costs nothing.
+//! turn, on one stack with a model that costs nothing, whose services are started anew for each turn.
 //!
-//! The broker's own code is compiled while it runs, on the cores that are measured: so a stack takes [`FIRST`] documents before
-//! its clock starts. With traces every one is kept (sampling 1.0), and `up` receives them on the same cores. A receipt's trace is
+//! One broker for all: two of them differ by more than traces cost, for as long as they live, since each compiles its own code
+//! while it runs. With traces every one is kept (sampling 1.0), and `up` receives them on the same cores. A receipt's trace is
 //! complete if it has every span of [`OF_A_DOCUMENT`]; since what `up` keeps is bounded, the last [`LOOKED_AT`] are asked for.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use futures::future::try_join_all;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use millrace_api::ingest::v1::{DocumentState, Receipt};
 use millrace_api::pipeline::v1::GetPipelineRequest;
@@ -17,14 +19,18 @@ use millrace_api::pipeline::v1::pipeline_service_client::PipelineServiceClient;
 use millrace_telemetry::otlp;
 use millrace_testkit::traces::OF_A_DOCUMENT;
 use millrace_testkit::{Client, ModelEndpoint, Stack, poll};
+use rustix::process::Signal;
 
 use super::report::{Row, Target, Unit};
 use super::whole::{self, AT_ONCE, INDEXED_WITHIN};
 use crate::output::Progress;
+use crate::stack::state::{Layout, write_whole};
 use crate::traces::{PART, store};
 
-/// Before the clock starts: connections, schemas and caches are made, and the broker's code is compiled.
-const FIRST: usize = 5000;
+/// Before the first turn: the broker's code is compiled.
+const FIRST: usize = 10_000;
+/// Before the clock of each turn: connections, schemas and caches are made.
+const WARM_UP: usize = 1000;
 /// Receipts whose traces are looked at.
 const LOOKED_AT: usize = 10_000;
 /// Spans that were made are sent within a second.
@@ -41,20 +47,32 @@ struct Ran {
 pub async fn run(documents: usize, runs: usize, progress: &Progress) -> Result<Vec<Row>> {
     let (mut with, mut without, mut complete) = (Vec::new(), Vec::new(), Vec::new());
     let step = progress.step("traces");
-    for run in 0..runs {
-        for on in [run % 2 == 1, run % 2 == 0] {
-            let what = if on { "with" } else { "without" };
-            step.say(format!("{what} traces, run {} of {runs}", run + 1));
-            let ran = once(documents, on).await.with_context(|| format!("{what} traces"))?;
-            match ran.complete {
-                Some(count) => {
-                    with.push(ran.documents_per_second);
-                    complete.push(100.0 * count as f64 / documents.min(LOOKED_AT) as f64);
+    let model = ModelEndpoint::start(whole::DIMENSIONS, None).await?;
+    whole::on_stack(model.environment(), true, async |stack| {
+        step.say("the broker warms up");
+        let client = Client::new(&stack.addresses, "bench")?;
+        searchable(stack, &client, "first", FIRST).await?;
+        let services = Services::of(stack)?;
+        for run in 0..runs {
+            for on in [run % 2 == 1, run % 2 == 0] {
+                let what = if on { "with" } else { "without" };
+                step.say(format!("{what} traces, run {} of {runs}", run + 1));
+                services.send_traces(stack, on).await?;
+                let name = format!("{what} {run}");
+                let ran = measured(stack, &client, &name, documents, on).await;
+                let ran = ran.with_context(|| format!("{what} traces"))?;
+                match ran.complete {
+                    Some(count) => {
+                        with.push(ran.documents_per_second);
+                        complete.push(100.0 * count as f64 / documents.min(LOOKED_AT) as f64);
+                    }
+                    None => without.push(ran.documents_per_second),
                 }
-                None => without.push(ran.documents_per_second),
             }
         }
-    }
+        Ok(())
+    })
+    .await?;
     step.done("measured");
     Ok(vec![
         Row {
@@ -78,19 +96,44 @@ pub async fn run(documents: usize, runs: usize, progress: &Progress) -> Result<V
     ])
 }
 
-async fn once(documents: usize, on: bool) -> Result<Ran> {
-    let model = ModelEndpoint::start(whole::DIMENSIONS, None).await?;
-    whole::on_stack(model.environment(), on, async |stack| {
-        measured(stack, documents, on).await
-    })
-    .await
+/// The config files of a stack's services, with where to send traces.
+struct Services {
+    files: Vec<(PathBuf, toml::Table)>,
 }
 
-async fn measured(stack: &Stack, documents: usize, on: bool) -> Result<Ran> {
-    let client = Client::new(&stack.addresses, "bench")?;
-    searchable(stack, &client, "first", FIRST).await?;
+impl Services {
+    const ALL: [&str; 3] = ["ingest", "embedder", "indexer"];
+
+    fn of(stack: &Stack) -> Result<Self> {
+        let layout = Layout::new(stack.dir())?;
+        let read = |service: &str| {
+            let path = layout.config(service);
+            let config = fs::read_to_string(&path)?.parse()?;
+            Ok((path, config))
+        };
+        let files = Self::ALL.into_iter().map(read).collect::<Result<_>>()?;
+        Ok(Self { files })
+    }
+
+    /// Starts them anew: `up` does, when they have left.
+    async fn send_traces(&self, stack: &Stack, on: bool) -> Result<()> {
+        for (path, config) in &self.files {
+            let mut config = config.clone();
+            if !on {
+                config.remove("traces");
+            }
+            write_whole(path, &config.to_string())?;
+        }
+        try_join_all(Self::ALL.map(|service| stack.kill(service, Signal::TERM))).await?;
+        try_join_all(Self::ALL.map(|service| stack.serving(service))).await?;
+        Ok(())
+    }
+}
+
+async fn measured(stack: &Stack, client: &Client, name: &str, documents: usize, on: bool) -> Result<Ran> {
+    searchable(stack, client, &format!("{name}, before"), WARM_UP).await?;
     let began = Instant::now();
-    let receipts = searchable(stack, &client, "notes", documents).await?;
+    let receipts = searchable(stack, client, name, documents).await?;
     let seconds = began.elapsed().as_secs_f64();
     // Not by a count alone.
     for receipt in receipts.iter().step_by(documents.div_ceil(50)) {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use millrace_embedder::batch::MOST_WEIGHT;
 use millrace_events::Lane;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -41,10 +42,10 @@ pub struct Up {
     /// Instances of ingest and of the embedder, up to 4 [default: as at the first start, else 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST_REPLICAS)))]
     replicas: Option<u16>,
-    /// A lane of documents, which the embedder serves by this weight (1 where none is said), beside those of earlier starts;
-    /// may be given several times
+    /// A lane of documents, which the embedder serves by this weight (where none is said, that of the start before, or 1),
+    /// beside those of earlier starts; may be given several times
     #[arg(long, value_name = "NAME[=WEIGHT]", value_parser = lane, env = "MILLRACE_UP_LANES", value_delimiter = ',')]
-    lane: Vec<(Lane, u32)>,
+    lane: Vec<(Lane, Option<u32>)>,
     /// Run a service from another build of millrace; the file is looked up at each of its starts, so a link can be turned
     #[arg(long, value_name = "SERVICE=FILE", value_parser = program, env = "MILLRACE_UP_PROGRAMS", value_delimiter = ',')]
     program: Vec<(String, PathBuf)>,
@@ -64,6 +65,7 @@ pub async fn run(up: Up, target: &Target) -> Result<()> {
             replicas: up.replicas,
         },
         lanes: up.lane.into_iter().collect(),
+        remembers: true,
         supervise: !up.no_supervise,
         services: !up.no_services,
         programs: up.program.into_iter().collect(),
@@ -93,10 +95,16 @@ pub async fn run(up: Up, target: &Target) -> Result<()> {
     failure.map_or(Ok(()), Err)
 }
 
-fn lane(text: &str) -> Result<(Lane, u32), String> {
-    let (name, weight) = text.split_once('=').unwrap_or((text, "1"));
-    let weight = weight.parse::<u32>().ok().filter(|weight| (1..=1000).contains(weight));
-    Ok((topics::lane(name)?, weight.ok_or("a weight is 1 to 1000")?))
+fn lane(text: &str) -> Result<(Lane, Option<u32>), String> {
+    let Some((name, weight)) = text.split_once('=') else {
+        return Ok((topics::lane(text)?, None));
+    };
+    let weight = weight
+        .parse::<u32>()
+        .ok()
+        .filter(|weight| (1..=MOST_WEIGHT).contains(weight));
+    let weight = weight.ok_or_else(|| format!("a weight is 1 to {MOST_WEIGHT}"))?;
+    Ok((topics::lane(name)?, Some(weight)))
 }
 
 fn program(text: &str) -> Result<(String, PathBuf), String> {

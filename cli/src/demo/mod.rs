@@ -83,6 +83,8 @@ pub async fn run(demo: Demo, target: &Target) -> Result<()> {
     let options = Options {
         dir: target.dir.clone(),
         lanes: BTreeMap::new(),
+        // The model is measured, and not what it did before.
+        remembers: false,
         asked: Asked::default(),
         supervise: true,
         programs: BTreeMap::new(),

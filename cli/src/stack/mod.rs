@@ -63,7 +63,9 @@ pub struct Options {
     /// How many of each it is to have.
     pub asked: Asked,
     /// Lanes with their weights, beside those that it has.
-    pub lanes: BTreeMap<Lane, u32>,
+    pub lanes: BTreeMap<Lane, Option<u32>>,
+    /// Whether vectors that were computed are remembered from one start to the next.
+    pub remembers: bool,
     /// Whether parts that die are started again.
     pub supervise: bool,
     /// Whether the three services belong to it; without them it is broker and registry, topics and schemas.
@@ -201,8 +203,7 @@ impl Stack {
         }
         let mut probes = Vec::new();
         for instance in state.size.instances() {
-            let other = options.programs.get(instance.service);
-            let program = services::prepare(&instance, layout, cache, state, other)?;
+            let program = services::prepare(&instance, layout, cache, state, options)?;
             let address = state.addresses.of(&program.name);
             let address = address.with_context(|| format!("{} has no address", program.name))?;
             let probe = Probe::Service(millrace_rpc::client::channel(address)?);
@@ -260,12 +261,15 @@ pub struct Interrupted;
 fn remember(
     kept: Option<State>,
     size: Size,
-    lanes: &BTreeMap<Lane, u32>,
+    lanes: &BTreeMap<Lane, Option<u32>>,
     layout: &Layout,
     progress: &Progress,
 ) -> Result<State> {
     let mut all = kept.as_ref().map(|state| state.lanes.clone()).unwrap_or_default();
-    all.extend(lanes.clone());
+    for (lane, weight) in lanes {
+        let known = all.entry(lane.clone()).or_insert(1);
+        *known = weight.unwrap_or(*known);
+    }
     let (ports, moved) = Ports::choose(kept.as_ref().map(|s| s.ports.clone()), &size.listeners())?;
     for m in moved {
         progress.line(format!(

@@ -1,12 +1,13 @@
 //! The services: this same binary, `millrace run <service>`, each instance with a config file made from the stack's state.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use toml::{Table, Value};
 
+use super::Options;
 use super::fetch::Cache;
 use super::process::Program;
 use super::size::{Instance, http_of};
@@ -16,27 +17,27 @@ use crate::traces;
 /// Set for a service whose stdin is the pipe of its `up`.
 pub const ENDS_WITH_STDIN: &str = "MILLRACE_ENDS_WITH_STDIN";
 
-/// Writes an instance's config file and says how it is started: from this program's file, or `other`'s, which is looked up
-/// at each start.
+/// Writes an instance's config file and says how it is started: from this program's file, or the one that the options name,
+/// which is looked up at each start.
 pub fn prepare(
     instance: &Instance,
     layout: &Layout,
     cache: &Cache,
     state: &State,
-    other: Option<&PathBuf>,
+    options: &Options,
 ) -> Result<Program> {
     let (name, service) = (instance.part(), instance.service);
     let path = layout.config(&name);
     let text = format!(
         "# Written by `millrace up` at each start. MILLRACE_{}_<FIELD> in the environment goes before it.\n{}",
         service.to_uppercase(),
-        config(instance, layout, cache, state)?
+        config(instance, layout, cache, state, options.remembers)?
     );
     write_whole(&path, &text)?;
     let (mut envs, without) = own_variables(instance, std::env::vars_os());
     // Logs go to a file: no colours.
     envs.extend([(ENDS_WITH_STDIN.into(), "1".into()), ("NO_COLOR".into(), "1".into())]);
-    let command = match other {
+    let command = match options.programs.get(service) {
         Some(program) => program.clone(),
         None => std::env::current_exe().context("cannot find this program's own file")?,
     };
@@ -81,7 +82,7 @@ fn own_variables(
     (own, numbered)
 }
 
-fn config(instance: &Instance, layout: &Layout, cache: &Cache, state: &State) -> Result<Table> {
+fn config(instance: &Instance, layout: &Layout, cache: &Cache, state: &State, remembers: bool) -> Result<Table> {
     let text = |value: &Path| Value::String(value.to_string_lossy().into_owned());
     let table = |key: &str, value: Value| Value::Table(Table::from_iter([(key.to_owned(), value)]));
     let part = instance.part();
@@ -116,7 +117,9 @@ fn config(instance: &Instance, layout: &Layout, cache: &Cache, state: &State) ->
             let weights = lanes.map(|(lane, weight)| (lane.as_str().to_owned(), i64::from(*weight).into()));
             set("lanes", table("weights", Value::Table(weights.collect())));
             set("model", table("dir", text(&cache.model())));
-            set("cache", table("dir", text(&layout.data(&part).join("cache"))));
+            if remembers {
+                set("cache", table("dir", text(&layout.data(&part).join("cache"))));
+            }
             set("onnxruntime", text(&cache.onnxruntime()));
         }
         _ => {

@@ -33,8 +33,8 @@ pub enum IdError {
     /// Not 1 to 31.
     #[error("an epoch is 1 to 31, this one is {0}")]
     Epoch(i64),
-    /// Not `[a-z][a-z0-9-]{0,30}`, or what an epoch's topics are called.
-    #[error("a lane is a letter a-z and up to 30 characters of a-z 0-9 -, and not e with digits")]
+    /// Not `[a-z][a-z0-9-]{0,30}`, or what an epoch's topics are called, or the base lane.
+    #[error("a lane is a letter a-z and up to 30 characters of a-z 0-9 -, not e with digits, and not base")]
     Lane,
     /// Not a UUID.
     #[error("a request id is a UUID, for example 0b6f3f2a-4c38-4f0e-9a4b-3f1b8f7f2a11")]
@@ -121,11 +121,14 @@ impl fmt::Display for DocumentKey {
     }
 }
 
-/// Documents that the embedder serves by their own weight, in a topic of their own: `[a-z][a-z0-9-]{0,30}`, and not `e` with
-/// digits, which is an epoch's. The base lane, that of documents which nobody has put into one, has no name.
+/// Documents that the embedder serves by their own weight, in a topic of their own: `[a-z][a-z0-9-]{0,30}`, not `e` with
+/// digits, which is an epoch's, and not `base`. The base lane, that of documents which nobody has put into one, has no name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Lane(String);
+
+/// The base lane, for people.
+const BASE_LANE: &str = "base";
 
 impl Lane {
     /// That of documents which nobody has put into one.
@@ -138,7 +141,7 @@ impl Lane {
             name.len() <= 31 && name.starts_with(|c: char| c.is_ascii_lowercase()) && name.bytes().all(allowed);
         let epoch = name.strip_prefix('e').filter(|number| !number.is_empty());
         let is_epoch = epoch.is_some_and(|number| number.bytes().all(|b| b.is_ascii_digit()));
-        match name.is_empty() || is_name && !is_epoch {
+        match name.is_empty() || is_name && !is_epoch && name != BASE_LANE {
             true => Ok(Self(name)),
             false => Err(IdError::Lane),
         }
@@ -168,7 +171,7 @@ impl From<Lane> for String {
 
 impl fmt::Display for Lane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_base() { "base" } else { &self.0 })
+        f.write_str(if self.is_base() { BASE_LANE } else { &self.0 })
     }
 }
 

@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(PARSED.in_lane(&bulk, Epoch::FIRST), "documents.parsed.bulk");
         assert_eq!(PARSED.in_lane(&bulk, second), "documents.parsed.bulk.e2");
         assert_eq!(PARSED.in_lane(&Lane::BASE, second), "documents.parsed.e2");
-        for bad in ["e2", "Bulk", "2nd", "a_b", "-a", &"a".repeat(32)] {
+        for bad in ["e2", "base", "Bulk", "2nd", "a_b", "-a", &"a".repeat(32)] {
             assert!(Lane::new(bad).is_err(), "{bad}");
         }
         for good in ["", "e", "e2e", "early", &"a".repeat(31)] {

@@ -49,11 +49,11 @@ impl Default for Sharing {
 
 impl Sharing {
     /// Whose a record of a topic is.
-    pub fn of<'t>(&self, topic: &'t Arc<str>, record: &Delivery) -> Share<'t> {
+    pub fn of(&self, topic: Arc<str>, record: &Delivery) -> Share {
         let tenant = (self.tenant_of)(record);
         Share {
+            weight: self.topics.get(&*topic).copied().unwrap_or(1),
             topic,
-            weight: self.topics.get(&**topic).copied().unwrap_or(1),
             tenant_weight: self.tenants.get(&tenant).copied().unwrap_or(1),
             tenant,
             bytes: record.size_bytes(),
@@ -63,9 +63,9 @@ impl Sharing {
 
 /// Whose a record is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Share<'t> {
+pub struct Share {
     /// The topic that it stands in.
-    pub topic: &'t Arc<str>,
+    pub topic: Arc<str>,
     /// Weight of that topic, from 1.
     pub weight: u32,
     /// Its tenant.
@@ -108,11 +108,15 @@ struct Tenant {
 #[derive(Debug)]
 struct Waiting<T> {
     item: T,
-    topic: Arc<str>,
-    tenant: Bytes,
-    /// What its turn costs its topic.
-    cost: u128,
+    share: Share,
     begins: u128,
+}
+
+impl Share {
+    /// What its turn costs whoever has this weight.
+    fn cost(&self, weight: u32) -> u128 {
+        BYTE * self.bytes.max(1) as u128 / u128::from(weight.max(1))
+    }
 }
 
 impl<T> Default for FairQueue<T> {
@@ -134,23 +138,28 @@ impl<T> FairQueue<T> {
     }
 
     /// Waits behind what its tenant has waiting already.
-    pub fn push(&mut self, share: &Share<'_>, item: T) {
+    pub fn push(&mut self, share: Share, item: T) {
         let topic = self.topics.entry(share.topic.clone()).or_default();
         if topic.waiting.is_empty() {
             topic.begins = topic.begins.max(self.now);
         }
-        let cost = BYTE * share.bytes.max(1) as u128;
-        let begins = topic.join(share.tenant.clone(), cost / u128::from(share.tenant_weight.max(1)));
+        let begins = topic.join(share.tenant.clone(), share.cost(share.tenant_weight));
         self.came += 1;
         topic.waiting.insert((begins, self.came));
-        let waiting = Waiting {
-            item,
-            topic: share.topic.clone(),
-            tenant: share.tenant.clone(),
-            cost: cost / u128::from(share.weight.max(1)),
-            begins,
-        };
-        self.waiting.insert(self.came, waiting);
+        self.waiting.insert(self.came, Waiting { item, share, begins });
+    }
+
+    /// Drops what is not wanted. If that is any, turns begin anew: nobody pays for what was not done.
+    pub fn retain(&mut self, wanted: impl Fn(&T) -> bool) {
+        if self.waiting.values().all(|waiting| wanted(&waiting.item)) {
+            return;
+        }
+        self.topics.clear();
+        for (_, waiting) in std::mem::take(&mut self.waiting) {
+            if wanted(&waiting.item) {
+                self.push(waiting.share, waiting.item);
+            }
+        }
     }
 
     /// Whose turn it is.
@@ -183,10 +192,11 @@ impl<T> FairQueue<T> {
 
     fn remove(&mut self, came: u64) -> Option<T> {
         let waiting = self.waiting.remove(&came)?;
-        let topic = self.topics.get_mut(&waiting.topic)?;
+        let share = &waiting.share;
+        let topic = self.topics.get_mut(&share.topic)?;
         topic.waiting.remove(&(waiting.begins, came));
-        topic.begins += waiting.cost;
-        topic.leave(&waiting.tenant);
+        topic.begins += share.cost(share.weight);
+        topic.leave(&share.tenant);
         Some(waiting.item)
     }
 }
@@ -220,13 +230,13 @@ mod tests {
 
     fn push<T>(queue: &mut FairQueue<T>, (topic, weight): (&str, u32), tenant: &str, bytes: usize, item: T) {
         let share = Share {
-            topic: &topic.into(),
+            topic: topic.into(),
             weight,
             tenant_weight: if tenant.starts_with("double") { 2 } else { 1 },
             tenant: Bytes::copy_from_slice(tenant.as_bytes()),
             bytes,
         };
-        queue.push(&share, item);
+        queue.push(share, item);
     }
 
     fn drain<T>(queue: &mut FairQueue<T>) -> Vec<T> {
@@ -317,6 +327,23 @@ mod tests {
         assert_eq!(queue.take(|at| *at > 20), None);
         assert_eq!(drain(&mut queue), [0, 1, 2, 3, 4, 5, 6, 8, 9]);
         assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn what_is_dropped_is_not_paid_for() {
+        let mut queue = FairQueue::default();
+        for at in 0..100 {
+            push(&mut queue, ("t", 1), "a", 100, ("a", at));
+        }
+        queue.retain(|(_, at)| *at >= 90);
+        for at in 0..10 {
+            push(&mut queue, ("t", 1), "b", 100, ("b", at));
+        }
+        let order = drain(&mut queue);
+        let a: Vec<i32> = order.iter().filter(|(who, _)| *who == "a").map(|(_, at)| *at).collect();
+        assert_eq!(a, (90..100).collect::<Vec<_>>());
+        let first = order[..10].iter().filter(|(who, _)| *who == "a").count();
+        assert!((4..=7).contains(&first), "{order:?}");
     }
 
     #[test]

@@ -6,7 +6,8 @@ pub fn partition_for(key: &[u8], count: i32) -> i32 {
     positive % count.max(1)
 }
 
-fn murmur2(data: &[u8]) -> u32 {
+/// A stable hash.
+pub(crate) fn murmur2(data: &[u8]) -> u32 {
     const SEED: u32 = 0x9747_b28c;
     const M: u32 = 0x5bd1_e995;
     let mut hash = SEED ^ data.len() as u32;

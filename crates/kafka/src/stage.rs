@@ -13,6 +13,7 @@ use tower::Service;
 
 use crate::config::{self, ConfigError, KafkaConfig};
 use crate::consumer::{self, Context, Member};
+use crate::partitioner;
 use crate::transactor::{self, Reports, TransactionalProducer};
 use millrace_failpoints::points;
 use millrace_flow::fair::Sharing;
@@ -231,7 +232,8 @@ impl Session {
         let (paused, paused_receiver) = watch::channel(BTreeSet::new());
         let context = Context::new(config.group.clone(), events_sender);
         let assignment = context.assignment.clone();
-        let settings = kafka.member(&config.group, &config.instance).map_err(config_error)?;
+        let name = member_name(&config.instance, &config.topics);
+        let settings = kafka.member(&config.group, &name).map_err(config_error)?;
         let session = config::session(&settings);
         let member: Member = settings.create_with_context(context).map_err(client_error)?;
         let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
@@ -244,7 +246,7 @@ impl Session {
         let (watched, close) = (Arc::downgrade(&member), closing.clone());
         let name = consumer::Name {
             group: config.group.clone(),
-            instance: config.instance.clone(),
+            instance: name,
             session,
         };
         let consumer = thread("consumer")
@@ -271,6 +273,20 @@ impl Session {
             },
         }))
     }
+}
+
+/// The static member's name: the instance's, and of one that reads several topics also which.
+///
+/// Kafka gives a static member that comes back within its session what it had, whatever it subscribes to now: a topic that was
+/// added would be read by nobody. So one that reads others is another member, and its join begins a rebalance; what the earlier
+/// one had waits until its session is over.
+fn member_name(instance: &str, topics: &[String]) -> String {
+    if topics.len() < 2 {
+        return instance.to_owned();
+    }
+    let mut topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+    topics.sort_unstable();
+    format!("{instance}.{:08x}", partitioner::murmur2(topics.join(",").as_bytes()))
 }
 
 impl Threads {

@@ -276,6 +276,12 @@ impl Stack {
         self.restart_after(async |_| Ok(())).await
     }
 
+    /// As [`Stack::restart`], with these variables instead of those that it was started with.
+    pub async fn restart_with(mut self, environment: Vec<(String, String)>) -> Result<Self> {
+        self.environment = environment;
+        self.restart().await
+    }
+
     /// As [`Stack::restart`]; between the two the directory is nobody's.
     pub async fn restart_after(mut self, between: impl AsyncFnOnce(&Path) -> Result<()>) -> Result<Self> {
         let (millrace, size, environment) = (self.millrace.clone(), self.size, self.environment.clone());

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use millrace_events::Lane;
+use millrace_events::{Lane, Tenant};
 use millrace_flow::layers::Calls;
 use millrace_flow::runner::Limits;
 use millrace_kafka::KafkaConfig;
@@ -107,6 +107,14 @@ impl Config {
             let message = format!("puts tenant {tenant} into lane {lane}, which is not among lanes.names");
             return refused("lanes.tenants", message);
         }
+        if let Some(name) = self
+            .lanes
+            .tenants
+            .keys()
+            .find(|name| Tenant::new(name.as_str()).is_err())
+        {
+            return refused("lanes.tenants", format!("names {name}, which is no tenant"));
+        }
         check_stage(&self.stage, &self.calls)
     }
 }
@@ -138,7 +146,7 @@ mod tests {
     fn what_cannot_work_is_named() {
         type Change = fn(&mut Config);
         let rows: [(Change, &str); 8] = [
-            (|c| drop(c.lanes.names.insert(Lane::BASE)), "lanes.names"),
+            (|c| c.lanes.names = [Lane::BASE].into(), "lanes.names"),
             (
                 |c| drop(c.lanes.tenants.insert("a".into(), Lane::new("bulk").unwrap())),
                 "lanes.tenants",

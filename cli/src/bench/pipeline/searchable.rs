@@ -1,7 +1,6 @@
 //! What has become searchable, as the log tells it: one event of `vectors.indexed` for each document.
 //!
-//! The clock is its arrival with a `read_committed` reader, as others would learn of it. `indexed_at_ms` in it is taken before
-//! the index is written.
+//! The clock is its arrival with a `read_committed` reader, as others would learn of it.
 
 use std::collections::HashSet;
 use std::future::ready;

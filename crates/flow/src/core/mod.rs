@@ -237,6 +237,8 @@ impl Core {
                 self.drop_slot(slot);
             }
         }
+        let partitions = &self.partitions;
+        self.runnable.retain(|id| partitions.contains_key(&id.slot));
     }
 
     fn drop_slot(&mut self, slot: u32) {
@@ -283,8 +285,8 @@ impl Core {
         };
         let topic = partition.id.topic.clone();
         let Some(held) = partition.held(id.offset) else { return };
-        let share = self.sharing.of(&topic, &held.delivery);
-        self.runnable.push(&share, id);
+        let share = self.sharing.of(topic, &held.delivery);
+        self.runnable.push(share, id);
     }
 
     /// The log said where a partition ends; `caught_up` is the offset below which everything was handed over.

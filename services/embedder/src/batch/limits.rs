@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use millrace_events::Tenant;
 use serde::{Deserialize, Serialize};
 
 /// Bounds of a batch and of the queue before it.
@@ -73,6 +74,10 @@ impl BatchLimits {
                 "batch.tenant_weights gives {tenant} the weight {weight}: a weight is 1 to {MOST_WEIGHT}"
             ));
         }
+        let no_tenant = |name: &&String| Tenant::new(name.as_str()).is_err();
+        if let Some(name) = self.tenant_weights.keys().find(no_tenant) {
+            return Err(format!("batch.tenant_weights names {name}, which is no tenant"));
+        }
         if self.prepared_batches > MAX_PREPARED {
             return Err(format!(
                 "batch.prepared_batches is {}: more than {MAX_PREPARED} only make queries wait",
@@ -111,5 +116,10 @@ mod tests {
             ..BatchLimits::default()
         };
         assert!(weightless.check().unwrap_err().contains("gives acme the weight 0"));
+        let nobody = BatchLimits {
+            tenant_weights: [("Acme Corp".to_owned(), 1)].into(),
+            ..BatchLimits::default()
+        };
+        assert!(nobody.check().unwrap_err().contains("names Acme Corp"));
     }
 }

@@ -11,7 +11,7 @@
 //!   be handed over while another one runs ([`BatchLimits::prepared_batches`]).
 //! - Texts are tokenised by their callers before they wait: lengths are known, and the model computes meanwhile.
 //! - Queries run before documents; a request whose caller has left is dropped unrun.
-//! - Documents of different tenants take turns: whoever has had the fewest tokens goes first.
+//! - Documents of different tenants take turns: whoever has had the fewest tokens by its weight goes first.
 //! - Every queue is bounded; documents wait for room, queries are told to come back.
 //! - What the [`cache`](crate::cache) knows is neither tokenised nor queued: an answer that it has whole needs no model.
 //!

@@ -59,6 +59,15 @@ const CANARY_AFTER_REMOTE: Duration = Duration::from_secs(30);
 /// While the model is broken, or another backend stands in for the preferred one, it is asked more often.
 const CANARY_WHILE_BROKEN: Duration = Duration::from_secs(2);
 
+/// Of a canary's sentences, about.
+const CANARY_TOKENS: usize = 48;
+
+/// What was said when the model gave no answer, and what had been said before.
+struct Suspected {
+    before: super::Health,
+    said: super::Health,
+}
+
 pub(super) struct Owner {
     queries: mpsc::Receiver<Request>,
     documents: mpsc::Receiver<Request>,
@@ -74,8 +83,8 @@ pub(super) struct Owner {
     /// Since when the first of them runs.
     runs_since: Instant,
     patience: Patience,
-    /// It was told that the first of them gives no answer.
-    told: bool,
+    /// The first of them was found to give no answer.
+    suspected: Option<Suspected>,
     last_run: Instant,
     last_canary: Instant,
     model: Arc<ModelInfo>,
@@ -113,7 +122,7 @@ impl Owner {
             running: VecDeque::new(),
             runs_since: Instant::now(),
             patience: Patience::default(),
-            told: false,
+            suspected: None,
             last_run: Instant::now(),
             last_canary: Instant::now(),
             model: channels.model,
@@ -148,7 +157,7 @@ impl Owner {
                 self.waiting.has_room(Class::Document),
             );
             let wake = match busy {
-                true => self.runs_since + self.patience.limit(),
+                true => self.runs_since + self.patience.limit(self.padded_tokens()),
                 false => wake.unwrap_or_else(|| self.next_canary()),
             };
             tokio::select! {
@@ -163,7 +172,7 @@ impl Owner {
                     None => documents_open = false,
                 },
                 () = tokio::time::sleep_until(wake), if !busy => {}
-                () = tokio::time::sleep_until(wake), if busy && !self.told => self.suspect(),
+                () = tokio::time::sleep_until(wake), if busy && self.suspected.is_none() => self.suspect(),
             }
             self.take_all_ready();
         }
@@ -315,28 +324,55 @@ impl Owner {
         if let (Some(remember), false) = (&self.remember, proven.is_empty())
             && let Err(refused) = remember.try_send(proven)
         {
+            // The disk is slower than the model. At the end of the process too: nobody waits for a cache.
             tracing::debug!(%refused, "vectors are not remembered");
         }
     }
 
     /// The model has said nothing for too long. An endpoint has a time of its own to answer in, and says what it is about.
     fn suspect(&mut self) {
-        self.told = true;
-        if self.at_work.borrow().device == REMOTE {
-            return;
+        let before = self.health.borrow().clone();
+        let said = if self.at_work.borrow().device == REMOTE {
+            before.clone()
+        } else {
+            let seconds = self.runs_since.elapsed().as_secs_f64();
+            tracing::warn!(seconds, "the model gives no answer");
+            let why = format!("no answer for {seconds:.1} s, far longer than the last batches took");
+            super::Health::Broken(why)
+        };
+        self.health.send_replace(said.clone());
+        self.suspected = Some(Suspected { before, said });
+    }
+
+    /// There is an answer after all. The engine has said how it was, unless it had done so just before.
+    fn rehabilitate(&mut self) {
+        if let Some(Suspected { before, said }) = self.suspected.take() {
+            self.health.send_if_modified(|health| {
+                let ours = *health == said && said != before;
+                if ours {
+                    *health = before;
+                }
+                ours
+            });
         }
-        let seconds = self.runs_since.elapsed().as_secs_f64();
-        tracing::warn!(seconds, "the model gives no answer");
-        let why = format!("no answer for {seconds:.1} s, far longer than the last batches took");
-        self.health.send_replace(super::Health::Broken(why));
+    }
+
+    /// Of what the model has now.
+    fn padded_tokens(&self) -> usize {
+        let running = self.running.front().and_then(Option::as_ref);
+        running.map_or(CANARY_TOKENS, Running::padded_tokens)
     }
 
     fn finish(&mut self, done: Done<Place>) {
         let now = Instant::now();
-        if self.running.front().is_some_and(Option::is_some) {
-            self.patience.took(now - self.runs_since);
+        if self.at_work.has_changed().unwrap_or(false) {
+            self.at_work.mark_unchanged();
+            self.patience.forget();
+        } else {
+            self.patience.took(now - self.runs_since, self.padded_tokens());
         }
-        (self.last_run, self.runs_since, self.told) = (now, now, false);
+        (self.last_run, self.runs_since) = (now, now);
+        self.rehabilitate();
         if let Some(running) = self.running.pop_front().flatten() {
             let error = done.results.iter().find_map(|(_, result)| result.as_ref().err());
             running.end(&self.model, error.map(|error| (error.code(), error.to_string())));

@@ -30,6 +30,11 @@ pub(super) struct Running {
 }
 
 impl Running {
+    /// Its tokens, padding too.
+    pub(super) fn padded_tokens(&self) -> usize {
+        self.batch.padded_tokens
+    }
+
     /// It begins at a backend, with the texts of these requests.
     pub(super) fn begin(model: &ModelInfo, provider: &'static str, batch: Batch, requests: &[&Span]) -> Self {
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);

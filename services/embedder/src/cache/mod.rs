@@ -26,12 +26,14 @@ mod tests;
 mod writer;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use foyer::{BlockEngineConfig, DeviceBuilder, FsDeviceBuilder, HybridCache, HybridCacheBuilder, HybridCachePolicy};
 use futures::stream::{self, StreamExt};
 use millrace_rpc::error::chain;
 use millrace_telemetry::{metrics, names};
 use tokio::sync::mpsc;
+use tokio::time::error::Elapsed;
 
 pub use key::Key;
 #[cfg(test)]
@@ -88,6 +90,8 @@ type Store = HybridCache<Key, Vec<u8>>;
 const LOTS: usize = 2;
 /// Entries of a request that are read from disk at once.
 const READS: usize = 8;
+/// For one of them: computing it anew takes less.
+const READ_LIMIT: Duration = Duration::from_secs(1);
 /// The folder's files, each of which is emptied as a whole.
 const BLOCKS: usize = 64;
 /// What is written at once; there are two such buffers.
@@ -167,7 +171,7 @@ impl Cache {
     }
 
     async fn read(&self, key: Key) -> Result<Option<Entry>, ReadError> {
-        let found = self.store.get(&key).await?;
+        let found = tokio::time::timeout(READ_LIMIT, self.store.get(&key)).await??;
         let entry = found.map(|bytes| Entry::from_bytes(&bytes, self.gate));
         Ok(entry.transpose()?)
     }
@@ -178,6 +182,8 @@ impl Cache {
 enum ReadError {
     #[error("the disk does not give it")]
     Disk(#[from] foyer::Error),
+    #[error("the disk does not answer")]
+    Silent(#[from] Elapsed),
     #[error("it is none of this model")]
     Vector(#[from] BadVector),
 }

@@ -155,7 +155,7 @@ async fn what_can_never_be_indexed_is_invalid_and_another_model_stops_the_stage(
             model: Model::default(),
             ..record(2, 1)
         },
-        9,
+        || 9,
     )
     .await;
     assert_eq!(nameless.unwrap_err().reason(), "OTHER_MODEL");

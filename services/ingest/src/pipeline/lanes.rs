@@ -4,9 +4,11 @@
 //! |---|---|---|---|
 //! | in a lane, or in the base lane | nothing, or that lane | any | that lane |
 //! | in a lane, or in the base lane | another one | any | `Invalid` `LANE_CHANGED` |
+//! | the same, and its newest revision may be its deletion | another one | any | `Away` `LANE_UNDECIDED` until that has ended |
 //! | new, or deleted | a lane | any | that one |
 //! | new, or deleted | nothing | a lane, none | that one, the base lane |
-//! | any | a lane that is not configured | any | `Invalid` `LANE_UNKNOWN` |
+//! | any | a lane that is not configured here | any | `Away` `LANE_UNKNOWN`: another ingest has accepted it |
+//! | any | what is no lane's name | any | `Invalid` `LANE_INVALID` |
 //!
 //! Here and not where commands are accepted, since all commands of a document pass here one after another. Sources are those
 //! of [`super::repeats`]: the replica, and what this process parsed itself.
@@ -60,6 +62,13 @@ struct Parsed {
     lane: Option<Lane>,
 }
 
+/// The lane that a document is in.
+struct Known {
+    lane: Lane,
+    /// Its newest revision may be its deletion: nobody can tell before that has ended.
+    undecided: bool,
+}
+
 /// A command, as far as its lane goes.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
@@ -87,39 +96,38 @@ impl<E: LogEnds> Lanes<E> {
 
     /// The lane that a command's document is in.
     pub async fn of(&self, asked: Asked<'_>) -> Result<Lane, Failure> {
-        let wanted = match asked.lane {
-            "" => None,
-            name => Some(
-                Lane::new(name)
-                    .ok()
-                    .filter(|lane| self.config.has(lane))
-                    .ok_or_else(|| {
-                        let message = format!("lane {name} is not configured: add it to lanes.names of every ingest");
-                        invalid("LANE_UNKNOWN", message)
-                    })?,
-            ),
-        };
+        let wanted = Lane::new(asked.lane).map_err(|error| invalid("LANE_INVALID", error.to_string()))?;
+        self.configured(&wanted)?;
         if self.config.names.is_empty() {
             return Ok(Lane::BASE);
         }
         let lane = match (self.known(asked).await?, wanted) {
-            (Some(is_in), Some(wanted)) if is_in != wanted => {
+            (Some(known), wanted) if wanted.is_base() || known.lane == wanted => known.lane,
+            (Some(Known { lane, undecided: true }), _) => {
+                let message = format!("the document is in lane {lane}, and what may be its deletion is under way");
+                return Err(away("LANE_UNDECIDED", message));
+            }
+            (Some(Known { lane, .. }), wanted) => {
                 let message =
-                    format!("the document is in lane {is_in} and stays there until it is deleted, not {wanted}");
+                    format!("the document is in lane {lane} and stays there until it is deleted, not {wanted}");
                 return Err(invalid("LANE_CHANGED", message));
             }
-            (Some(is_in), _) => is_in,
-            (None, Some(wanted)) => wanted,
-            (None, None) => {
+            (None, wanted) if !wanted.is_base() => wanted,
+            (None, _) => {
                 let rule = self.config.tenants.get(asked.document.tenant.as_str());
                 rule.cloned().unwrap_or_default()
             }
         };
-        match self.config.has(&lane) {
-            true => Ok(lane),
+        self.configured(&lane)?;
+        Ok(lane)
+    }
+
+    fn configured(&self, lane: &Lane) -> Result<(), Failure> {
+        match self.config.has(lane) {
+            true => Ok(()),
             false => {
-                let message = format!("the document is in lane {lane}, which is not configured: add it to lanes.names");
-                Err(invalid("LANE_UNKNOWN", message))
+                let message = format!("lane {lane} is not configured here: add it to lanes.names of every ingest");
+                Err(away("LANE_UNKNOWN", message))
             }
         }
     }
@@ -133,22 +141,36 @@ impl<E: LogEnds> Lanes<E> {
             revision: asked.revision,
             lane: (asked.kind != Kind::Delete).then(|| lane.clone()),
         };
-        self.recent().insert(asked.document.clone(), parsed);
+        let mut recent = self.recent();
+        // A redrive is of an older one.
+        if recent
+            .get(asked.document)
+            .is_none_or(|known| known.revision <= asked.revision)
+        {
+            recent.insert(asked.document.clone(), parsed);
+        }
     }
 
-    async fn known(&self, asked: Asked<'_>) -> Result<Option<Lane>, Failure> {
+    async fn known(&self, asked: Asked<'_>) -> Result<Option<Known>, Failure> {
         let view = self.repeats.view(asked.document, asked.partition).await?;
         let own = self.recent().get(asked.document).cloned();
+        // What is parsed again, since its transaction came to nothing, does not see what came after it.
+        let own = own.filter(|own| own.revision < asked.revision);
         let own = own.filter(|own| view.latest.is_none_or(|latest| latest <= own.revision));
+        let undecided = view.status.is_some_and(|status| status.is_parsed_without_chunks());
         Ok(match own {
-            Some(own) => own.lane,
-            None => view.lane,
+            Some(own) => own.lane.map(|lane| Known { lane, undecided: false }),
+            None => view.lane.map(|lane| Known { lane, undecided }),
         })
     }
 
     fn recent(&self) -> std::sync::MutexGuard<'_, Recent<DocumentKey, Parsed>> {
         self.parsed.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn away(reason: &'static str, message: String) -> Failure {
+    Failure::Away { reason, message }
 }
 
 fn invalid(reason: &'static str, message: String) -> Failure {

@@ -1,4 +1,4 @@
-use millrace_events::State;
+use millrace_events::{DocumentStatus, State};
 
 use super::*;
 use crate::testing::{FakeEnds, Statuses, document, revision, status};
@@ -49,14 +49,14 @@ async fn each_row_of_the_table() {
         &'static str,
         Result<&'static str, &'static str>,
     );
-    let rows: [Row; 14] = [
+    let rows: [Row; 17] = [
         (&[], "", Ok("bulk")),
         (&[], "urgent", Ok("urgent")),
         (&[], "slow", Err("LANE_UNKNOWN")),
-        (&[], "Slow!", Err("LANE_UNKNOWN")),
+        (&[], "Slow!", Err("LANE_INVALID")),
         (&[(1, Parsed, "urgent")], "", Ok("urgent")),
         (&[(1, Parsed, "urgent")], "urgent", Ok("urgent")),
-        (&[(1, Parsed, "urgent")], "bulk", Err("LANE_CHANGED")),
+        (&[(1, Indexed, "urgent")], "bulk", Err("LANE_CHANGED")),
         (&[(1, Indexed, "")], "", Ok("base")),
         (&[(1, Indexed, "")], "bulk", Err("LANE_CHANGED")),
         (&[(1, Indexed, "urgent"), (2, Failed, "")], "", Ok("urgent")),
@@ -64,15 +64,25 @@ async fn each_row_of_the_table() {
         (
             &[(1, Indexed, "urgent"), (2, Parsed, "urgent")],
             "bulk",
-            Err("LANE_CHANGED"),
+            Err("LANE_UNDECIDED"),
         ),
+        (&[(1, Indexed, "urgent"), (2, Parsed, "urgent")], "", Ok("urgent")),
+        (&[(1, Failed, "urgent")], "", Ok("urgent")),
+        (&[(1, Failed, "urgent")], "bulk", Err("LANE_CHANGED")),
         (&[(1, Deleted, "urgent"), (2, Parsed, "bulk")], "", Ok("bulk")),
         (&[(1, Indexed, "gone")], "", Err("LANE_UNKNOWN")),
     ];
     for (written, name, expected) in rows {
         let mut statuses = Statuses::new();
         for (offset, state, lane) in written {
-            statuses.write_in(lane, status("d", *offset, *state)).await;
+            // Given up by the parse stage, or behind it.
+            let stage = if lane.is_empty() { "parse" } else { "embed" };
+            let status = DocumentStatus {
+                stage: stage.into(),
+                chunk_count: i32::from(*offset < 2),
+                ..status("d", *offset, *state)
+            };
+            statuses.write_in(lane, status).await;
         }
         let found = of(&lanes(&statuses), asked(&document("d"), 9, name)).await;
         assert_eq!(
@@ -104,6 +114,29 @@ async fn what_was_just_parsed_here_goes_before_what_the_replica_has() {
     // Another process went on with it.
     statuses.write_in("bulk", status("d", 4, State::Deleted)).await;
     assert_eq!(of(&lanes, asked(&document, 5, "urgent")).await.as_deref(), Ok("urgent"));
+}
+
+#[tokio::test]
+async fn what_is_parsed_again_does_not_see_what_came_after_it() {
+    let statuses = Statuses::new();
+    let (lanes, document) = (lanes(&statuses), document("d"));
+    let urgent = asked(&document, 1, "urgent");
+    lanes.parsed(urgent, &lane("urgent"));
+    lanes.parsed(
+        Asked {
+            kind: Kind::Delete,
+            ..asked(&document, 2, "")
+        },
+        &lane("urgent"),
+    );
+    lanes.parsed(asked(&document, 3, "bulk"), &lane("bulk"));
+    assert_eq!(of(&lanes, urgent).await.as_deref(), Ok("urgent"));
+    lanes.parsed(urgent, &lane("urgent"));
+    assert_eq!(
+        of(&lanes, asked(&document, 4, "")).await.as_deref(),
+        Ok("bulk"),
+        "the newest counts"
+    );
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use super::Store;
 use super::view::{DocumentView, RevisionStatus};
+use crate::pipeline::parse;
 use crate::replica::store::access;
 use crate::replica::{Change, ChangeOf, Kept, StoreError};
 
@@ -29,7 +30,7 @@ impl Kept for Statuses {
     type Key = StatusKey;
     type Entry = RevisionStatus;
     const FILE: &'static str = "status.redb";
-    const FORMAT: i64 = 1;
+    const FORMAT: i64 = 2;
 
     fn key(key: &[u8]) -> Result<StatusKey, IdError> {
         StatusKey::from_bytes(key)
@@ -103,7 +104,12 @@ impl Store {
             let state = status.record.state;
             view.latest = view.latest.or(this);
             deleted |= state == State::Deleted;
-            let in_lane = matches!(state, State::Parsed | State::Indexed | State::Superseded);
+            let in_lane = match state {
+                State::Parsed | State::Indexed | State::Superseded => true,
+                // Given up behind the parse stage, which had put it into its lane.
+                State::Failed => status.record.stage != parse::STAGE,
+                State::Deleted | State::DuplicateOf | State::Unknown => false,
+            };
             if in_lane && !deleted && view.lane.is_none() {
                 view.lane = Some(status.lane.clone());
             }

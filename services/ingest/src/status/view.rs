@@ -16,6 +16,11 @@ pub struct RevisionStatus {
 }
 
 impl RevisionStatus {
+    /// A deletion on its way, or an empty document.
+    pub fn is_parsed_without_chunks(&self) -> bool {
+        self.record.state == State::Parsed && self.record.chunk_count == 0
+    }
+
     /// Whether nothing but a redrive changes it any more.
     pub fn is_final(&self) -> bool {
         match self.record.state {
