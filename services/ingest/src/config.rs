@@ -148,7 +148,7 @@ mod tests {
         let rows: [(Change, &str); 8] = [
             (|c| c.lanes.names = [Lane::BASE].into(), "lanes.names"),
             (
-                |c| drop(c.lanes.tenants.insert("a".into(), Lane::new("bulk").unwrap())),
+                |c| c.lanes.tenants = [("a".to_owned(), Lane::new("bulk").unwrap())].into(),
                 "lanes.tenants",
             ),
             (|c| c.instance.clear(), "instance"),
