@@ -56,12 +56,6 @@ pub enum CacheError {
         /// Why.
         source: std::io::Error,
     },
-    /// Another process has the folder.
-    #[error("the cache's folder {} is in use by another process: give each embedder its own cache.dir", path.display())]
-    Taken {
-        /// The folder.
-        path: PathBuf,
-    },
     /// What is in the folder cannot be opened.
     #[error("opening the cache in {} failed: {what}; it may be removed, nothing is lost but time", path.display())]
     Open {
@@ -109,8 +103,8 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Opens the cache of a model, and what writes it. None where none is configured, or the model's vectors depend on their
-    /// batch-mates, which is logged.
+    /// Opens the cache of a model, and what writes it. None where none is configured; and, which is logged, where the model's
+    /// vectors depend on their batch-mates, or another process has the folder: it may be one that this one is to replace.
     pub async fn open(
         options: &CacheOptions,
         manifest: &Manifest,
@@ -130,7 +124,10 @@ impl Cache {
         let (dir, max_mib) = (options.dir.clone(), options.max_mib);
         // A panic in it stands in the log.
         let taken = tokio::task::spawn_blocking(move || Folder::take(&dir, max_mib)).await;
-        let folder = taken.map_err(|error| open_failed(options, &error))??;
+        let Some(folder) = taken.map_err(|error| open_failed(options, &error))?? else {
+            tracing::warn!(dir = %options.dir.display(), "no cache: another process has its folder");
+            return Ok(None);
+        };
         let store = open_store(options, &folder).await?;
         let (lots, remembered) = mpsc::channel(LOTS);
         let cache = Self {

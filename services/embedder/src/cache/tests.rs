@@ -344,7 +344,10 @@ async fn a_folder_is_one_processs() {
     let dir = folder();
     let first = open(dir.path(), &fake::manifest()).await;
     let second = Cache::open(&options(dir.path()), &fake::manifest(), &trapped(16)).await;
-    assert!(matches!(second, Err(CacheError::Taken { path }) if path == dir.path()));
+    assert!(
+        matches!(second, Ok(None)),
+        "it works without, and may replace the first"
+    );
     drop(first);
 }
 
