@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use futures::FutureExt as _;
+use futures::future::LocalBoxFuture;
 use millrace_embedder::batch::BatchLimits;
 use millrace_embedder::model::Choice;
 use millrace_kafka::KafkaConfig;
+use tokio_util::sync::CancellationToken;
 
 use super::up::on_signal;
 use crate::bench::report::{self, Machine, Row};
@@ -22,7 +25,7 @@ const EXAMPLES: &str = "Examples:
   millrace bench flow --bootstrap broker-1:9092        on that broker; topics millrace.bench.* come and go
   millrace bench flow --set linger.ms=0                what a setting of the client's does
   millrace bench memory --json                         one object on stdout
-  millrace bench trace                                 what traces cost, and whether each is complete; ten minutes
+  millrace bench trace                                 what traces cost, and whether each is complete; five minutes
   millrace bench pipeline                              submit to searchable on whole stacks; ten minutes
   millrace bench pipeline --only e --documents 3000    one figure, with more documents
   millrace bench embed                                 the embedder's batches beside a bare loop of the same runtime
@@ -68,7 +71,7 @@ enum What {
         #[command(flatten)]
         common: Common,
     },
-    /// The whole pipeline with traces and without in turn, on stacks of its own with a model that costs nothing
+    /// The whole pipeline with traces and without in turn, on a stack of its own with a model that costs nothing
     #[command(after_help = EXAMPLES)]
     Trace {
         /// How many documents a run submits
@@ -188,10 +191,7 @@ pub async fn run(bench: Bench) -> Result<()> {
             let (interrupt, machine, progress) = (on_signal()?, Machine::this(), Progress::stderr());
             progress.line(machine.line());
             let (documents, runs) = (usize::try_from(documents)?, usize::from(runs));
-            let rows = tokio::select! {
-                rows = traces::run(documents, runs, &progress) => rows?,
-                () = interrupt.cancelled() => return Err(Interrupted.into()),
-            };
+            let rows = unless_interrupted(traces::run(documents, runs, &progress).boxed_local(), &interrupt).await?;
             report::show(&rows, runs, &machine, json);
             Ok(())
         }
@@ -218,10 +218,7 @@ pub async fn run(bench: Bench) -> Result<()> {
                 runs: usize::from(runs),
                 cache,
             };
-            let rows = tokio::select! {
-                rows = pipeline::run(&setup, &progress) => rows?,
-                () = interrupt.cancelled() => return Err(Interrupted.into()),
-            };
+            let rows = unless_interrupted(pipeline::run(&setup, &progress).boxed_local(), &interrupt).await?;
             report::show(&rows, setup.runs, &machine, json);
             Ok(())
         }
@@ -262,10 +259,7 @@ pub async fn run(bench: Bench) -> Result<()> {
                 seconds,
             };
             setup.limits.check().map_err(anyhow::Error::msg)?;
-            let rows = tokio::select! {
-                rows = embed::run(&setup, &progress) => rows?,
-                () = interrupt.cancelled() => return Err(Interrupted.into()),
-            };
+            let rows = unless_interrupted(embed::run(&setup, &progress).boxed_local(), &interrupt).await?;
             report::show(&rows, setup.runs, &machine, json);
             Ok(())
         }
@@ -273,6 +267,15 @@ pub async fn run(bench: Bench) -> Result<()> {
             on_broker(&common, usize::from(runs), async |lab, _| memory::run(&lab).await).await
         }
     }
+}
+
+/// What was measured. An interrupt stops whatever measures.
+async fn unless_interrupted(
+    measuring: LocalBoxFuture<'_, Result<Vec<Row>>>,
+    interrupt: &CancellationToken,
+) -> Result<Vec<Row>> {
+    let measured = interrupt.run_until_cancelled(measuring).await;
+    measured.unwrap_or_else(|| Err(Interrupted.into()))
 }
 
 /// Runs on the broker that was named, or on a new one that is stopped in every case.
@@ -300,10 +303,7 @@ async fn on_broker(
         let lab = Lab::new(kafka, runs, progress.clone())?;
         measure(lab, &cache).await
     };
-    let rows = tokio::select! {
-        rows = all => rows,
-        () = interrupt.cancelled() => Err(Interrupted.into()),
-    };
+    let rows = unless_interrupted(all.boxed_local(), &interrupt).await;
     if let Some(broker) = broker {
         broker.stop().await?;
     }

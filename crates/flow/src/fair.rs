@@ -168,13 +168,11 @@ impl<T> FairQueue<T> {
         if self.turns.is_multiple_of(TURN_OF_THE_OLDEST) {
             return self.take(|_| true);
         }
-        let (name, topic) = self.next()?;
+        let topics = self.topics.values_mut().filter(|topic| !topic.waiting.is_empty());
+        let topic = topics.min_by_key(|topic| topic.begins)?;
         let (begins, came) = *topic.waiting.first()?;
-        let name = name.clone();
         self.now = self.now.max(topic.begins);
-        if let Some(topic) = self.topics.get_mut(&name) {
-            topic.now = begins;
-        }
+        topic.now = begins;
         self.remove(came)
     }
 
@@ -183,11 +181,6 @@ impl<T> FairQueue<T> {
         let found = self.waiting.iter().find(|(_, waiting)| wanted(&waiting.item));
         let came = *found?.0;
         self.remove(came)
-    }
-
-    fn next(&self) -> Option<(&Arc<str>, &Topic)> {
-        let topics = self.topics.iter().filter(|(_, topic)| !topic.waiting.is_empty());
-        topics.min_by_key(|(_, topic)| topic.begins)
     }
 
     fn remove(&mut self, came: u64) -> Option<T> {

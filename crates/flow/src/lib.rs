@@ -12,7 +12,7 @@
 //! - **Every failure has one answer.** What a dependency causes is waited for and burns no attempt ([`gate`]); what a
 //!   record causes is tried again a few times and then given up: its dead letter leaves in its place, in one transaction
 //!   with its position. The cases stand in `core/fail.rs` and `core/leave.rs`.
-//! - **Fair.** Of what could run, topics take turns by weight and tenants as equals, however much each has waiting within
+//! - **Fair.** Of what could run, topics take turns by weight, and so do tenants, however much each has waiting within
 //!   the window ([`fair`]).
 //! - **A record that kills the process** is found and given up ([`quarantine`]).
 //! - **Bounded.** Records and bytes received and not finished are bounded per partition ([`window`]) and per process

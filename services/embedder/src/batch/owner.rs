@@ -172,7 +172,7 @@ impl Owner {
                     None => documents_open = false,
                 },
                 () = tokio::time::sleep_until(wake), if !busy => {}
-                () = tokio::time::sleep_until(wake), if busy && self.suspected.is_none() => self.suspect(),
+                () = tokio::time::sleep_until(wake), if busy && self.may_suspect() => self.suspect(),
             }
             self.take_all_ready();
         }
@@ -258,10 +258,9 @@ impl Owner {
     }
 
     fn is_time_to_sing(&self, now: Instant) -> bool {
-        let local = self.at_work.borrow().device != REMOTE;
         // One that was given already makes room.
         let wanted = self.probation.is_full() && self.running.iter().all(Option::is_some);
-        local && !self.waiting.is_empty() && (wanted || now >= self.last_canary + CANARY_AT_WORK)
+        self.is_local() && !self.waiting.is_empty() && (wanted || now >= self.last_canary + CANARY_AT_WORK)
     }
 
     async fn give_canary(&mut self) -> Result<(), BatchError> {
@@ -329,18 +328,22 @@ impl Owner {
         }
     }
 
-    /// The model has said nothing for too long. An endpoint has a time of its own to answer in, and says what it is about.
+    fn is_local(&self) -> bool {
+        self.at_work.borrow().device != REMOTE
+    }
+
+    /// Once a job. An endpoint has a time of its own to answer in, and says what it is about.
+    fn may_suspect(&self) -> bool {
+        self.suspected.is_none() && self.is_local()
+    }
+
+    /// The model has said nothing for too long.
     fn suspect(&mut self) {
-        let before = self.health.borrow().clone();
-        let said = if self.at_work.borrow().device == REMOTE {
-            before.clone()
-        } else {
-            let seconds = self.runs_since.elapsed().as_secs_f64();
-            tracing::warn!(seconds, "the model gives no answer");
-            let why = format!("no answer for {seconds:.1} s, far longer than the last batches took");
-            super::Health::Broken(why)
-        };
-        self.health.send_replace(said.clone());
+        let seconds = self.runs_since.elapsed().as_secs_f64();
+        tracing::warn!(seconds, "the model gives no answer");
+        let why = format!("no answer for {seconds:.1} s, far longer than the last batches took");
+        let said = super::Health::Broken(why);
+        let before = self.health.send_replace(said.clone());
         self.suspected = Some(Suspected { before, said });
     }
 
@@ -348,7 +351,7 @@ impl Owner {
     fn rehabilitate(&mut self) {
         if let Some(Suspected { before, said }) = self.suspected.take() {
             self.health.send_if_modified(|health| {
-                let ours = *health == said && said != before;
+                let ours = *health == said;
                 if ours {
                     *health = before;
                 }
