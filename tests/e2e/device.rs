@@ -16,11 +16,12 @@ use millrace_testkit::client::INDEXED_WITHIN;
 use millrace_testkit::{Client, Size, Stack, log, poll};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::check_topics;
+use crate::{check_topics, turn};
 
 /// A batch that takes longer hangs. Long for a batch in a debug build, on a machine that does other things.
 const HANGS_AFTER: Duration = Duration::from_secs(10);
 const TENANT: &str = "device";
+const SERVICE: &str = "embedder";
 const DOCUMENTS: usize = 6;
 /// Of a document; each is a chunk or more.
 const SECTIONS: usize = 12;
@@ -95,7 +96,7 @@ pub async fn faults_on_order_cost_no_document(_: &mut Option<Stack>) -> Result<(
 /// The same documents each time: their revisions must come out in order.
 async fn befalls(stack: &Stack, folder: &Path, fault: Switch, shows: Shows) -> Result<()> {
     let client = Client::new(&stack.addresses, TENANT)?;
-    turn(folder, fault.name).await?;
+    turn(folder, SERVICE, fault.name).await?;
     if fault == device::NONSENSE {
         // Until a canary has found it, it is as good as any answer.
         is_ready(stack, false).await?;
@@ -110,7 +111,7 @@ async fn befalls(stack: &Stack, folder: &Path, fault: Switch, shows: Shows) -> R
             let after = began.elapsed();
             ensure!(after < GIVEN_UP_AFTER / 2, "found after {after:?} only");
             println!("{}: not ready after {after:.1?}", fault.name);
-            turn(folder, "").await?;
+            turn(folder, SERVICE, "").await?;
         }
     }
     for receipt in &receipts {
@@ -125,18 +126,8 @@ async fn befalls(stack: &Stack, folder: &Path, fault: Switch, shows: Shows) -> R
         Shows::Time(least) => ensure!(took >= least, "all was done after {took:?}"),
         Shows::NotReady => {}
     }
-    turn(folder, "").await?;
+    turn(folder, SERVICE, "").await?;
     is_ready(stack, true).await
-}
-
-/// Has the embedder follow.
-async fn turn(folder: &Path, fault: &str) -> Result<()> {
-    std::fs::write(folder.join("embedder"), fault)?;
-    poll::until("the embedder to follow", INDEXED_WITHIN, async || {
-        let on = std::fs::read_to_string(folder.join("on/embedder"))?;
-        Ok(if on.trim() == fault { Ok(()) } else { Err(on) })
-    })
-    .await
 }
 
 async fn is_ready(stack: &Stack, ready: bool) -> Result<()> {

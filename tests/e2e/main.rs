@@ -17,6 +17,7 @@ mod letters;
 mod model;
 mod revisions;
 mod runtime;
+mod stalls;
 mod trace;
 
 use std::path::Path;
@@ -25,7 +26,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use libtest_mimic::{Arguments, Failed, Trial};
-use millrace_testkit::{Stack, log};
+use millrace_testkit::client::INDEXED_WITHIN;
+use millrace_testkit::{Stack, log, poll};
 use tokio::runtime::Runtime;
 use tokio::sync::Mutex;
 
@@ -103,6 +105,7 @@ const CASES: &[(&str, Case)] = cases![
     model::an_endpoint_that_misbehaves_costs_no_document,
     device::a_device_that_dies_and_hangs_costs_no_document,
     device::faults_on_order_cost_no_document,
+    stalls::a_client_that_ceases_to_fetch_is_replaced,
     lanes::a_lane_that_is_added_is_read_goes_by_its_weight_and_is_for_life,
     evolution::builds_of_two_versions_run_against_each_other,
     faults::a_broker_restart_loses_nothing,
@@ -170,6 +173,16 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
 /// The running stack of a case.
 fn running(shared: &Option<Stack>) -> Result<&Stack> {
     shared.as_ref().context("an earlier case lost the stack")
+}
+
+/// Has a service follow: the fault of this name is on, and no other; none, without a name.
+async fn turn(folder: &Path, service: &str, fault: &str) -> Result<()> {
+    std::fs::write(folder.join(service), fault)?;
+    poll::until(&format!("{service} to follow"), INDEXED_WITHIN, async || {
+        let on = std::fs::read_to_string(folder.join("on").join(service))?;
+        Ok(if on.trim() == fault { Ok(()) } else { Err(on) })
+    })
+    .await
 }
 
 /// Holds the topics against the promises and says what was seen.

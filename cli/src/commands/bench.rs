@@ -28,6 +28,7 @@ const EXAMPLES: &str = "Examples:
   millrace bench trace                                 what traces cost, and whether each is complete; five minutes
   millrace bench pipeline                              submit to searchable on whole stacks; ten minutes
   millrace bench pipeline --only e --documents 3000    one figure, with more documents
+  millrace bench pipeline --only b,g --backend cuda --max-batch-tokens 16384 --max-batch-texts 256 --prepared-batches 1 --onnxruntime /opt/onnxruntime/libonnxruntime.so
   millrace bench embed                                 the embedder's batches beside a bare loop of the same runtime
   millrace bench embed --backend cuda --max-batch-tokens 32768 --max-batch-texts 512 --prepared-batches 1 --onnxruntime /opt/onnxruntime/libonnxruntime.so
 
@@ -96,6 +97,11 @@ enum What {
         /// Text files that b submits [default: Markdown of the crates in the cargo registry]
         #[arg(long, value_name = "DIR")]
         corpus: Option<PathBuf>,
+        /// What the model of b and g runs on: cpu or cuda
+        #[arg(long, value_name = "NAME", default_value = "cpu", value_parser = backend)]
+        backend: Choice,
+        #[command(flatten)]
+        model: OfModel,
         /// How often each figure is taken; the median counts
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
         runs: u8,
@@ -110,26 +116,13 @@ enum What {
         #[arg(long = "backend", value_delimiter = ',', value_name = "NAME,…", default_value = "cpu", value_parser = backend)]
         backends: Vec<Choice>,
         /// Model directory [default: the local stack's]
-        #[arg(long, value_name = "DIR")]
-        model: Option<PathBuf>,
-        /// The ONNX Runtime's library [default: the local stack's]
-        #[arg(long, value_name = "FILE")]
-        onnxruntime: Option<PathBuf>,
+        #[arg(long = "model", value_name = "DIR")]
+        dir: Option<PathBuf>,
+        #[command(flatten)]
+        model: OfModel,
         /// Text files to cut chunks of [default: Markdown of the crates in the cargo registry]
         #[arg(long, value_name = "DIR")]
         corpus: Option<PathBuf>,
-        /// Largest batch: rows times longest row
-        #[arg(long, value_name = "N", default_value_t = BatchLimits::default().max_batch_tokens)]
-        max_batch_tokens: usize,
-        /// Largest batch in texts
-        #[arg(long, value_name = "N", default_value_t = BatchLimits::default().max_batch_texts)]
-        max_batch_texts: usize,
-        /// A GPU's session in this process, not in one of its own
-        #[arg(long)]
-        in_process: bool,
-        /// Full batches handed over while another one runs
-        #[arg(long, value_name = "N", default_value_t = BatchLimits::default().prepared_batches)]
-        prepared_batches: usize,
         /// About how long each figure is taken
         #[arg(long, value_name = "SECONDS", default_value_t = 4.0)]
         seconds: f64,
@@ -156,6 +149,42 @@ struct Common {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+}
+
+/// How a model is run, and in which batches.
+#[derive(Debug, clap::Args)]
+struct OfModel {
+    /// The ONNX Runtime's library [default: the local stack's]
+    #[arg(long, value_name = "FILE")]
+    onnxruntime: Option<PathBuf>,
+    /// Largest batch: rows times longest row
+    #[arg(long, value_name = "N", default_value_t = BatchLimits::default().max_batch_tokens)]
+    max_batch_tokens: usize,
+    /// Largest batch in texts
+    #[arg(long, value_name = "N", default_value_t = BatchLimits::default().max_batch_texts)]
+    max_batch_texts: usize,
+    /// Full batches handed over while another one runs
+    #[arg(long, value_name = "N", default_value_t = BatchLimits::default().prepared_batches)]
+    prepared_batches: usize,
+    /// A GPU's session in the embedder's process, not in one of its own
+    #[arg(long)]
+    in_process: bool,
+}
+
+impl OfModel {
+    /// Limits that the embedder takes.
+    fn limits(&self) -> Result<BatchLimits> {
+        let defaults = BatchLimits::default();
+        let limits = BatchLimits {
+            max_batch_tokens: self.max_batch_tokens,
+            max_batch_texts: self.max_batch_texts,
+            prepared_batches: self.prepared_batches,
+            max_waiting_tokens: defaults.max_waiting_tokens.max(8 * self.max_batch_tokens),
+            ..defaults
+        };
+        limits.check().map_err(anyhow::Error::msg)?;
+        Ok(limits)
+    }
 }
 
 fn backend(name: &str) -> Result<Choice, String> {
@@ -199,11 +228,14 @@ pub async fn run(bench: Bench) -> Result<()> {
             only,
             documents,
             corpus,
+            backend,
+            model,
             runs,
             json,
         } => {
             let (interrupt, machine, progress) = (on_signal()?, Machine::this(), Progress::stderr());
             progress.line(machine.line());
+            let limits = model.limits()?;
             let cache = Cache::of_user()?;
             cache.fill(&progress).await?;
             let figures = if only.is_empty() {
@@ -216,7 +248,11 @@ pub async fn run(bench: Bench) -> Result<()> {
                 documents: documents.map(usize::try_from).transpose()?,
                 corpus,
                 runs: usize::from(runs),
-                cache,
+                model: cache.model(),
+                onnxruntime: model.onnxruntime.unwrap_or_else(|| cache.onnxruntime()),
+                backend,
+                in_process: model.in_process,
+                limits,
             };
             let rows = unless_interrupted(pipeline::run(&setup, &progress).boxed_local(), &interrupt).await?;
             report::show(&rows, setup.runs, &machine, json);
@@ -224,13 +260,9 @@ pub async fn run(bench: Bench) -> Result<()> {
         }
         What::Embed {
             backends,
+            dir,
             model,
-            onnxruntime,
             corpus,
-            max_batch_tokens,
-            max_batch_texts,
-            prepared_batches,
-            in_process,
             seconds,
             runs,
             json,
@@ -238,27 +270,20 @@ pub async fn run(bench: Bench) -> Result<()> {
             let (interrupt, machine, progress) = (on_signal()?, Machine::this(), Progress::stderr());
             progress.line(machine.line());
             let cache = Cache::of_user()?;
-            if model.is_none() || onnxruntime.is_none() {
+            let limits = model.limits()?;
+            if dir.is_none() || model.onnxruntime.is_none() {
                 cache.fill(&progress).await?;
             }
-            let defaults = BatchLimits::default();
             let setup = embed::Setup {
-                model: model.unwrap_or_else(|| cache.model()),
-                onnxruntime: onnxruntime.unwrap_or_else(|| cache.onnxruntime()),
+                model: dir.unwrap_or_else(|| cache.model()),
+                onnxruntime: model.onnxruntime.unwrap_or_else(|| cache.onnxruntime()),
                 backends,
-                in_process,
-                limits: BatchLimits {
-                    max_batch_tokens,
-                    max_batch_texts,
-                    prepared_batches,
-                    max_waiting_tokens: defaults.max_waiting_tokens.max(8 * max_batch_tokens),
-                    ..defaults
-                },
+                in_process: model.in_process,
+                limits,
                 corpus,
                 runs: usize::from(runs),
                 seconds,
             };
-            setup.limits.check().map_err(anyhow::Error::msg)?;
             let rows = unless_interrupted(embed::run(&setup, &progress).boxed_local(), &interrupt).await?;
             report::show(&rows, setup.runs, &machine, json);
             Ok(())

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::{Signal, getpid, kill_process};
 
-use crate::{device, mutants, points};
+use crate::{client, device, mutants, points};
 
 const EVERY: Duration = Duration::from_millis(10);
 
@@ -50,8 +50,12 @@ fn say(file: &Path, on: &BTreeSet<String>) {
 }
 
 fn turn_on(service: &'static str, folder: &Path, name: &str) {
-    let mut switches = mutants::ALL.iter().chain([&mutants::SLOW_SEARCH]).chain(device::ALL);
-    let turned = if switches.any(|switch| switch.name == name) {
+    let mutants = mutants::ALL.iter().chain([&mutants::SLOW_SEARCH]);
+    let turned = if mutants
+        .chain(device::ALL)
+        .chain(client::ALL)
+        .any(|switch| switch.name == name)
+    {
         fail::cfg(name, "return")
     } else if points::ALL.iter().any(|point| point.name == name) {
         let hit = folder.join("hit").join(format!("{service}.{name}"));
@@ -121,7 +125,7 @@ mod tests {
     #[test]
     fn names_are_given_once() {
         let names = mutants::ALL.iter().map(|mutant| mutant.name);
-        let names = names.chain(device::ALL.iter().map(|fault| fault.name));
+        let names = names.chain(device::ALL.iter().chain(client::ALL).map(|fault| fault.name));
         let names: Vec<_> = names.chain(points::ALL.iter().map(|point| point.name)).collect();
         assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
     }

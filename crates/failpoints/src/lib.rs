@@ -2,7 +2,8 @@
 //!
 //! A [`CrashPoint`] stands where an effect has happened and the next has not: the process that reaches it while it is
 //! armed dies there, as by `kill -9`. A [`Mutant`] is a rule that the code keeps and, while the mutant is active, does not:
-//! whoever says that the rule is kept must find out. A fault of [`device`] befalls what runs the model while it is on.
+//! whoever says that the rule is kept must find out. A fault of [`device`] befalls what runs the model while it is on, one of
+//! [`client`] what reads the log.
 //!
 //! Promises:
 //! - Without the feature `active` nothing is looked at, and nothing is left in the code: [`CrashPoint::reached`] is empty
@@ -16,10 +17,11 @@
 //! <folder>/hit/<service>.<point>     empty, left by the process that died there
 //! ```
 //!
-//! Which there are stands in [`points`], [`mutants`] and [`device`]; `fail` keeps which of them is on. Rejected:
+//! Which there are stands in [`points`], [`mutants`], [`device`] and [`client`]; `fail` keeps which of them is on. Rejected:
 //! its own environment variable (it is read once, so that every point would cost a start of the service, and it knows no
 //! `kill -9`).
 
+pub mod client;
 pub mod device;
 pub mod mutants;
 pub mod points;

@@ -14,7 +14,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{convert, rival, trace};
+use crate::{convert, rival, stalled, trace};
 use millrace_failpoints::points;
 use millrace_flow::log::Event;
 use millrace_flow::position::Position;
@@ -67,7 +67,9 @@ struct Thread {
     topic: Option<Arc<str>>,
     paused: BTreeSet<TopicPartition>,
     /// By partition, where fetching stood when the client's statistics last said that nothing was left.
-    ends: BTreeMap<TopicPartition, i64>,
+    ends: Offsets,
+    /// By partition, where fetching stands by the client's statistics.
+    fetched: Offsets,
 }
 
 impl Context {
@@ -114,6 +116,18 @@ impl Context {
         thread.batch.len() >= BATCH_RECORDS || thread.batch_bytes >= BATCH_BYTES
     }
 
+    /// Where fetching stands of the partitions that are to be fetched.
+    fn fetched(&self, consumer: &Member) -> Offsets {
+        let held = consumer
+            .assignment()
+            .map_or_else(|_| Vec::new(), |list| convert::partitions(&list));
+        let thread = self.thread();
+        let wanted = held.into_iter().filter(|partition| !thread.paused.contains(partition));
+        wanted
+            .filter_map(|p| thread.fetched.get(&p).copied().map(|at| (p, at)))
+            .collect()
+    }
+
     fn assigned(&self, consumer: &Member, list: &TopicPartitionList) -> Result<(), KafkaError> {
         let assignment = self.assignment.fetch_add(1, Ordering::SeqCst) + 1;
         let committed = committed(consumer, list)?;
@@ -122,10 +136,7 @@ impl Context {
         let mut start = TopicPartitionList::new();
         let (mut partitions, mut ends) = (Vec::new(), Vec::new());
         for element in committed.elements() {
-            let partition = TopicPartition {
-                topic: element.topic().into(),
-                partition: element.partition(),
-            };
+            let partition = convert::partition_of(&element);
             let (low, high) = (offset_of(&low, &partition)?, offset_of(&high, &partition)?);
             let position = position(element.offset(), element.metadata(), low, high);
             let offset = position
@@ -185,7 +196,7 @@ fn committed(consumer: &Member, list: &TopicPartitionList) -> Result<TopicPartit
 }
 
 /// Offsets by partition.
-type Offsets = BTreeMap<TopicPartition, i64>;
+pub(crate) type Offsets = BTreeMap<TopicPartition, i64>;
 
 /// The first, or the next stable, offset of partitions: one request to each of their leaders, however many they are.
 fn log_bounds(consumer: &Member, list: &TopicPartitionList, bound: Offset) -> Result<Offsets, KafkaError> {
@@ -198,11 +209,7 @@ fn log_bounds(consumer: &Member, list: &TopicPartitionList, bound: Offset) -> Re
     let answered = consumer.offsets_for_times(asked, REQUEST)?;
     let bounds = answered.elements().into_iter().map(|element| {
         element.error()?;
-        let id = TopicPartition {
-            topic: element.topic().into(),
-            partition: element.partition(),
-        };
-        Ok((id, element.offset().to_raw().unwrap_or(-1)))
+        Ok((convert::partition_of(&element), element.offset().to_raw().unwrap_or(-1)))
     });
     bounds.collect()
 }
@@ -253,6 +260,7 @@ impl ClientContext for Context {
     fn stats(&self, statistics: Statistics) {
         let mut ends = Vec::new();
         let mut thread = self.thread();
+        thread.fetched.clear();
         for topic in statistics.topics.values() {
             for partition in topic.partitions.values() {
                 let id = TopicPartition {
@@ -261,6 +269,9 @@ impl ClientContext for Context {
                 };
                 let nothing_left = nothing_left(partition).map(|none| none && !thread.paused.contains(&id));
                 let next = partition.next_offset;
+                if partition.partition >= 0 && next >= 0 {
+                    thread.fetched.insert(id.clone(), next);
+                }
                 let before = match nothing_left {
                     Some(true) => thread.ends.insert(id.clone(), next),
                     _ => thread.ends.remove(&id),
@@ -303,6 +314,7 @@ impl ConsumerContext for Context {
 /// |---|---|
 /// | fenced | it is found out by whom ([`rival`]): by another process, and the stage ends; by itself, and a new session begins |
 /// | another fatal error, or a callback that failed | a new session |
+/// | nothing more of a partition whose log goes on ([`stalled`]) | a new session |
 /// | the position is out of the log's range | a new session, which finds out and stops that partition |
 /// | any other error | librdkafka goes on by itself |
 pub(crate) fn poll(
@@ -317,6 +329,7 @@ pub(crate) fn poll(
     };
     let context = consumer.context().clone();
     let mut full = false;
+    let mut watch = stalled::Watch::new();
     let ended = loop {
         if closing.load(Ordering::SeqCst) {
             return;
@@ -341,8 +354,14 @@ pub(crate) fn poll(
             return;
         }
         full = match consumer.poll(if waiting { Duration::ZERO } else { POLL }) {
-            None => waiting,
-            Some(Ok(message)) => context.add(&message),
+            None => {
+                watch.emptied();
+                waiting
+            }
+            Some(Ok(message)) => {
+                stalled::as_told(consumer, &message);
+                context.add(&message)
+            }
             Some(Err(MessageConsumptionFatal(FencedInstanceId))) => {
                 let replaced = Event::Replaced("the consumer group gave this instance's name to another member".into());
                 match context
@@ -367,6 +386,9 @@ pub(crate) fn poll(
                 false
             }
         };
+        if let Some(stalled) = watch.look(consumer, || context.fetched(consumer)) {
+            break Event::Ended(stalled);
+        }
     };
     // A runner that has hung up knows already.
     context.tell(Some(ended));

@@ -8,6 +8,7 @@ use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message, OwnedHead
 use millrace_flow::{Delivery, Headers, Origin, TopicPartition};
 use millrace_telemetry::Span;
 use rdkafka::TopicPartitionList;
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 
 pub(crate) fn delivery(message: &BorrowedMessage<'_>, topic: Arc<str>) -> Delivery {
     let headers = message.headers().map(|headers| {
@@ -51,11 +52,14 @@ pub(crate) fn list<'a>(partitions: impl IntoIterator<Item = &'a TopicPartition>)
 }
 
 pub(crate) fn partitions(list: &TopicPartitionList) -> Vec<TopicPartition> {
-    let partition = |element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| TopicPartition {
+    list.elements().iter().map(partition_of).collect()
+}
+
+pub(crate) fn partition_of(element: &TopicPartitionListElem<'_>) -> TopicPartition {
+    TopicPartition {
         topic: element.topic().into(),
         partition: element.partition(),
-    };
-    list.elements().iter().map(partition).collect()
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@
 //!   a bound, while heartbeats go on ([`consumer`]).
 //! - **Outages are waited for.** A broker that is away ends no stage: a session that cannot go on is replaced by a new
 //!   one from committed positions ([`stage`]).
+//! - **A client that stands still is replaced.** A partition that its client has lost without a word is found by what the
+//!   cluster says of its end, by stages and readers alike ([`stalled`]).
 //! - **One process a name.** A stage ends when another process takes its instance's name, and only then ([`rival`]).
 //!
 //! Parts: [`stage`] runs a stage over sessions of one consumer thread and one producer thread; [`producer`] writes
@@ -25,6 +27,7 @@ pub mod partitioner;
 pub mod producer;
 mod rival;
 pub mod stage;
+mod stalled;
 pub mod tail;
 mod trace;
 mod transactor;

@@ -2,19 +2,22 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
 use rdkafka::statistics::Statistics;
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
 use crate::config::{ConfigError, KafkaConfig};
+use crate::consumer::Offsets;
 use crate::convert;
-use millrace_flow::Delivery;
+use crate::stalled;
+use millrace_flow::{Delivery, TopicPartition};
 
 const EVENTS: usize = 256;
 const POLL: Duration = Duration::from_millis(100);
@@ -70,6 +73,27 @@ struct Context {
     positions: Mutex<HashMap<i32, Seen>>,
 }
 
+impl Context {
+    /// Where fetching stands.
+    fn fetched(&self, topic: &Arc<str>) -> Offsets {
+        let positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = |(partition, seen): (&i32, &Seen)| {
+            (
+                TopicPartition {
+                    topic: topic.clone(),
+                    partition: *partition,
+                },
+                seen.next_offset,
+            )
+        };
+        positions
+            .iter()
+            .filter(|(partition, seen)| **partition >= 0 && seen.next_offset >= 0)
+            .map(at)
+            .collect()
+    }
+}
+
 /// What the last statistics said of a partition.
 #[derive(Clone, Copy, PartialEq)]
 struct Seen {
@@ -115,63 +139,96 @@ impl ConsumerContext for Context {}
 /// Starts reading on a thread of its own.
 pub fn tail(kafka: &KafkaConfig, config: TailConfig) -> Result<Tail, ConfigError> {
     let (sender, events) = mpsc::channel(EVENTS);
-    let context = Context {
-        events: sender.clone(),
-        positions: Mutex::default(),
-    };
-    let consumer: BaseConsumer<Context> = kafka
-        .reader(&format!("millrace.tail.{}", config.topic))?
-        .create_with_context(context)
-        .map_err(ConfigError::Client)?;
     let closing = Arc::new(AtomicBool::new(false));
-    let closed = closing.clone();
-    let reader = std::thread::Builder::new().name(format!("tail-{}", config.topic));
+    let mut reader = Reader {
+        settings: kafka.reader(&format!("millrace.tail.{}", config.topic))?,
+        topic: config.topic.as_str().into(),
+        starts: config.starts,
+        events: sender,
+        closing: closing.clone(),
+    };
+    let first = reader.client().map_err(ConfigError::Client)?;
+    let thread = std::thread::Builder::new().name(format!("tail-{}", config.topic));
     // Not joined: it ends by itself within a poll of the flag, or with the process.
-    reader
+    thread
         .spawn(move || {
-            if let Err(error) = read(&consumer, &config, &sender, &closed) {
-                tracing::error!(topic = config.topic, %error, "the topic cannot be read any further");
+            if let Err(error) = reader.run(first) {
+                tracing::error!(topic = &*reader.topic, %error, "the topic cannot be read any further");
             }
         })
         .map_err(|error| ConfigError::Client(KafkaError::ClientCreation(error.to_string())))?;
     Ok(Tail { events, closing })
 }
 
-fn read(
-    consumer: &BaseConsumer<Context>,
-    config: &TailConfig,
-    events: &mpsc::Sender<TailEvent>,
-    closing: &AtomicBool,
-) -> Result<(), KafkaError> {
-    let Some(count) = partitions(consumer, &config.topic, closing) else {
-        return Ok(());
-    };
-    let mut list = TopicPartitionList::new();
-    for partition in 0..count {
-        let start = config
-            .starts
-            .get(&partition)
-            .map_or(Offset::Beginning, |at| Offset::Offset(*at));
-        list.add_partition_offset(&config.topic, partition, start)?;
+/// What the reading thread owns.
+struct Reader {
+    settings: ClientConfig,
+    topic: Arc<str>,
+    /// Where to read on, by partition.
+    starts: BTreeMap<i32, i64>,
+    events: mpsc::Sender<TailEvent>,
+    closing: Arc<AtomicBool>,
+}
+
+/// Why reading with one client ended.
+enum Ended {
+    Closed,
+    Stalled(String),
+}
+
+impl Reader {
+    fn client(&self) -> Result<BaseConsumer<Context>, KafkaError> {
+        self.settings.create_with_context(Context {
+            events: self.events.clone(),
+            positions: Mutex::default(),
+        })
     }
-    consumer.assign(&list)?;
-    let topic: Arc<str> = config.topic.as_str().into();
-    while !closing.load(Ordering::SeqCst) {
-        let event = match consumer.poll(POLL) {
-            None => continue,
-            Some(Ok(message)) => TailEvent::Record(convert::delivery(&message, topic.clone())),
-            Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error),
-            Some(Err(error)) => {
-                tracing::warn!(topic = config.topic, %error, "reading goes on after an error");
-                continue;
-            }
+
+    /// Reads until it is closed. A client that stalls is replaced by another one, which reads on.
+    fn run(&mut self, first: BaseConsumer<Context>) -> Result<(), KafkaError> {
+        let Some(partitions) = partitions(&first, &self.topic, &self.closing) else {
+            return Ok(());
         };
-        // A slow reader makes this wait: there is no group that could mind.
-        if events.blocking_send(event).is_err() {
-            break;
+        let mut client = first;
+        while let Ended::Stalled(why) = self.read(&client, partitions)? {
+            tracing::warn!(topic = &*self.topic, why, "another client reads on");
+            client = self.client()?;
         }
+        Ok(())
     }
-    Ok(())
+
+    fn read(&mut self, consumer: &BaseConsumer<Context>, partitions: i32) -> Result<Ended, KafkaError> {
+        let mut list = TopicPartitionList::new();
+        for partition in 0..partitions {
+            let start = self.starts.get(&partition);
+            let start = start.map_or(Offset::Beginning, |at| Offset::Offset(*at));
+            list.add_partition_offset(&self.topic, partition, start)?;
+        }
+        consumer.assign(&list)?;
+        let mut watch = stalled::Watch::new();
+        while !self.closing.load(Ordering::SeqCst) {
+            match consumer.poll(POLL) {
+                None => watch.emptied(),
+                Some(Ok(message)) => {
+                    stalled::as_told(consumer, &message);
+                    self.starts.insert(message.partition(), message.offset() + 1);
+                    let record = TailEvent::Record(convert::delivery(&message, self.topic.clone()));
+                    // A slow reader makes this wait: there is no group that could mind.
+                    if self.events.blocking_send(record).is_err() {
+                        break;
+                    }
+                }
+                Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error),
+                Some(Err(error)) => {
+                    tracing::warn!(topic = &*self.topic, %error, "reading goes on after an error");
+                }
+            }
+            if let Some(why) = watch.look(consumer, || consumer.context().fetched(&self.topic)) {
+                return Ok(Ended::Stalled(why));
+            }
+        }
+        Ok(Ended::Closed)
+    }
 }
 
 /// The topic's partition count; waits for the broker and for the topic.

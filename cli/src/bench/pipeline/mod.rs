@@ -18,7 +18,9 @@ use anyhow::{Context, Result};
 
 use super::report::Row;
 use crate::output::Progress;
-use crate::stack::fetch::Cache;
+use millrace_embedder::batch::BatchLimits;
+use millrace_embedder::model::Choice;
+use millrace_embedder::model::onnx::{Gpu, Provider};
 
 /// One figure of `bench pipeline`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -45,8 +47,44 @@ pub struct Setup {
     pub corpus: Option<PathBuf>,
     /// How often each figure is taken.
     pub runs: usize,
-    /// Where model and runtime are.
-    pub cache: Cache,
+    /// Model directory, of the bare loop: a stack has its own, which holds the same.
+    pub model: PathBuf,
+    /// The ONNX Runtime's library.
+    pub onnxruntime: PathBuf,
+    /// What the real model runs on.
+    pub backend: Choice,
+    /// A GPU's session in the embedder's process.
+    pub in_process: bool,
+    /// Bounds of the embedder's batches.
+    pub limits: BatchLimits,
+}
+
+impl Setup {
+    /// What makes a stack's embedder run the model so.
+    fn environment(&self) -> Vec<(String, String)> {
+        let own_process = if self.in_process { "[]" } else { r#"["cuda"]"# };
+        let limits = &self.limits;
+        let variables = [
+            ("ONNXRUNTIME", self.onnxruntime.display().to_string()),
+            ("MODEL__BACKENDS", format!("[{:?}]", self.backend.name())),
+            ("MODEL__OWN_PROCESS", own_process.to_owned()),
+            ("BATCH__MAX_BATCH_TOKENS", limits.max_batch_tokens.to_string()),
+            ("BATCH__MAX_BATCH_TEXTS", limits.max_batch_texts.to_string()),
+            ("BATCH__PREPARED_BATCHES", limits.prepared_batches.to_string()),
+            ("BATCH__MAX_WAITING_TOKENS", limits.max_waiting_tokens.to_string()),
+        ];
+        variables
+            .map(|(key, value)| (format!("MILLRACE_EMBEDDER_{key}"), value))
+            .into()
+    }
+
+    /// What the bare loop computes on.
+    fn provider(&self) -> Provider {
+        match self.backend {
+            Choice::Cuda => Provider::Cuda(Gpu::default()),
+            Choice::Cpu | Choice::Auto | Choice::Endpoint => Provider::Cpu,
+        }
+    }
 }
 
 /// Takes the figures.

@@ -1,11 +1,10 @@
-//! (b) Submit to searchable with the real model on the processor, beside the best bare loop of the same runtime over the same
+//! (b) Submit to searchable with the real model, beside the best bare loop of the same runtime over the same
 //! chunks.
 //!
 //! One after the other: no loop while a stack runs, no stack while a loop runs.
 
 use anyhow::{Context, Result, ensure};
-use millrace_embedder::model::onnx::Provider;
-use millrace_embedder::model::{Choice, ModelSource};
+use millrace_embedder::model::ModelSource;
 use millrace_testkit::Client;
 
 use super::super::embed::bare::{Bare, Batches};
@@ -45,7 +44,10 @@ pub async fn run(setup: &Setup, progress: &Progress) -> Result<Vec<Row>> {
     step.done("measured");
     Ok(vec![Row {
         figure: "b",
-        name: format!("submit to searchable, real model, {documents} documents of prose, {chunks} chunks"),
+        name: format!(
+            "submit to searchable, real model on {}, {documents} documents of prose, {chunks} chunks",
+            setup.backend.name()
+        ),
         unit: Unit::ChunksPerSecond,
         millrace: ours,
         yardstick: bench.batches.1,
@@ -54,31 +56,33 @@ pub async fn run(setup: &Setup, progress: &Progress) -> Result<Vec<Row>> {
     }])
 }
 
-struct Bench {
+struct Bench<'a> {
+    setup: &'a Setup,
     prose: Prose,
     source: ModelSource,
     batches: Batches,
 }
 
-impl Bench {
-    async fn prepare(setup: &Setup, say: impl Fn(String)) -> Result<Self> {
+impl<'a> Bench<'a> {
+    async fn prepare(setup: &'a Setup, say: impl Fn(String)) -> Result<Self> {
         let source = ModelSource {
-            dir: setup.cache.model(),
-            onnxruntime: setup.cache.onnxruntime(),
+            dir: setup.model.clone(),
+            onnxruntime: setup.onnxruntime.clone(),
             threads: None,
-            provider: Provider::Cpu,
+            provider: setup.provider(),
         };
         let (corpus, model) = (setup.corpus.clone(), source.dir.clone());
         let documents = setup.documents.unwrap_or(DOCUMENTS);
         let gather = move || Prose::gather(corpus.as_deref(), &model, documents);
         let prose = tokio::task::spawn_blocking(gather).await??;
         let mut bench = Self {
+            setup,
             prose,
             source,
             batches: Batches::default(),
         };
         let some: Vec<String> = bench.prose.chunks.iter().step_by(SWEPT).cloned().collect();
-        bench.batches = bench.loaded().await?.best(Choice::Cpu, &some, say).await?;
+        bench.batches = bench.loaded().await?.best(setup.backend, &some, say).await?;
         Ok(bench)
     }
 
@@ -94,7 +98,7 @@ impl Bench {
 
     /// Chunks a second of a whole stack.
     async fn whole(&self) -> Result<f64> {
-        whole::on_stack(Vec::new(), false, async |stack| {
+        whole::on_stack(self.setup.environment(), false, async |stack| {
             let client = Client::new(&stack.addresses, "bench")?;
             let mut searchable = Searchable::of(stack).await?;
             searchable.pass(&client, &notes("first", FIRST)).await?;

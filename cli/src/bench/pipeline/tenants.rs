@@ -1,5 +1,5 @@
 //! (g) Submit to searchable for a small tenant that submits one short document at a time, beside one that submits a hundred
-//! times as many as fast as they are taken, and beside itself alone. With the real model on the processor.
+//! times as many as fast as they are taken, and beside itself alone. With the real model.
 //!
 //! The small tenant begins when the other one's backlog is a quarter of all that it submits, and the other one goes on: once
 //! all are submitted, so that the backlog stays what it was.
@@ -55,16 +55,16 @@ pub async fn run(setup: &Setup, progress: &Progress) -> Result<Vec<Row>> {
             run + 1,
             setup.runs
         ));
-        let ran = whole::on_stack(Vec::new(), false, async |stack| {
+        let ran = whole::on_stack(setup.environment(), false, async |stack| {
             once(stack, documents, run % 2 == 0).await
         });
         runs.push(ran.await?);
     }
     step.done("measured");
-    Ok(rows(&runs))
+    Ok(rows(&runs, setup.backend.name()))
 }
 
-fn rows(runs: &[Ran]) -> Vec<Row> {
+fn rows(runs: &[Ran], backend: &str) -> Vec<Row> {
     let least = |count: fn(&Ran) -> usize| runs.iter().map(count).min().unwrap_or_default();
     let (documents, backlog) = (least(|ran| ran.beside_ms.len()), least(|ran| ran.backlog));
     let times = median(&runs.iter().map(|ran| ran.times).collect::<Vec<_>>());
@@ -72,7 +72,7 @@ fn rows(runs: &[Ran]) -> Vec<Row> {
         figure: "g",
         name: format!(
             "a small tenant's p{percent} of {documents}, beside {times:.0} times as many and a backlog of {backlog} chunks \
-             or more"
+             or more, model on {backend}"
         ),
         unit: Unit::Milliseconds,
         millrace: runs.iter().map(|ran| percentile(&ran.beside_ms, percent)).collect(),
