@@ -149,8 +149,10 @@ pub struct GpuConfig {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EndpointConfig {
-    /// Address before `/embeddings`, for example `http://127.0.0.1:11434/v1`. Empty: there is none.
+    /// Address before `/embeddings`, for example `http://127.0.0.1:11434/v1` or `https://api.example.com/v1`. Empty: there is none.
     pub url: String,
+    /// Certificate authorities (PEM) that an `https://` endpoint's certificate must come from; without it the system's.
+    pub ca_file: PathBuf,
     /// The model's name there.
     pub model: String,
     /// The key that it is shown as a bearer token, if it asks for one.
@@ -165,6 +167,7 @@ impl Default for EndpointConfig {
     fn default() -> Self {
         Self {
             url: String::new(),
+            ca_file: PathBuf::new(),
             model: String::new(),
             api_key: Secret::default(),
             api_key_file: PathBuf::new(),
@@ -182,13 +185,19 @@ impl EndpointConfig {
 
     /// Refuses what cannot work. A call takes no longer than the work on the record that waits for it.
     fn check(&self, longest_ms: u64) -> Result<(), ConfigError> {
+        let https = self.url.starts_with("https://");
         let keys = [!self.api_key.is_empty(), !self.api_key_file.as_os_str().is_empty()];
         let timeout = format!("must be 1 to calls.timeout_ms ({longest_ms})");
         let rows = [
             (
                 "url",
-                self.url.starts_with("http://"),
-                "must begin with http:// (no TLS to an endpoint: put a proxy that has it beside the embedder)",
+                https || self.url.starts_with("http://"),
+                "must begin with http:// or https://",
+            ),
+            (
+                "ca_file",
+                https || self.ca_file.as_os_str().is_empty(),
+                "must be left out where the url does not begin with https://",
             ),
             (
                 "url",
@@ -227,6 +236,7 @@ impl EndpointConfig {
         EndpointOptions {
             url: self.url.clone(),
             model: self.model.clone(),
+            ca_file: self.ca_file.clone(),
             key,
             timeout: Duration::from_millis(self.timeout_ms),
             runtime,
@@ -480,7 +490,8 @@ mod tests {
     #[test]
     fn an_endpoint_that_cannot_work_is_named() {
         for (from, to, key) in [
-            ("http://", "https://", "model.endpoint.url"),
+            ("http://", "ftp://", "model.endpoint.url"),
+            ("api_key", "ca_file = \"/ca.pem\"\napi_key", "model.endpoint.ca_file"),
             ("http://", "http://me:pass@", "model.endpoint.url"),
             ("all-minilm", "", "model.endpoint.model"),
             (

@@ -1,13 +1,11 @@
 //! How a registry is reached: its address, who asks, and whom we trust to be it.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use millrace_tls::Trust;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Client, ClientBuilder, Url};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
 
 use super::RegistryError;
 
@@ -190,17 +188,12 @@ impl Access {
 
     /// An HTTP client that authenticates every call and follows nobody elsewhere.
     pub(super) fn client(&self, url: &Url, builder: ClientBuilder) -> Result<Client, RegistryError> {
-        let roots = if url.scheme() == "https" {
-            self.roots()?
-        } else {
-            RootCertStore::empty()
+        let trust = match &self.ca_file {
+            _ if url.scheme() != "https" => Trust::Nobody,
+            Some(file) => Trust::File(file.clone()),
+            None => Trust::System,
         };
-        // Named here: there is no process-wide provider, and reqwest would look for one.
-        let tls = ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
-            .with_safe_default_protocol_versions()
-            .map_err(|e| self.refused(e.to_string()))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let tls = trust.client().map_err(|e| self.refused(e.to_string()))?;
         builder
             .tls_backend_preconfigured(tls)
             .default_headers(self.headers()?)
@@ -223,37 +216,6 @@ impl Access {
             .map_err(|_| self.refused("the token holds characters that no HTTP header can carry"))?;
         value.set_sensitive(true);
         Ok(HeaderMap::from_iter([(AUTHORIZATION, value)]))
-    }
-
-    fn roots(&self) -> Result<RootCertStore, RegistryError> {
-        let mut roots = RootCertStore::empty();
-        let Some(file) = &self.ca_file else {
-            let found = rustls_native_certs::load_native_certs();
-            roots.add_parsable_certificates(found.certs);
-            return match roots.is_empty() {
-                true => Err(self.refused("the system has no certificate authorities: name a file of them (PEM)")),
-                false => Ok(roots),
-            };
-        };
-        for certificate in self.certificates(file)? {
-            roots
-                .add(certificate)
-                .map_err(|e| self.refused(format!("{}: {e}", file.display())))?;
-        }
-        Ok(roots)
-    }
-
-    fn certificates(&self, file: &Path) -> Result<Vec<CertificateDer<'static>>, RegistryError> {
-        let unusable =
-            |why: String| self.refused(format!("the authorities in {} cannot be used: {why}", file.display()));
-        // Read here: the parser's own error does not tell a file that is missing from one that is broken.
-        let pem = std::fs::read(file).map_err(|e| unusable(e.to_string()))?;
-        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-        match certificates {
-            Ok(certificates) if certificates.is_empty() => Err(unusable("no certificate in PEM form".to_owned())),
-            Ok(certificates) => Ok(certificates),
-            Err(e) => Err(unusable(e.to_string())),
-        }
     }
 
     fn refused(&self, why: impl Into<String>) -> RegistryError {

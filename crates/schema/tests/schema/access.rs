@@ -2,25 +2,18 @@
 // Clippy takes only `#[test]` functions for tests, not what they call.
 #![allow(clippy::unwrap_used)]
 
-use std::path::PathBuf;
-use std::sync::Arc;
-
 use millrace_schema::{Access, Credentials, Registry, RegistryError, Sources};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::ServerConfig;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use millrace_tls::testing::Authority;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio_rustls::TlsAcceptor;
 
 /// Lets in who sends `authorization: <expected>`; 401 without one, 403 with another.
 struct Server {
     port: u16,
-    ca_file: PathBuf,
+    authority: Authority,
     task: JoinHandle<()>,
-    _dir: TempDir,
 }
 
 impl Drop for Server {
@@ -31,24 +24,8 @@ impl Drop for Server {
 
 impl Server {
     async fn expecting(expected: &'static str) -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        let leaf = leaf.signed_by(&key, &authority).unwrap();
-        let dir = TempDir::new().unwrap();
-        let ca_file = dir.path().join("ca.pem");
-        std::fs::write(&ca_file, authority.pem()).unwrap();
-
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![leaf.der().clone()], key)
-            .unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let authority = Authority::new();
+        let acceptor = authority.acceptor.clone();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let task = tokio::spawn(async move {
@@ -80,12 +57,7 @@ impl Server {
                 stream.shutdown().await.unwrap();
             }
         });
-        Self {
-            port,
-            ca_file,
-            task,
-            _dir: dir,
-        }
+        Self { port, authority, task }
     }
 
     fn access(&self) -> Access {
@@ -93,7 +65,8 @@ impl Server {
     }
 
     fn access_as(&self, user: &str) -> Access {
-        Access::to(format!("https://{user}localhost:{}/apis/ccompat/v7", self.port)).with_ca_file(&self.ca_file)
+        Access::to(format!("https://{user}localhost:{}/apis/ccompat/v7", self.port))
+            .with_ca_file(&self.authority.ca_file)
     }
 }
 
@@ -151,11 +124,11 @@ async fn who_is_not_of_a_trusted_authority_learns_no_password() {
     let (server, other) = (Server::expecting(BASIC).await, Server::expecting(BASIC).await);
     let access = Access::to(format!("https://localhost:{}", server.port))
         .with_credentials(basic("user", "hunter2"))
-        .with_ca_file(&other.ca_file);
+        .with_ca_file(&other.authority.ca_file);
     let error = reach(&access).await.unwrap_err();
     assert!(error.to_string().contains("certificate"), "{error}");
     // The name must fit, too.
-    let by_number = Access::to(format!("https://127.0.0.1:{}", server.port)).with_ca_file(&server.ca_file);
+    let by_number = Access::to(format!("https://127.0.0.1:{}", server.port)).with_ca_file(&server.authority.ca_file);
     let error = reach(&by_number).await.unwrap_err();
     assert!(error.to_string().contains("certificate"), "{error}");
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use millrace_tls::{TlsError, Trust};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Response, Url, redirect};
 use serde::Serialize;
@@ -40,9 +41,9 @@ pub enum EndpointError {
     /// The HTTP client cannot be made.
     #[error("the HTTP client cannot be made")]
     Client(#[source] reqwest::Error),
-    /// The HTTP client's TLS cannot be set up, though none is used.
-    #[error("the HTTP client cannot be made")]
-    Tls(#[source] rustls::Error),
+    /// Whom to trust cannot be said.
+    #[error("its certificate could not be judged")]
+    Tls(#[from] TlsError),
 }
 
 #[derive(Debug)]
@@ -58,26 +59,21 @@ struct Question<'a> {
     encoding_format: &'static str,
 }
 
-/// TLS that trusts nobody. Addresses are http://, but reqwest, built with TLS for the registry, panics without any.
-fn unused_tls() -> Result<rustls::ClientConfig, EndpointError> {
-    let config = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
-        .with_safe_default_protocol_versions()
-        .map_err(EndpointError::Tls)?
-        .with_root_certificates(rustls::RootCertStore::empty());
-    Ok(config.with_no_client_auth())
-}
-
 impl Client {
     pub(super) fn new(options: &EndpointOptions) -> Result<Self, EndpointError> {
         let url = format!("{}/embeddings", options.url.trim_end_matches('/'));
         let url = Url::parse(&url).map_err(|e| EndpointError::Url(e.to_string()))?;
+        let trust = match url.scheme() {
+            "https" => Trust::in_file(&options.ca_file),
+            _ => Trust::Nobody,
+        };
         let http = reqwest::Client::builder()
             .default_headers(headers(&options.key)?)
             .connect_timeout(CONNECT_TIMEOUT.min(options.timeout))
             .timeout(options.timeout)
             .redirect(redirect::Policy::none())
             .no_proxy()
-            .tls_backend_preconfigured(unused_tls()?)
+            .tls_backend_preconfigured(trust.client()?)
             .build()
             .map_err(EndpointError::Client)?;
         Ok(Self { http, url })

@@ -4,6 +4,7 @@
 //! - An endpoint that asks for patience gets it from everybody: until the time is over no call is made, not for a query
 //!   and not for a canary, and whoever asks is told how long it will still take.
 //! - Texts go over as they are, never their tokens: the endpoint has a tokenizer of its own. Ours has counted them.
+//! - Over https:// it must show a certificate of an authority that is trusted, before it is shown the key.
 //! - No error, log line or span holds a text, the key, or a sentence of the endpoint's, which may quote both.
 //!
 //! Rejected: redirects (the key would follow them), a proxy from the environment (the same), retries here (the stage's
@@ -29,10 +30,12 @@ use client::Client;
 /// How to reach an endpoint.
 #[derive(Debug, Clone)]
 pub struct EndpointOptions {
-    /// Address before `/embeddings`, for example `http://127.0.0.1:11434/v1`.
+    /// Address before `/embeddings`, for example `http://127.0.0.1:11434/v1` or `https://api.example.com/v1`.
     pub url: String,
     /// The model's name there.
     pub model: String,
+    /// Authorities (PEM) that an `https://` endpoint's certificate must come from; empty: the system's.
+    pub ca_file: PathBuf,
     /// What it is shown, if anything.
     pub key: Key,
     /// Longest time for an answer, its body included.

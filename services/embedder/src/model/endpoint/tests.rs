@@ -1,7 +1,10 @@
 //! The backend, and the batcher around it, before an endpoint that misbehaves on request.
 
+use std::path::Path;
+
 use millrace_testkit::ModelEndpoint;
 use millrace_testkit::model::{Misbehaviour, NOT_A_NUMBER, NULL, REFUSED, SHORT};
+use millrace_tls::testing::Front;
 
 use super::*;
 use crate::batch::{BatchLimits, Class, EmbedError, Embedder, Health, batcher};
@@ -15,6 +18,7 @@ fn options(stub: &ModelEndpoint, key: Key) -> EndpointOptions {
     EndpointOptions {
         url: stub.url.clone(),
         model: ModelEndpoint::MODEL.into(),
+        ca_file: PathBuf::new(),
         key,
         timeout: SECOND,
         runtime: Handle::current(),
@@ -266,4 +270,28 @@ async fn a_request_for_patience_does_not_make_it_broken() {
         assert_eq!(stub.counts().calls, 2);
     })
     .await;
+}
+
+#[tokio::test]
+async fn over_tls_only_whom_we_trust_is_shown_the_key() {
+    let stub = ModelEndpoint::start(DIMENSIONS, Some("hunter2")).await.unwrap();
+    let address = stub.url.trim_start_matches("http://").trim_end_matches("/v1");
+    let (front, other) = (
+        Front::before(address.parse().unwrap()).await,
+        Front::before(address.parse().unwrap()).await,
+    );
+    let trusting = |ca_file: &Path| EndpointOptions {
+        url: format!("https://localhost:{}/v1", front.port),
+        ca_file: ca_file.to_owned(),
+        ..options(&stub, Key::Given(Secret::new("hunter2")))
+    };
+    let vectors = ask_once(trusting(front.ca_file()), &["one mill", "a river"]).await;
+    assert_eq!((vectors.unwrap().len(), stub.counts().calls), (2, 1));
+    let error = ask_once(trusting(other.ca_file()), &["a"]).await.unwrap_err();
+    assert!(matches!(error, BackendError::Outage(Outage::Broken(_))), "{error}");
+    assert!(error.to_string().contains("certificate"), "{error}");
+    assert_eq!(stub.counts().calls, 1, "it was asked");
+    let missing = Endpoint::new(trusting(Path::new("/nowhere/ca.pem")), DIMENSIONS);
+    let told = millrace_rpc::error::chain(&missing.unwrap_err());
+    assert!(told.contains("/nowhere/ca.pem"), "{told}");
 }
