@@ -117,7 +117,7 @@ enum What {
         backends: Vec<Choice>,
         /// Model directory [default: the local stack's]
         #[arg(long = "model", value_name = "DIR")]
-        dir: Option<PathBuf>,
+        model_dir: Option<PathBuf>,
         #[command(flatten)]
         model: OfModel,
         /// Text files to cut chunks of [default: Markdown of the crates in the cargo registry]
@@ -260,7 +260,7 @@ pub async fn run(bench: Bench) -> Result<()> {
         }
         What::Embed {
             backends,
-            dir,
+            model_dir,
             model,
             corpus,
             seconds,
@@ -271,11 +271,11 @@ pub async fn run(bench: Bench) -> Result<()> {
             progress.line(machine.line());
             let cache = Cache::of_user()?;
             let limits = model.limits()?;
-            if dir.is_none() || model.onnxruntime.is_none() {
+            if model_dir.is_none() || model.onnxruntime.is_none() {
                 cache.fill(&progress).await?;
             }
             let setup = embed::Setup {
-                model: dir.unwrap_or_else(|| cache.model()),
+                model: model_dir.unwrap_or_else(|| cache.model()),
                 onnxruntime: model.onnxruntime.unwrap_or_else(|| cache.onnxruntime()),
                 backends,
                 in_process: model.in_process,

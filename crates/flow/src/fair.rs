@@ -22,14 +22,16 @@ use crate::stage::Delivery;
 const TURN_OF_THE_OLDEST: u64 = 8;
 /// Virtual time that a byte costs at weight 1.
 const BYTE: u128 = 1 << 32;
+/// Turns of a topic among which [`FairQueue::pop_of`] looks.
+const LOOKED_AT: usize = 16;
 /// Idle tenants that are remembered beyond those that wait.
 const IDLE_TENANTS: usize = 256;
 
 /// Who shares a stage, and with which weights.
 #[derive(Debug, Clone)]
 pub struct Sharing {
-    /// A record's tenant.
-    pub tenant_of: fn(&Delivery) -> Bytes,
+    /// A record's tenant; none where there are no tenants.
+    pub tenant_of: Option<fn(&Delivery) -> Bytes>,
     /// Weight of a topic, from 1; one that is not named has 1.
     pub topics: HashMap<String, u32>,
     /// Weight of a tenant among those of its topic, from 1; one that is not named has 1.
@@ -40,7 +42,7 @@ impl Default for Sharing {
     /// All are one tenant's, and no topic weighs more than another.
     fn default() -> Self {
         Self {
-            tenant_of: |_| Bytes::new(),
+            tenant_of: None,
             topics: HashMap::new(),
             tenants: HashMap::new(),
         }
@@ -48,9 +50,14 @@ impl Default for Sharing {
 }
 
 impl Sharing {
-    /// Whose a record of a topic is.
+    /// Whose a record is.
+    pub fn tenant(&self, record: &Delivery) -> Bytes {
+        self.tenant_of.map_or_else(Bytes::new, |tenant_of| tenant_of(record))
+    }
+
+    /// Whose a record of a topic is, and what its turn costs.
     pub fn of(&self, topic: Arc<str>, record: &Delivery) -> Share {
-        let tenant = (self.tenant_of)(record);
+        let tenant = self.tenant(record);
         Share {
             weight: self.topics.get(&*topic).copied().unwrap_or(1),
             topic,
@@ -168,11 +175,33 @@ impl<T> FairQueue<T> {
         if self.turns.is_multiple_of(TURN_OF_THE_OLDEST) {
             return self.take(|_| true);
         }
-        let topics = self.topics.values_mut().filter(|topic| !topic.waiting.is_empty());
-        let topic = topics.min_by_key(|topic| topic.begins)?;
-        let (begins, came) = *topic.waiting.first()?;
+        let topics = self.topics.iter().filter(|(_, topic)| !topic.waiting.is_empty());
+        let (name, topic) = topics.min_by_key(|(_, topic)| topic.begins)?;
+        let (name, next) = (name.clone(), *topic.waiting.first()?);
+        self.begin(&name, next)
+    }
+
+    /// As [`Self::pop`], of wanted tenants only. It looks at those whose turns are next, a few of each topic: a tenant that
+    /// has just come is among them.
+    pub fn pop_of(&mut self, wanted: impl Fn(&Bytes) -> bool) -> Option<T> {
+        let is_wanted = |(_, came): &&(u128, u64)| {
+            let waiting = self.waiting.get(came);
+            waiting.is_some_and(|waiting| wanted(&waiting.share.tenant))
+        };
+        let nexts = self.topics.iter().filter_map(|(name, topic)| {
+            let next = topic.waiting.iter().take(LOOKED_AT).find(is_wanted)?;
+            Some((topic.begins, name, *next))
+        });
+        let (_, name, next) = nexts.min()?;
+        let name = name.clone();
+        self.begin(&name, next)
+    }
+
+    /// A topic's turn, and in it that of the tenant of what came so.
+    fn begin(&mut self, topic: &Arc<str>, (begins, came): (u128, u64)) -> Option<T> {
+        let topic = self.topics.get_mut(topic)?;
         self.now = self.now.max(topic.begins);
-        topic.now = begins;
+        topic.now = topic.now.max(begins);
         self.remove(came)
     }
 
@@ -234,6 +263,23 @@ mod tests {
 
     fn drain<T>(queue: &mut FairQueue<T>) -> Vec<T> {
         std::iter::from_fn(|| queue.pop()).collect()
+    }
+
+    #[test]
+    fn of_wanted_tenants_who_has_just_come_is_found_before_a_backlog() {
+        let mut queue = FairQueue::default();
+        for at in 0..1000 {
+            push(&mut queue, ("t", 1), "large", 100, ("large", at));
+        }
+        (0..10).for_each(|_| assert!(queue.pop().is_some()));
+        let small = |tenant: &Bytes| tenant == "small";
+        assert_eq!(queue.pop_of(small), None);
+        push(&mut queue, ("t", 1), "small", 100, ("small", 0));
+        push(&mut queue, ("t", 1), "small", 100, ("small", 1));
+        assert_eq!(queue.pop_of(small), Some(("small", 0)));
+        assert_eq!(queue.pop_of(small), Some(("small", 1)));
+        assert_eq!(queue.pop_of(small), None);
+        assert_eq!(drain(&mut queue).len(), 990);
     }
 
     #[test]

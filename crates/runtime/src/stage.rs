@@ -63,11 +63,11 @@ impl StageHandle {
 /// Documents of different tenants take turns, as equals.
 pub fn shared_by_tenants() -> Sharing {
     Sharing {
-        tenant_of: |delivery| {
+        tenant_of: Some(|delivery| {
             let key = delivery.key.clone().unwrap_or_default();
             let end = key.iter().position(|byte| *byte == b'/').unwrap_or(0);
             key.slice(..end)
-        },
+        }),
         ..Sharing::default()
     }
 }

@@ -29,7 +29,7 @@ const FAILURES_KEPT: usize = 20;
 impl Core {
     /// A record has run. `jitter` is a random number from 0 to 1, `now_ms` the wall clock for people.
     pub fn finish(&mut self, id: WorkId, result: Result<Outputs, Failure>, now: Instant, now_ms: i64, jitter: f64) {
-        self.running -= 1;
+        self.places.leave(id);
         let Some(partition) = self.partitions.get_mut(&id.slot).filter(|p| !p.abandoned) else {
             self.gate.lost(now);
             return;

@@ -16,6 +16,7 @@ mod fail;
 mod leave;
 mod limits;
 mod partition;
+mod places;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -38,6 +39,7 @@ use crate::stage::{Delivery, Outputs, Rejection, TopicPartition};
 pub use leave::{Finished, Settled, Transaction};
 pub use limits::Limits;
 use partition::Partition;
+use places::{Open, Places};
 
 /// A unit of work: a record under one assignment of its partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -100,7 +102,7 @@ pub struct Core {
     held: bool,
     runnable: FairQueue<WorkId>,
     waiting: BinaryHeap<Reverse<Waiting>>,
-    running: usize,
+    places: Places,
     /// When the session has worked long enough to run a suspect; unknown before it has a partition.
     settled: Option<Instant>,
     /// When a record last succeeded.
@@ -135,7 +137,7 @@ impl Core {
             held: false,
             runnable: FairQueue::default(),
             waiting: BinaryHeap::new(),
-            running: 0,
+            places: Places::default(),
             settled: None,
             success: None,
             rejected: VecDeque::new(),
@@ -313,20 +315,20 @@ impl Core {
         }
         let solo = self.solo(now);
         self.release_held();
-        if self.running >= self.limits.max_in_flight {
-            return None;
-        }
         while self.gate.admits(now) {
-            let next = match solo {
-                None => self.runnable.pop(),
+            let newcomers = self.sharing.tenant_of.is_some();
+            let next = match (self.places.open(self.limits.max_in_flight, newcomers), solo) {
+                (Open::ToNobody, _) => None,
                 // Everything else waits for the suspect's run to end.
-                Some(slot) => self.runnable.take(|id| id.slot == slot),
+                (_, Some(slot)) => self.runnable.take(|id| id.slot == slot),
+                (Open::ToAll, None) => self.runnable.pop(),
+                (Open::ToNewcomers, None) => self.runnable.pop_of(|tenant| self.places.is_new(tenant)),
             };
             let id = next?;
             let partition = self.partitions.get_mut(&id.slot);
             if let Some(delivery) = partition.and_then(|partition| partition.start(id.offset)) {
                 self.gate.start();
-                self.running += 1;
+                self.places.take(id, self.sharing.tenant(&delivery));
                 return Some(Work { id, delivery });
             }
         }
@@ -349,7 +351,7 @@ impl Core {
             return Some(slot);
         }
         let slot = self.wants_solo().filter(|_| settled <= now)?;
-        if self.running == 0
+        if self.places.is_empty()
             && let Some(partition) = self.partitions.get_mut(&slot)
         {
             partition.quarantine.grant_solo();
@@ -393,7 +395,7 @@ impl Core {
         let room = self.partitions.values().filter_map(Partition::waits_for_room).min();
         let suspect = self
             .settled
-            .filter(|_| self.running == 0 && self.has_solo().is_none() && self.wants_solo().is_some());
+            .filter(|_| self.places.is_empty() && self.has_solo().is_none() && self.wants_solo().is_some());
         let start = [retry, gate, suspect].into_iter().flatten().filter(|_| starts);
         start.chain(room).chain(self.next_cut()).min()
     }

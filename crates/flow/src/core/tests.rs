@@ -463,25 +463,45 @@ fn core(limits: Limits) -> Core {
     core
 }
 
-#[test]
-fn a_tenant_with_little_to_do_does_not_wait_for_one_with_much() {
+/// A core with so many places; keys from 100 on are the small tenant's, those below the large one's.
+fn core_of_tenants(max_in_flight: usize) -> Core {
     let limits = Limits {
-        max_in_flight: 1,
+        max_in_flight,
         ..Limits::default()
     };
     let sharing = Sharing {
-        // The world's keys are one byte: those from 100 on are the small one's.
-        tenant_of: |delivery| match delivery.key.as_deref() {
+        tenant_of: Some(|delivery| match delivery.key.as_deref() {
             Some([key]) if *key >= 100 => "small".into(),
             _ => "large".into(),
-        },
+        }),
         ..Sharing::default()
     };
     let mut core = Core::new(limits, sharing, Marks::default());
     core.assign(partition(0), &Position::at(0));
-    let now = Instant::now();
-    assert!(core.cut(now, false).is_some());
-    core.settle(Settled::Committed, now, 0.0);
+    assert!(core.cut(Instant::now(), false).is_some());
+    core.settle(Settled::Committed, Instant::now(), 0.0);
+    core
+}
+
+#[test]
+fn a_place_is_kept_for_a_tenant_of_which_nothing_runs() {
+    let (mut core, now) = (core_of_tenants(8), Instant::now());
+    (0..100).for_each(|offset| core.arrive(record(0, offset, offset as u8)));
+    let running: Vec<Work> = std::iter::from_fn(|| core.next_to_run(now)).collect();
+    assert_eq!(running.len(), 7, "the large tenant's");
+    (100..103).for_each(|offset| core.arrive(record(0, offset, offset as u8)));
+    let small = core.next_to_run(now).unwrap();
+    assert_eq!(small.id.offset, 100);
+    assert!(core.next_to_run(now).is_none(), "no place is left");
+    core.finish(running[0].id, Ok(outputs(&running[0].delivery, "out")), now, 0, 0.0);
+    assert!(core.next_to_run(now).is_none(), "something runs of both");
+    core.finish(small.id, Ok(outputs(&small.delivery, "out")), now, 0, 0.0);
+    assert!(core.next_to_run(now).is_some(), "their turn");
+}
+
+#[test]
+fn a_tenant_with_little_to_do_does_not_wait_for_one_with_much() {
+    let (mut core, now) = (core_of_tenants(1), Instant::now());
     (0..100).for_each(|offset| core.arrive(record(0, offset, offset as u8)));
     let mut order = Vec::new();
     for turn in 0..10 {
