@@ -125,7 +125,7 @@ impl Process for IngestProcess {
             kafka: config.kafka.clone(),
             admin,
         };
-        let letters = DeadLetters::new(letters, log, codec.clone(), shutdown.clone());
+        let letters = DeadLetters::new(letters, log, codec.clone(), config.lanes.clone(), shutdown.clone());
 
         let stage = StageParts {
             config: stage_config(&config),

@@ -42,6 +42,7 @@ use super::store::{Letter, Plan};
 use super::{LetterError, Replica};
 use crate::EPOCH;
 use crate::codec::RecordCodec;
+use crate::pipeline::lanes::LaneConfig;
 
 const TELL_EVERY: Duration = Duration::from_millis(500);
 
@@ -76,17 +77,19 @@ pub struct Job<L, C> {
     replica: Replica,
     log: L,
     codec: C,
+    lanes: LaneConfig,
     order: Order,
     progress: watch::Sender<Progress>,
 }
 
 impl<L: LetterLog, C: RecordCodec> Job<L, C> {
     /// Does nothing until it is run.
-    pub fn new(replica: Replica, log: L, codec: C, order: Order) -> Self {
+    pub fn new(replica: Replica, log: L, codec: C, lanes: LaneConfig, order: Order) -> Self {
         Self {
             replica,
             log,
             codec,
+            lanes,
             order,
             progress: watch::Sender::default(),
         }
@@ -166,7 +169,7 @@ impl<L: LetterLog, C: RecordCodec> Job<L, C> {
                 continue;
             }
             open.remove(&key);
-            match redriven(&buried, &letter.record) {
+            match redriven(&buried, &letter.record, &self.lanes) {
                 Ok(original) => {
                     let redrives = letter.record.redrives + 1;
                     let state = self.state(&letter, LetterState::Redriven, redrives)?;

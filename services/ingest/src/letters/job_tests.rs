@@ -161,7 +161,13 @@ impl Set {
             action,
             dry_run,
         };
-        let job = Job::new(self.replica.clone(), self.topics.clone(), Offline, order);
+        let job = Job::new(
+            self.replica.clone(),
+            self.topics.clone(),
+            Offline,
+            LaneConfig::default(),
+            order,
+        );
         let told: Vec<_> = job.run(CancellationToken::new()).collect().await;
         told.into_iter().last().unwrap()
     }
@@ -313,7 +319,13 @@ async fn a_process_that_leaves_says_so() {
     };
     let leaving = CancellationToken::new();
     leaving.cancel();
-    let job = Job::new(set.replica.clone(), set.topics.clone(), Offline, order);
+    let job = Job::new(
+        set.replica.clone(),
+        set.topics.clone(),
+        Offline,
+        LaneConfig::default(),
+        order,
+    );
     let told: Vec<_> = job.run(leaving).collect().await;
     assert!(matches!(told[..], [Err(LetterError::Leaving)]));
 }

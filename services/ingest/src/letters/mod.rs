@@ -29,6 +29,7 @@ use millrace_flow::{Delivery, Failure};
 use tokio_util::sync::CancellationToken;
 
 use crate::codec::RecordCodec;
+use crate::pipeline::lanes::LaneConfig;
 use crate::replica::{self, StoreError};
 use filter::Filter;
 use job::{Job, Order};
@@ -76,16 +77,18 @@ pub struct DeadLetters<L, C> {
     replica: Replica,
     log: L,
     codec: C,
+    lanes: LaneConfig,
     leaving: CancellationToken,
 }
 
 impl<L: LetterLog, C: RecordCodec> DeadLetters<L, C> {
-    /// `leaving` ends jobs.
-    pub fn new(replica: Replica, log: L, codec: C, leaving: CancellationToken) -> Self {
+    /// A letter goes back into its lane only if that is one of `lanes`. `leaving` ends jobs.
+    pub fn new(replica: Replica, log: L, codec: C, lanes: LaneConfig, leaving: CancellationToken) -> Self {
         Self {
             replica,
             log,
             codec,
+            lanes,
             leaving,
         }
     }
@@ -139,7 +142,13 @@ impl<L: LetterLog, C: RecordCodec> DeadLetters<L, C> {
         order: Order,
     ) -> Result<impl Stream<Item = Result<Progress, LetterError>> + Send + use<L, C>, LetterError> {
         self.ready()?;
-        let job = Job::new(self.replica.clone(), self.log.clone(), self.codec.clone(), order);
+        let job = Job::new(
+            self.replica.clone(),
+            self.log.clone(),
+            self.codec.clone(),
+            self.lanes.clone(),
+            order,
+        );
         Ok(job.run(self.leaving.clone()))
     }
 }

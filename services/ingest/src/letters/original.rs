@@ -22,6 +22,7 @@ use millrace_runtime::partition::partition_of;
 
 use super::skip::{Skip, input_of};
 use crate::EPOCH;
+use crate::pipeline::lanes::LaneConfig;
 
 /// The marks of a redrive, in the order in which they are written.
 const MARKS: [&str; 5] = [REVISION, REDRIVE, ORIGIN, FIRST_FAILED_AT_MS, ORIGINAL_TIMESTAMP_MS];
@@ -57,7 +58,7 @@ pub fn is_omitted(letter: &Delivery) -> bool {
 }
 
 /// The record that re-enters its stage: the original with the marks of this redrive, on its document's partition.
-pub fn redriven(letter: &Delivery, state: &DeadLetter) -> Result<Output, Skip> {
+pub fn redriven(letter: &Delivery, state: &DeadLetter, lanes: &LaneConfig) -> Result<Output, Skip> {
     let (original, ours) = headers(letter);
     if is_omitted(letter) {
         return Err(Skip::OriginalOmitted);
@@ -65,6 +66,10 @@ pub fn redriven(letter: &Delivery, state: &DeadLetter) -> Result<Output, Skip> {
     let key = letter.key.clone().filter(|_| text(ours, KEY_ABSENT).is_none());
     let key = key.ok_or(Skip::KeyAbsent)?;
     let topic = input_of(&state.stage).ok_or(Skip::StageUnknown)?;
+    let lane = lane(original);
+    if topic == topics::PARSED && !lanes.has(&lane) {
+        return Err(Skip::LaneUnknown);
+    }
     let document = DocumentKey::new(state.tenant.as_str(), state.document_id.as_str());
     let timestamp_ms = text(ours, ORIGINAL_TIMESTAMP_MS).map_or_else(|| letter.timestamp_ms.to_string(), str::to_owned);
     let mut headers = Headers(without_marks(original).to_vec());
@@ -75,7 +80,7 @@ pub fn redriven(letter: &Delivery, state: &DeadLetter) -> Result<Output, Skip> {
     headers.push(ORIGINAL_TIMESTAMP_MS, timestamp_ms);
     Ok(Output {
         topic: match topic == topics::PARSED {
-            true => topic.in_lane(&lane(original), EPOCH),
+            true => topic.in_lane(&lane, EPOCH),
             false => topic.in_epoch(EPOCH),
         },
         // What stood under another key belongs to its document all the same.

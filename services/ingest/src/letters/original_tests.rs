@@ -64,7 +64,7 @@ fn the_original_comes_back_byte_for_byte_with_the_marks_behind_it() {
     let letter = buried(&theirs());
     assert_eq!(origin(&letter), Some("documents.parsed/3/7".parse().unwrap()));
     assert_eq!(redrives(&letter), 0);
-    let output = redriven(&letter, &state()).unwrap();
+    let output = redriven(&letter, &state(), &LaneConfig::default()).unwrap();
     assert_eq!(output.topic, "documents.parsed");
     assert_eq!(output.partition, Some(partition_for(b"t/d", PARTITIONS)));
     assert_eq!((Some(output.key), output.value), (letter.key, letter.value));
@@ -83,11 +83,11 @@ fn the_original_comes_back_byte_for_byte_with_the_marks_behind_it() {
 
 #[test]
 fn a_second_redrive_has_marks_of_its_own_in_place_of_the_first() {
-    let first = redriven(&buried(&theirs()), &state()).unwrap();
+    let first = redriven(&buried(&theirs()), &state(), &LaneConfig::default()).unwrap();
     let again = buried(&first.headers);
     assert_eq!(redrives(&again), 1);
     let once_more = DeadLetter { redrives: 1, ..state() };
-    let second = redriven(&again, &once_more).unwrap();
+    let second = redriven(&again, &once_more, &LaneConfig::default()).unwrap();
     assert_eq!(second.headers.get_str(REDRIVE), Some("2"));
     assert_eq!(second.headers.0.len(), first.headers.0.len());
     assert!(second.headers.0.starts_with(&theirs().0));
@@ -97,7 +97,7 @@ fn a_second_redrive_has_marks_of_its_own_in_place_of_the_first() {
 fn a_tombstone_stays_one_and_a_strange_key_stays_on_its_documents_partition() {
     let mut letter = buried(&Headers::default());
     (letter.key, letter.value) = (Some(Bytes::from_static(b"\xff")), None);
-    let output = redriven(&letter, &state()).unwrap();
+    let output = redriven(&letter, &state(), &LaneConfig::default()).unwrap();
     assert_eq!((output.key.as_ref(), output.value), (&b"\xff"[..], None));
     assert_eq!(output.partition, Some(partition_for(b"t/d", PARTITIONS)));
 }
@@ -107,7 +107,7 @@ fn what_has_no_original_to_send_is_passed_over() {
     let with = |name: &str| {
         let mut letter = buried(&Headers::default());
         letter.headers.push(name, "1");
-        redriven(&letter, &state()).unwrap_err()
+        redriven(&letter, &state(), &LaneConfig::default()).unwrap_err()
     };
     assert_eq!(with(ORIGINAL_OMITTED), Skip::OriginalOmitted);
     assert_eq!(with(KEY_ABSENT), Skip::KeyAbsent);
@@ -115,7 +115,7 @@ fn what_has_no_original_to_send_is_passed_over() {
         stage: "enrich".into(),
         ..state()
     };
-    let refused = redriven(&buried(&Headers::default()), &elsewhere);
+    let refused = redriven(&buried(&Headers::default()), &elsewhere, &LaneConfig::default());
     assert_eq!(refused.unwrap_err(), Skip::StageUnknown);
 }
 
@@ -129,16 +129,22 @@ fn what_is_no_letter_has_no_origin() {
 }
 
 #[test]
-fn a_letter_of_a_lane_goes_back_into_it() {
+fn a_letter_of_a_lane_goes_back_into_it_if_there_still_is_one() {
     let mut original = theirs();
     original.push(LANE, "bulk");
-    let output = redriven(&buried(&original), &state()).unwrap();
+    let bulk = LaneConfig {
+        names: [Lane::new("bulk").unwrap()].into(),
+        ..LaneConfig::default()
+    };
+    let removed = redriven(&buried(&original), &state(), &LaneConfig::default());
+    assert_eq!(removed.unwrap_err(), Skip::LaneUnknown);
+    let output = redriven(&buried(&original), &state(), &bulk).unwrap();
     assert_eq!(output.topic, "documents.parsed.bulk");
     assert_eq!(output.headers.get_str(LANE), Some("bulk"));
     let parse = DeadLetter {
         stage: "parse".into(),
         ..state()
     };
-    let output = redriven(&buried(&original), &parse).unwrap();
+    let output = redriven(&buried(&original), &parse, &bulk).unwrap();
     assert_eq!(output.topic, "documents.submitted", "its lane is decided there");
 }

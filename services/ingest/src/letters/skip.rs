@@ -29,6 +29,8 @@ pub enum Skip {
     KeyAbsent,
     /// Kafka refuses the redriven record.
     Refused,
+    /// It stood in a lane that is not configured any more: nobody would read it there.
+    LaneUnknown,
 }
 
 /// Topic that a stage reads.

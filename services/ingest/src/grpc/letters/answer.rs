@@ -142,6 +142,7 @@ fn reason(skip: Skip) -> api::SkipReason {
         Skip::OriginalGone => api::SkipReason::OriginalGone,
         Skip::KeyAbsent => api::SkipReason::KeyAbsent,
         Skip::Refused => api::SkipReason::Refused,
+        Skip::LaneUnknown => api::SkipReason::LaneUnknown,
     }
 }
 
