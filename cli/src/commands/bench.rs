@@ -7,6 +7,7 @@ use futures::FutureExt as _;
 use futures::future::LocalBoxFuture;
 use millrace_embedder::batch::BatchLimits;
 use millrace_embedder::model::Choice;
+use millrace_embedder::model::openvino::{OpenVino, Precision};
 use millrace_kafka::KafkaConfig;
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +31,7 @@ const EXAMPLES: &str = "Examples:
   millrace bench pipeline --only e --documents 3000    one figure, with more documents
   millrace bench pipeline --only b,g --backend cuda --max-batch-tokens 16384 --max-batch-texts 256 --prepared-batches 1 --onnxruntime /opt/onnxruntime/libonnxruntime.so
   millrace bench embed                                 the embedder's batches beside a bare loop of the same runtime
+  millrace bench embed --backend openvino --precision bf16 --openvino /opt/openvino/libopenvino_c.so.2641
   millrace bench embed --backend cuda --max-batch-tokens 32768 --max-batch-texts 512 --prepared-batches 1 --onnxruntime /opt/onnxruntime/libonnxruntime.so
 
 Exit code 0 when it ran, 1 when it could not or when outputs were wrong.";
@@ -97,7 +99,7 @@ enum What {
         /// Text files that b submits [default: Markdown of the crates in the cargo registry]
         #[arg(long, value_name = "DIR")]
         corpus: Option<PathBuf>,
-        /// What the model of b and g runs on: cpu or cuda
+        /// What the model of b and g runs on: cpu, cuda or openvino
         #[arg(long, value_name = "NAME", default_value = "cpu", value_parser = backend)]
         backend: Choice,
         #[command(flatten)]
@@ -112,7 +114,7 @@ enum What {
     /// The embedder's batches beside a bare loop over the same runtime, some minutes a backend
     #[command(after_help = EXAMPLES)]
     Embed {
-        /// Backends to measure: cpu, cuda
+        /// Backends to measure: cpu, cuda, openvino
         #[arg(long = "backend", value_delimiter = ',', value_name = "NAME,…", default_value = "cpu", value_parser = backend)]
         backends: Vec<Choice>,
         /// Model directory [default: the local stack's]
@@ -157,6 +159,12 @@ struct OfModel {
     /// The ONNX Runtime's library [default: the local stack's]
     #[arg(long, value_name = "FILE")]
     onnxruntime: Option<PathBuf>,
+    /// OpenVINO's C library, for the backend openvino
+    #[arg(long, value_name = "FILE")]
+    openvino: Option<PathBuf>,
+    /// What it computes in: f32 or bf16
+    #[arg(long, value_name = "NAME", default_value = "f32", value_parser = precision)]
+    precision: Precision,
     /// Largest batch: rows times longest row
     #[arg(long, value_name = "N", default_value_t = BatchLimits::default().max_batch_tokens)]
     max_batch_tokens: usize,
@@ -172,6 +180,13 @@ struct OfModel {
 }
 
 impl OfModel {
+    fn openvino(&self) -> OpenVino {
+        OpenVino {
+            library: self.openvino.clone().unwrap_or_default(),
+            precision: self.precision,
+        }
+    }
+
     /// Limits that the embedder takes.
     fn limits(&self) -> Result<BatchLimits> {
         let defaults = BatchLimits::default();
@@ -188,9 +203,13 @@ impl OfModel {
 }
 
 fn backend(name: &str) -> Result<Choice, String> {
-    let known = [Choice::Cpu, Choice::Cuda];
+    let known = [Choice::Cpu, Choice::Cuda, Choice::OpenVino];
     let found = known.into_iter().find(|choice| choice.name() == name);
-    found.ok_or_else(|| "it is cpu or cuda".to_owned())
+    found.ok_or_else(|| "it is cpu, cuda or openvino".to_owned())
+}
+
+fn precision(name: &str) -> Result<Precision, String> {
+    Precision::named(name).ok_or_else(|| "it is f32 or bf16".to_owned())
 }
 
 /// Room that the backlogs of `bench memory` want, and more.
@@ -249,6 +268,7 @@ pub async fn run(bench: Bench) -> Result<()> {
                 corpus,
                 runs: usize::from(runs),
                 model: cache.model(),
+                openvino: model.openvino(),
                 onnxruntime: model.onnxruntime.unwrap_or_else(|| cache.onnxruntime()),
                 backend,
                 in_process: model.in_process,
@@ -276,6 +296,7 @@ pub async fn run(bench: Bench) -> Result<()> {
             }
             let setup = embed::Setup {
                 model: model_dir.unwrap_or_else(|| cache.model()),
+                openvino: model.openvino(),
                 onnxruntime: model.onnxruntime.unwrap_or_else(|| cache.onnxruntime()),
                 backends,
                 in_process: model.in_process,

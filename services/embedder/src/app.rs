@@ -73,6 +73,11 @@ impl Process for EmbedderProcess {
         let loaded = loaded?;
         let cache = Cache::open(&config.cache, &loaded.manifest, &loaded.tokenizer).await;
         let (cache, writer) = cache.map_err(ProcessError::start("use the cache"))?.unzip();
+        if cache.is_some() && !loaded.backend.describe().batch_independent {
+            tracing::warn!(
+                "no vector is remembered while this backend computes: each depends on what else is in its batch"
+            );
+        }
         let (embedder, batcher) = batch::batcher_with(loaded, config.batch.clone(), cache);
         let info = embedder.info();
         tracing::info!(model = info.model.generation(), backend = ?embedder.at_work(), "model loaded");

@@ -18,6 +18,7 @@ use crate::batch::{BatchLimits, MOST_WEIGHT};
 use crate::cache::CacheOptions;
 use crate::model::endpoint::{EndpointOptions, Key};
 use crate::model::onnx::Gpu;
+use crate::model::openvino::OpenVino;
 use crate::model::{Choice, Plan};
 
 /// What an embedder needs to know.
@@ -32,7 +33,7 @@ pub struct Config {
     pub http: String,
     /// Address of `/v1/embeddings`, as OpenAI's clients ask for it; port 0 takes a free one. Empty: it is not served.
     pub openai: String,
-    /// The ONNX runtime's shared library. Not needed where the model runs at an endpoint.
+    /// The ONNX runtime's shared library. Not needed where the model runs at an endpoint, or on OpenVINO alone.
     pub onnxruntime: PathBuf,
     /// The model.
     pub model: ModelConfig,
@@ -117,6 +118,8 @@ pub struct ModelConfig {
     pub batch_timeout_ms: u64,
     /// The GPU, for the backend `cuda`.
     pub gpu: GpuConfig,
+    /// OpenVINO, for the backend `openvino`.
+    pub openvino: OpenVino,
     /// The endpoint, for the backend `endpoint`.
     pub endpoint: EndpointConfig,
 }
@@ -130,6 +133,7 @@ impl Default for ModelConfig {
             own_process: vec![Choice::Cuda],
             batch_timeout_ms: 60_000,
             gpu: GpuConfig::default(),
+            openvino: OpenVino::default(),
             endpoint: EndpointConfig::default(),
         }
     }
@@ -288,7 +292,14 @@ impl Config {
         }
         let endpoint = self.model.endpoint.is_set();
         self.model.check_backends()?;
-        if self.model.backends().iter().any(|choice| choice.is_local()) && self.onnxruntime.as_os_str().is_empty() {
+        if self.model.backends().contains(&Choice::OpenVino) && !self.model.openvino.is_set() {
+            return refused(
+                "model.openvino.library",
+                "must be the path of libopenvino_c.so: PyPI's wheel `openvino` has it in openvino/libs, OpenVINO's archives in \
+                 runtime/lib",
+            );
+        }
+        if self.model.backends().iter().any(|choice| choice.is_onnx()) && self.onnxruntime.as_os_str().is_empty() {
             return refused("onnxruntime", "must be the path of libonnxruntime");
         }
         // A backend may hang twice before another one stands in for it.
@@ -330,6 +341,7 @@ impl Config {
                 device: model.gpu.device,
                 memory_limit: Some(model.gpu.memory_limit_mib << 20).filter(|bytes| *bytes > 0),
             },
+            openvino: model.openvino.clone(),
             own_process: model.own_process.clone(),
             program: this_program(),
             endpoint: model.endpoint.is_set().then(|| model.endpoint.options(runtime)),
@@ -361,15 +373,16 @@ impl ModelConfig {
     fn check_backends(&self) -> Result<(), ConfigError> {
         let backends = self.backends();
         let count = |choice: Choice| backends.iter().filter(|other| **other == choice).count();
-        let (auto, local) = (count(Choice::Auto), count(Choice::Cuda) + count(Choice::Cpu));
+        let auto = count(Choice::Auto);
+        let local = backends.iter().filter(|choice| choice.is_local()).count() - auto;
         let once = backends.iter().all(|choice| count(*choice) == 1);
         let rows = [
             (once, "names a backend twice"),
             (
                 self.own_process
                     .iter()
-                    .all(|choice| matches!(choice, Choice::Cuda | Choice::Cpu)),
-                "is cuda, cpu or endpoint; model.own_process is cuda or cpu",
+                    .all(|choice| matches!(choice, Choice::Cuda | Choice::Cpu | Choice::OpenVino)),
+                "is cuda, cpu, openvino or endpoint; model.own_process is cuda, cpu or openvino",
             ),
             (
                 auto == 0 || local == 0,
@@ -390,6 +403,7 @@ impl ModelConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::openvino::Precision;
 
     /// As `millrace up` writes it.
     const WRITTEN: &str = r#"
@@ -469,6 +483,23 @@ mod tests {
         assert!(left_out.check().unwrap_err().to_string().contains("model.backends"));
     }
 
+    #[test]
+    fn openvino_needs_its_library_and_no_other() {
+        let openvino = "model.backends = ['openvino']\nmodel.openvino = { library = '/libopenvino_c.so.2641', precision = 'bf16' }";
+        let given = |more: &str| -> Config {
+            let rest = WRITTEN.replace("onnxruntime", "# onnxruntime");
+            toml::from_str(&format!("{more}\n{openvino}\n{rest}")).unwrap()
+        };
+        let config = given("model.own_process = ['openvino']");
+        config.check().unwrap();
+        assert_eq!(config.model.openvino.precision, Precision::Bf16);
+        let both = openvino.replace("['openvino']", "['openvino', 'cpu']");
+        let both: Config =
+            toml::from_str(&format!("{both}\n{}", WRITTEN.replace("onnxruntime", "# onnxruntime"))).unwrap();
+        assert!(both.check().unwrap_err().to_string().contains("onnxruntime"));
+        assert!(toml::from_str::<Config>("model.openvino.precision = 'int8'").is_err());
+    }
+
     /// What the environment says is taken as it stands: a key of digits stays a text.
     #[test]
     fn an_endpoint_is_configured_by_the_environment() {
@@ -535,6 +566,16 @@ mod tests {
                 "model.batch_timeout_ms",
             ),
             ("model.dir", "model.threads = 0\nmodel.dir", "model.threads"),
+            (
+                "model.dir",
+                "model.backends = ['openvino', 'cpu']\nmodel.dir",
+                "model.openvino.library",
+            ),
+            (
+                "model.dir",
+                "model.backends = ['auto', 'openvino']\nmodel.openvino.library = '/ov.so'\nmodel.dir",
+                "model.backends",
+            ),
             (
                 "registry.url",
                 "stage.max_in_flight = 0\nregistry.url",

@@ -2,12 +2,12 @@
 //!
 //! Promises:
 //! - Nothing is cut: a text that the model does not take whole is an error.
-//! - The same text gives the same vector to 1e-5, whatever else is in its batch.
+//! - The same text gives the same vector to 1e-5, whatever else is in its batch; in bf16, which somebody has to configure, to 2e-3.
 //! - No vector leaves that is NaN, infinite, zero or of the wrong size.
 //! - A query waits for the batch that runs, and for those that are prepared (none, unless configured); documents and queries wait in bounded queues.
 //! - The model file that runs is the one that the manifest's sha256 means. (At an endpoint nobody can tell.)
 //!
-//! Parts: [`model`] (directory, tokenizer, ONNX runtime or endpoint, gate), [`batch`] (who shares the model, and when), [`cache`]
+//! Parts: [`model`] (directory, tokenizer, ONNX runtime, OpenVINO or endpoint, gate), [`batch`] (who shares the model, and when), [`cache`]
 //! (what was computed before), [`pipeline`] (the embed stage), [`grpc`] and [`openai`] (queries), [`app`] (puts all together), [`mod@bench`] (what the model alone
 //! reaches).
 //!

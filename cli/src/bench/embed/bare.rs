@@ -2,8 +2,12 @@
 //!
 //! How long tokenising took is not counted.
 
-use anyhow::{Context, Result};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
 use millrace_embedder::bench::measure;
+use millrace_embedder::model::onnx::{Gpu, Provider};
+use millrace_embedder::model::openvino::OpenVino;
 use millrace_embedder::model::{Choice, Loaded, ModelSource};
 
 /// A size of batches in texts, and how the table calls it.
@@ -26,6 +30,45 @@ const LEAST_OF_A_GPU: usize = 16;
 /// The first runs of a session are slow.
 const WARM_UP: usize = 8;
 
+/// A model, and what it runs on.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// What it runs on: this processor by one of two runtimes, or a GPU.
+    pub choice: Choice,
+    /// The ONNX Runtime's library.
+    pub onnxruntime: PathBuf,
+    /// OpenVINO's, and the precision in it.
+    pub openvino: OpenVino,
+}
+
+impl Model {
+    /// Loads it into this process. Blocking.
+    pub fn load(&self) -> Result<Loaded> {
+        let provider = match self.choice {
+            Choice::OpenVino => return Ok(Loaded::load_on_openvino(&self.dir, &self.openvino, None)?),
+            Choice::Cuda => Provider::Cuda(Gpu::default()),
+            Choice::Cpu => Provider::Cpu,
+            Choice::Auto | Choice::Endpoint => bail!("a bare loop runs on cpu, cuda or openvino"),
+        };
+        Ok(Loaded::load(&ModelSource {
+            dir: self.dir.clone(),
+            onnxruntime: self.onnxruntime.clone(),
+            threads: None,
+            provider,
+        })?)
+    }
+
+    /// What it runs on, and in which precision where there is a choice.
+    pub fn on(&self) -> String {
+        match self.choice {
+            Choice::OpenVino => format!("{}, {}", self.choice.name(), self.openvino.precision.name()),
+            _ => self.choice.name().to_owned(),
+        }
+    }
+}
+
 /// The model of the loop.
 pub struct Bare(Option<Loaded>);
 
@@ -36,8 +79,8 @@ impl Bare {
     }
 
     /// Loads a model, and runs it once over these texts.
-    pub async fn load(source: ModelSource, warm_up: &[String]) -> Result<Self> {
-        let model = tokio::task::spawn_blocking(move || Loaded::load(&source)).await??;
+    pub async fn load(model: Model, warm_up: &[String]) -> Result<Self> {
+        let model = tokio::task::spawn_blocking(move || model.load()).await??;
         let mut bare = Self::new(model);
         bare.warm_up(warm_up).await?;
         Ok(bare)
@@ -72,7 +115,7 @@ impl Bare {
         let (mut best, mut best_rate) = (SWEEP[0], 0.0);
         for (batch, yardstick) in SWEEP {
             let of_use = match choice {
-                Choice::Cpu => batch <= SWEEP_OF_A_PROCESSOR,
+                Choice::Cpu | Choice::OpenVino => batch <= SWEEP_OF_A_PROCESSOR,
                 _ => batch >= LEAST_OF_A_GPU,
             };
             if !of_use {

@@ -16,11 +16,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
+use super::embed::bare::Model;
 use super::report::Row;
 use crate::output::Progress;
 use millrace_embedder::batch::BatchLimits;
 use millrace_embedder::model::Choice;
-use millrace_embedder::model::onnx::{Gpu, Provider};
+use millrace_embedder::model::openvino::OpenVino;
 
 /// One figure of `bench pipeline`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -51,6 +52,8 @@ pub struct Setup {
     pub model: PathBuf,
     /// The ONNX Runtime's library.
     pub onnxruntime: PathBuf,
+    /// OpenVINO's, and the precision in it.
+    pub openvino: OpenVino,
     /// What the real model runs on.
     pub backend: Choice,
     /// A GPU's session in the embedder's process.
@@ -66,6 +69,8 @@ impl Setup {
         let limits = &self.limits;
         let variables = [
             ("ONNXRUNTIME", self.onnxruntime.display().to_string()),
+            ("MODEL__OPENVINO__LIBRARY", self.openvino.library.display().to_string()),
+            ("MODEL__OPENVINO__PRECISION", self.openvino.precision.name().to_owned()),
             ("MODEL__BACKENDS", format!("[{:?}]", self.backend.name())),
             ("MODEL__OWN_PROCESS", own_process.to_owned()),
             ("BATCH__MAX_BATCH_TOKENS", limits.max_batch_tokens.to_string()),
@@ -78,11 +83,13 @@ impl Setup {
             .into()
     }
 
-    /// What the bare loop computes on.
-    fn provider(&self) -> Provider {
-        match self.backend {
-            Choice::Cuda => Provider::Cuda(Gpu::default()),
-            Choice::Cpu | Choice::Auto | Choice::Endpoint => Provider::Cpu,
+    /// The bare loop's model: of the same files as a stack's.
+    fn model(&self) -> Model {
+        Model {
+            dir: self.model.clone(),
+            choice: self.backend,
+            onnxruntime: self.onnxruntime.clone(),
+            openvino: self.openvino.clone(),
         }
     }
 }

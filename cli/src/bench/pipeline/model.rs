@@ -4,7 +4,6 @@
 //! One after the other: no loop while a stack runs, no stack while a loop runs.
 
 use anyhow::{Context, Result, ensure};
-use millrace_embedder::model::ModelSource;
 use millrace_testkit::Client;
 
 use super::super::embed::bare::{Bare, Batches};
@@ -46,7 +45,7 @@ pub async fn run(setup: &Setup, progress: &Progress) -> Result<Vec<Row>> {
         figure: "b",
         name: format!(
             "submit to searchable, real model on {}, {documents} documents of prose, {chunks} chunks",
-            setup.backend.name()
+            setup.model().on()
         ),
         unit: Unit::ChunksPerSecond,
         millrace: ours,
@@ -59,26 +58,18 @@ pub async fn run(setup: &Setup, progress: &Progress) -> Result<Vec<Row>> {
 struct Bench<'a> {
     setup: &'a Setup,
     prose: Prose,
-    source: ModelSource,
     batches: Batches,
 }
 
 impl<'a> Bench<'a> {
     async fn prepare(setup: &'a Setup, say: impl Fn(String)) -> Result<Self> {
-        let source = ModelSource {
-            dir: setup.model.clone(),
-            onnxruntime: setup.onnxruntime.clone(),
-            threads: None,
-            provider: setup.provider(),
-        };
-        let (corpus, model) = (setup.corpus.clone(), source.dir.clone());
+        let (corpus, model) = (setup.corpus.clone(), setup.model.clone());
         let documents = setup.documents.unwrap_or(DOCUMENTS);
         let gather = move || Prose::gather(corpus.as_deref(), &model, documents);
         let prose = tokio::task::spawn_blocking(gather).await??;
         let mut bench = Self {
             setup,
             prose,
-            source,
             batches: Batches::default(),
         };
         let some: Vec<String> = bench.prose.chunks.iter().step_by(SWEPT).cloned().collect();
@@ -88,7 +79,7 @@ impl<'a> Bench<'a> {
 
     async fn loaded(&self) -> Result<Bare> {
         let chunks = &self.prose.chunks;
-        Bare::load(self.source.clone(), &chunks[..WARM_UP.min(chunks.len())]).await
+        Bare::load(self.setup.model(), &chunks[..WARM_UP.min(chunks.len())]).await
     }
 
     /// Chunks a second of the loop.

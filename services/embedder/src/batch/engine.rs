@@ -135,15 +135,17 @@ impl Engine {
     /// |---|---|
     /// | another instance computes: made anew, or another backend | lost |
     /// | an outage, or a canary that is wrong | lost |
+    /// | vectors that depend on their batch | lost |
     /// | a canary that is right, as the last thing | passed |
     /// | vectors of an endpoint, which is asked no canary at work | passed |
     /// | vectors | none |
     fn proof(&mut self, seen: &Result<(), Outage>, sang: bool) -> Proof {
         let now = self.backend.incarnation();
         let same = std::mem::replace(&mut self.incarnation, now) == now;
-        if !same || seen.is_err() {
+        let at_work = self.backend.describe();
+        if !same || seen.is_err() || !at_work.batch_independent {
             Proof::Lost
-        } else if sang || self.backend.describe().device == REMOTE {
+        } else if sang || at_work.device == REMOTE {
             Proof::Passed
         } else {
             Proof::None

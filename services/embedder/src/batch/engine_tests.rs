@@ -170,6 +170,7 @@ fn a_job_shows_whether_what_came_before_it_can_be_trusted() {
         event(|_| (), "b b b", Proof::Passed, Proof::Passed),
         event(Fake::lie, "a", Proof::None, Proof::Lost),
         event(Fake::reborn, "a", Proof::Lost, Proof::Passed),
+        event(Fake::depend_on_the_batch, "a", Proof::Lost, Proof::Lost),
         event(|fake| fake.break_down(true), "a", Proof::Lost, Proof::Lost),
     ]
     .into_iter()

@@ -17,6 +17,7 @@ pub(crate) struct Fake {
     texts: Arc<AtomicUsize>,
     lies: Arc<AtomicBool>,
     incarnation: Arc<AtomicU64>,
+    dependent: Arc<AtomicBool>,
 }
 
 impl Fake {
@@ -37,6 +38,10 @@ impl Fake {
     /// From now on each text has the same vector: finite, and no meaning.
     pub(crate) fn lie(&self) {
         self.lies.store(true, Ordering::Relaxed);
+    }
+    /// From now on its vectors depend on their batch, it says.
+    pub(crate) fn depend_on_the_batch(&self) {
+        self.dependent.store(true, Ordering::Relaxed);
     }
     /// Another instance takes over.
     pub(crate) fn reborn(&self) {
@@ -80,6 +85,7 @@ impl Backend for Fake {
         Description {
             version: "1".into(),
             device: "test".into(),
+            batch_independent: !self.dependent.load(Ordering::Relaxed),
             ..Description::of_none("fake")
         }
     }

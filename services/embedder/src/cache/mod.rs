@@ -9,8 +9,9 @@
 //!   served again.
 //! - Bounded in memory and on disk; what is written first leaves first. What comes faster than the disk takes it is not remembered.
 //! - A cache that fails costs time and no request: what cannot be read was not found.
-//! - Only of models whose vectors do not depend on their batch-mates beyond rounding: those that compute in floats. What is
-//!   quantised takes its scale from the whole batch.
+//! - Only vectors that do not depend on their batch-mates by more than 1e-5: of models in floats, since what is quantised takes
+//!   its scale from the whole batch, and of backends that compute them in f32 ([`crate::model::Description::batch_independent`]).
+//!   What another backend of the model remembered is found whatever is at work: they are alike, or would not stand in for it.
 //!
 //! The folder is one process's ([`folder`]); it outlives that process, also when it is killed: what is damaged is left out.
 //!

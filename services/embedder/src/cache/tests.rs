@@ -372,3 +372,14 @@ async fn what_depends_on_its_batch_mates_is_not_remembered() {
             .is_none()
     );
 }
+
+#[tokio::test]
+async fn of_a_backend_whose_vectors_depend_on_the_batch_none_is_remembered_and_those_of_others_are_found() {
+    let (dir, fake) = (folder(), Fake::default());
+    embedded(dir.path(), fake::manifest(), &fake, &["a"]).await;
+    fake.depend_on_the_batch();
+    for computed in [2, 3] {
+        embedded(dir.path(), fake::manifest(), &fake, &["a", "b"]).await;
+        assert_eq!(fake.texts(), computed);
+    }
+}

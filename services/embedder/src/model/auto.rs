@@ -2,19 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use super::calibration::{self, ALIKE, least_alike};
 use super::canary;
 use super::failover::instance::Instance;
 use super::failover::{Candidate, Patience};
 use super::pooling::{Gate, Vector};
 use super::tokenizer::{Tokenizer, Tokens};
 
-/// A batch about as the pipeline cuts them: texts of about 128 tokens, or what the model takes.
-const TEXTS: usize = 32;
-const WORDS: usize = 90;
 /// The best of so many runs counts: others on the machine only slow one down.
 const RUNS: usize = 3;
-/// Backends whose vectors are less alike than this are not two backends of one model.
-const ALIKE: f32 = 0.9999;
 
 struct Measured {
     candidate: Candidate,
@@ -24,8 +20,7 @@ struct Measured {
 /// Those that work, the fastest first, and says what it measured. The last of those given is the reference: whoever's vectors
 /// are not like its own is left out. Whoever does not work now comes last: it may work later.
 pub(super) fn fastest_first(candidates: Vec<Candidate>, tokenizer: &Tokenizer, gate: Gate) -> Vec<Candidate> {
-    let texts = calibration(tokenizer.max_tokens());
-    let tokens: Vec<Tokens> = texts.iter().filter_map(|text| tokenizer.tokenize(text).ok()).collect();
+    let tokens = calibration::batch(tokenizer);
     let (mut found, mut away) = (Vec::<Measured>::new(), Vec::new());
     let mut reference: Option<Vec<Vector>> = None;
     for candidate in candidates.into_iter().rev() {
@@ -87,25 +82,6 @@ fn measure(
         .map(|vector| gate.pass(vector))
         .collect::<Result<_, _>>();
     Ok((best, vectors.map_err(|e| e.to_string())?))
-}
-
-fn least_alike(reference: &[Vector], vectors: &[Vector]) -> f32 {
-    let pairs = reference.iter().zip(vectors);
-    pairs.map(|(one, other)| one.cosine(other)).fold(1.0, f32::min)
-}
-
-/// Prose of plain words, each text another, of lengths a little apart.
-fn calibration(max_tokens: usize) -> Vec<String> {
-    const WORD: [&str; 12] = [
-        "the", "river", "turns", "wheel", "after", "wheel", "while", "millers", "measure", "what", "water", "carries",
-    ];
-    let text = |at: usize| {
-        // A word is a token or two.
-        let count = (WORDS + at).min(max_tokens / 3);
-        let words = (0..count).map(|n| WORD[(n * (at + 1) + n / 7) % WORD.len()]);
-        words.collect::<Vec<_>>().join(" ")
-    };
-    (0..TEXTS).map(text).collect()
 }
 
 #[cfg(test)]

@@ -22,6 +22,9 @@ pub struct Description {
     pub precision: &'static str,
     /// Threads of this process that it computes with.
     pub threads: usize,
+    /// Whether a text's vector is the same to 1e-5 whatever else is in its batch. Where it is not, none is remembered: a cache
+    /// would make the company of one batch last.
+    pub batch_independent: bool,
     /// The preferred backend, while this one stands in for it.
     pub stands_in_for: Option<&'static str>,
 }
@@ -35,6 +38,7 @@ impl Description {
             device: "none".into(),
             precision: "unknown",
             threads: 0,
+            batch_independent: true,
             stands_in_for: None,
         }
     }
@@ -80,7 +84,8 @@ pub type Interrupt = Box<dyn Fn() + Send>;
 /// Runs a model. Called from one thread of its own and allowed to block it.
 pub trait Backend: Send + 'static {
     /// One vector per input, in order, pooled but neither scaled nor judged: [`super::Gate`] does that. An input's
-    /// vector must not depend on the others beyond rounding.
+    /// vector must not depend on the others beyond the rounding of what it computes in; [`Description::batch_independent`]
+    /// says how much that is.
     fn embed(&mut self, inputs: &[&Tokens]) -> Result<Vec<Vec<f32>>, BackendError>;
 
     /// Whether it computes: asked of it, not of its absence of errors.

@@ -8,12 +8,16 @@
 
 pub mod auto;
 pub mod backend;
+mod calibration;
 pub mod canary;
 pub mod endpoint;
 pub mod failover;
 mod faulty;
+mod graph;
+mod local;
 pub mod manifest;
 pub mod onnx;
+pub mod openvino;
 pub mod plan;
 pub mod pooling;
 pub mod tokenizer;
@@ -31,7 +35,9 @@ pub use tokenizer::{TextError, Tokenizer, Tokens};
 pub use plan::{Choice, Plan};
 
 use endpoint::EndpointError;
-use onnx::{OnnxBackend, OnnxOptions, Provider};
+use local::Local;
+use onnx::{OnnxOptions, Provider};
+use openvino::OpenVino;
 
 /// The model file's name in a model directory.
 pub const MODEL_FILE: &str = "model.onnx";
@@ -90,6 +96,26 @@ pub enum ModelError {
         /// What it said.
         what: String,
     },
+    /// OpenVINO cannot be loaded.
+    #[error(
+        "loading OpenVINO from {} failed: {what}; it is libopenvino_c.so of OpenVINO 2025.1 or newer, with its other libraries \
+         beside it: PyPI's wheel `openvino` has them in openvino/libs, OpenVINO's archives in runtime/lib",
+        library.display()
+    )]
+    OpenVino {
+        /// The shared library.
+        library: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// OpenVINO refuses the model.
+    #[error("OpenVINO, from {}, cannot run the model: {what}", library.display())]
+    OpenVinoModel {
+        /// The shared library.
+        library: PathBuf,
+        /// What it said.
+        what: String,
+    },
     /// The model runs and gives nonsense.
     #[error("the model does not pass its canary: {0}")]
     Canary(Outage),
@@ -103,6 +129,12 @@ pub enum ModelError {
         program: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// The process that is to run the model cannot.
+    #[error("the model's process cannot run it: {what}")]
+    InWorker {
+        /// What it said.
+        what: String,
     },
     /// An endpoint is to run the model and none is configured.
     #[error("the model is to run at an endpoint, and none is configured")]
@@ -138,19 +170,31 @@ impl Loaded {
     /// Loads a model into this process, on one backend that nobody stands in for: verified, and its canary embedded. Blocking
     /// work of a second or so.
     pub fn load(source: &ModelSource) -> Result<Self, ModelError> {
-        let manifest = Manifest::read(&source.dir)?;
-        let tokenizer = Tokenizer::read(&source.dir, manifest.max_tokens)?;
-        let options = OnnxOptions {
-            library: source.onnxruntime.clone(),
-            provider: source.provider,
-            threads: source.threads.unwrap_or_else(available_threads),
-            pad_id: tokenizer.pad_id(),
-        };
-        let backend = OnnxBackend::open(&source.dir, &manifest, options)?;
+        Self::on(&source.dir, |tokenizer| {
+            Local::Onnx(OnnxOptions {
+                library: source.onnxruntime.clone(),
+                provider: source.provider,
+                threads: source.threads.unwrap_or_else(available_threads),
+                pad_id: tokenizer.pad_id(),
+            })
+        })
+    }
+
+    /// The same on OpenVINO.
+    pub fn load_on_openvino(dir: &Path, openvino: &OpenVino, threads: Option<usize>) -> Result<Self, ModelError> {
+        let threads = threads.unwrap_or_else(available_threads);
+        Self::on(dir, |tokenizer| Local::OpenVino(openvino.options(threads, tokenizer)))
+    }
+
+    fn on(dir: &Path, local: impl FnOnce(&Tokenizer) -> Local) -> Result<Self, ModelError> {
+        let manifest = Manifest::read(dir)?;
+        let tokenizer = Tokenizer::read(dir, manifest.max_tokens)?;
+        let opened = local(&tokenizer).open(dir, &manifest)?;
+        opened.log();
         let mut loaded = Self {
             manifest,
             tokenizer,
-            backend: Box::new(backend),
+            backend: opened.backend,
             proven: false,
         };
         let gate = loaded.gate();

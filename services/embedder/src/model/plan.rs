@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::backend::Backend;
 use super::endpoint::{Endpoint, EndpointOptions};
 use super::failover::{Candidate, Failover, Patience};
-use super::onnx::{Gpu, OnnxBackend, OnnxOptions, Provider};
+use super::local::Local;
+use super::onnx::{Gpu, OnnxOptions, Provider};
+use super::openvino::OpenVino;
 use super::worker::Worker;
 use super::{Loaded, MODEL_FILE, Manifest, ModelError, Tokenizer, auto, available_threads, faulty, verified};
 
@@ -17,12 +19,15 @@ use super::{Loaded, MODEL_FILE, Manifest, ModelError, Tokenizer, auto, available
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Choice {
-    /// The fastest of `cuda` and `cpu` that works here, found by measuring at start; the others stand in for it.
+    /// The fastest of `cuda`, `cpu` and, where there is one, `openvino` that works here, found by measuring at start; the others
+    /// stand in for it.
     Auto,
     /// A GPU, through the ONNX Runtime's CUDA provider.
     Cuda,
     /// The processor, through the ONNX Runtime.
     Cpu,
+    /// The processor, through OpenVINO.
+    OpenVino,
     /// An endpoint that speaks the OpenAI embeddings API.
     Endpoint,
 }
@@ -34,12 +39,17 @@ impl Choice {
             Self::Auto => "auto",
             Self::Cuda => "cuda",
             Self::Cpu => "cpu",
+            Self::OpenVino => "openvino",
             Self::Endpoint => "endpoint",
         }
     }
-    /// Whether it runs in this process.
+    /// Whether it runs on this machine, and reads the model's file.
     pub fn is_local(self) -> bool {
         self != Self::Endpoint
+    }
+    /// Whether it needs the ONNX Runtime.
+    pub fn is_onnx(self) -> bool {
+        matches!(self, Self::Auto | Self::Cuda | Self::Cpu)
     }
 }
 
@@ -56,6 +66,8 @@ pub struct Plan {
     pub threads: Option<usize>,
     /// The GPU.
     pub gpu: Gpu,
+    /// OpenVINO, if there is one.
+    pub openvino: OpenVino,
     /// Backends whose session is in a process of its own, so that a driver's crash is not ours.
     pub own_process: Vec<Choice>,
     /// The program that such a process is started from: one that begins with [`super::worker::main`].
@@ -88,8 +100,13 @@ impl Plan {
         for choice in &self.backends {
             match choice {
                 Choice::Auto => {
-                    let all = [Choice::Cuda, Choice::Cpu].map(|choice| self.candidate(choice, &manifest, &tokenizer));
-                    candidates.extend(auto::fastest_first(all.into(), &tokenizer, gate));
+                    let openvino = self.openvino.is_set().then_some(Choice::OpenVino);
+                    // The last one is the reference.
+                    let all = [Choice::Cuda].into_iter().chain(openvino).chain([Choice::Cpu]);
+                    let all = all
+                        .map(|choice| self.candidate(choice, &manifest, &tokenizer))
+                        .collect();
+                    candidates.extend(auto::fastest_first(all, &tokenizer, gate));
                 }
                 choice => candidates.push(self.candidate(*choice, &manifest, &tokenizer)),
             }
@@ -108,32 +125,24 @@ impl Plan {
 
     fn candidate(&self, choice: Choice, manifest: &Manifest, tokenizer: &Tokenizer) -> Candidate {
         let plan = self.clone();
-        let (manifest, pad_id) = (manifest.clone(), tokenizer.pad_id());
+        let manifest = manifest.clone();
         let call_limit = match &self.endpoint {
             Some(endpoint) if choice == Choice::Endpoint => endpoint.timeout + BEYOND_ENDPOINT,
             _ => self.call_limit,
         };
+        let local = self.local(choice, tokenizer);
         let make = move || -> Result<Box<dyn Backend>, ModelError> {
-            let provider = match (choice, &plan.endpoint) {
-                (Choice::Endpoint, Some(endpoint)) => {
-                    return Ok(Box::new(Endpoint::new(endpoint.clone(), manifest.dimensions)?));
-                }
-                (Choice::Endpoint, None) => return Err(ModelError::NoEndpoint),
-                (Choice::Cuda, _) => Provider::Cuda(plan.gpu),
-                (Choice::Cpu | Choice::Auto, _) => Provider::Cpu,
-            };
-            let options = OnnxOptions {
-                library: plan.onnxruntime.clone(),
-                provider,
-                threads: plan.threads.unwrap_or_else(available_threads),
-                pad_id,
+            let Some(local) = local.clone() else {
+                let endpoint = plan.endpoint.clone().ok_or(ModelError::NoEndpoint)?;
+                return Ok(Box::new(Endpoint::new(endpoint, manifest.dimensions)?));
             };
             faulty::makes()?;
-            let backend: Box<dyn Backend> = match plan.own_process.contains(&choice) {
-                true => Box::new(Worker::start(&plan.program, &plan.dir, &manifest, options)?),
-                false => Box::new(OnnxBackend::open(&plan.dir, &manifest, options)?),
+            let opened = match plan.own_process.contains(&choice) {
+                true => Worker::start(&plan.program, &plan.dir, &manifest, local)?,
+                false => local.open(&plan.dir, &manifest)?,
             };
-            Ok(faulty::on_order(backend))
+            opened.log();
+            Ok(faulty::on_order(opened.backend))
         };
         Candidate {
             name: choice.name(),
@@ -141,5 +150,22 @@ impl Plan {
             remote: choice == Choice::Endpoint,
             call_limit,
         }
+    }
+
+    /// What a choice is on this machine; none for an endpoint.
+    fn local(&self, choice: Choice, tokenizer: &Tokenizer) -> Option<Local> {
+        let threads = self.threads.unwrap_or_else(available_threads);
+        let provider = match choice {
+            Choice::Endpoint => return None,
+            Choice::OpenVino => return Some(Local::OpenVino(self.openvino.options(threads, tokenizer))),
+            Choice::Cuda => Provider::Cuda(self.gpu),
+            Choice::Cpu | Choice::Auto => Provider::Cpu,
+        };
+        Some(Local::Onnx(OnnxOptions {
+            library: self.onnxruntime.clone(),
+            provider,
+            threads,
+            pad_id: tokenizer.pad_id(),
+        }))
     }
 }

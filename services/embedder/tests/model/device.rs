@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use millrace_embedder::batch::{BatchLimits, Class, Embedder, batcher};
 use millrace_embedder::model::onnx::{Gpu, Provider};
+use millrace_embedder::model::openvino::OpenVino;
 use millrace_embedder::model::{BackendError, Choice, Loaded, ModelSource, Plan, Vector};
 use millrace_testkit::children::children;
 
 use crate::source;
 
 /// The service's own program; at run time, since the compiler's wrapper loses variables whose names have a hyphen.
-fn built() -> PathBuf {
+pub(crate) fn built() -> PathBuf {
     let named = ["MILLRACE_TEST_EMBEDDER", "CARGO_BIN_EXE_millrace-embedder"];
     let found = named.into_iter().find_map(std::env::var_os);
     found.expect("run by cargo, or MILLRACE_TEST_EMBEDDER is set").into()
@@ -33,7 +34,7 @@ fn device() -> Choice {
     if cuda().is_some() { Choice::Cuda } else { Choice::Cpu }
 }
 
-fn plan(backends: &[Choice], program: &Path) -> Plan {
+pub(crate) fn plan(backends: &[Choice], program: &Path) -> Plan {
     let source = source();
     Plan {
         dir: source.dir,
@@ -41,6 +42,7 @@ fn plan(backends: &[Choice], program: &Path) -> Plan {
         onnxruntime: cuda().unwrap_or(source.onnxruntime),
         threads: None,
         gpu: Gpu::default(),
+        openvino: OpenVino::default(),
         own_process: vec![device()],
         program: program.to_owned(),
         endpoint: None,
@@ -49,7 +51,7 @@ fn plan(backends: &[Choice], program: &Path) -> Plan {
 }
 
 /// Runs a test against the batcher around what a plan opens.
-async fn with<F: Future<Output = ()>>(plan: Plan, limits: BatchLimits, test: impl FnOnce(Embedder) -> F) {
+pub(crate) async fn with<F: Future<Output = ()>>(plan: Plan, limits: BatchLimits, test: impl FnOnce(Embedder) -> F) {
     let loaded = tokio::task::spawn_blocking(move || plan.open()).await.unwrap().unwrap();
     let (embedder, batcher) = batcher(loaded, limits);
     let (ended, ()) = tokio::join!(batcher.run(), test(embedder));
@@ -57,13 +59,13 @@ async fn with<F: Future<Output = ()>>(plan: Plan, limits: BatchLimits, test: imp
 }
 
 /// Texts of some length, each another one.
-fn texts(count: usize) -> Vec<String> {
+pub(crate) fn texts(count: usize) -> Vec<String> {
     let text = |at: usize| format!("{at} {}", "the river turns the wheel of the mill ".repeat(1 + at % 12));
     (0..count).map(text).collect()
 }
 
 /// What the processor alone gives.
-fn expected(texts: &[String]) -> Vec<Vector> {
+pub(crate) fn expected(texts: &[String]) -> Vec<Vector> {
     let mut model = Loaded::load(&ModelSource {
         onnxruntime: cuda().unwrap_or_else(|| source().onnxruntime),
         ..source()
@@ -78,7 +80,7 @@ fn expected(texts: &[String]) -> Vec<Vector> {
     texts.iter().map(embed).collect()
 }
 
-fn assert_same(found: &[Vector], expected: &[Vector]) {
+pub(crate) fn assert_same(found: &[Vector], expected: &[Vector]) {
     assert_eq!(found.len(), expected.len());
     for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
         let pairs = found.values().iter().zip(expected.values());

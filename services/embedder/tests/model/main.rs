@@ -7,6 +7,7 @@
 
 mod device;
 mod openai;
+mod openvino;
 mod parity;
 
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! The same vectors as PyPI's onnxruntime and tokenizers compute of the same files, for each model that Millrace knows.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use millrace_embedder::batch::{BatchLimits, Class, batcher};
 use millrace_embedder::model::{Loaded, ModelSource};
@@ -10,7 +10,7 @@ use crate::{cache, python, source};
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Paragraphs of our own prose, and what tokenizers stumble over.
-fn texts() -> Vec<String> {
+pub(crate) fn texts() -> Vec<String> {
     let prose = std::fs::read_to_string(Path::new(HERE).join("../../docs/guarantees.md")).unwrap();
     let paragraphs = prose
         .split("\n\n")
@@ -35,16 +35,57 @@ fn texts() -> Vec<String> {
         .collect()
 }
 
-async fn of_model(folder: &str, pooling: &str, document_prefix: &str, query_prefix: &str) {
-    let dir = cache().join(folder);
-    assert!(
-        dir.exists(),
-        "{} is missing: `./millrace fetch --all-models` puts it there",
-        dir.display()
-    );
-    let model = dir.clone();
-    let loaded = tokio::task::spawn_blocking(move || Loaded::load(&ModelSource { dir: model, ..source() }));
-    let (embedder, batcher) = batcher(loaded.await.unwrap().unwrap(), BatchLimits::default());
+/// A model that Millrace knows, and what its authors want done with it.
+#[derive(Clone, Copy)]
+pub(crate) struct Known {
+    folder: &'static str,
+    pooling: &'static str,
+    document_prefix: &'static str,
+    query_prefix: &'static str,
+}
+
+pub(crate) const MINILM: Known = Known {
+    folder: "models/all-minilm-l6-v2-1.20.0-beta30",
+    pooling: "mean",
+    document_prefix: "",
+    query_prefix: "",
+};
+pub(crate) const BGE_SMALL: Known = Known {
+    folder: "models/bge-small-en-v1.5-1.20.0-beta30",
+    pooling: "cls",
+    document_prefix: "",
+    query_prefix: "Represent this sentence for searching relevant passages: ",
+};
+pub(crate) const E5_SMALL: Known = Known {
+    folder: "models/e5-small-v2-1.8.0-beta15",
+    pooling: "mean",
+    document_prefix: "passage: ",
+    query_prefix: "query: ",
+};
+
+impl Known {
+    pub(crate) fn dir(self) -> PathBuf {
+        let dir = cache().join(self.folder);
+        assert!(
+            dir.exists(),
+            "{} is missing: `./millrace fetch --all-models` puts it there",
+            dir.display()
+        );
+        dir
+    }
+}
+
+/// Holds what a backend computes against the reference. Opening it is blocking work.
+pub(crate) async fn of_model(known: Known, open: impl FnOnce(PathBuf) -> Loaded + Send + 'static) {
+    let Known {
+        pooling,
+        document_prefix,
+        query_prefix,
+        ..
+    } = known;
+    let (dir, model) = (known.dir(), known.dir());
+    let loaded = tokio::task::spawn_blocking(move || open(model)).await.unwrap();
+    let (embedder, batcher) = batcher(loaded, BatchLimits::default());
     let test = async move {
         for (class, prefix) in [(Class::Document, document_prefix), (Class::Query, query_prefix)] {
             // Query batches are small: those of documents show padding.
@@ -54,10 +95,10 @@ async fn of_model(folder: &str, pooling: &str, document_prefix: &str, query_pref
             };
             let ours = embedder.embed(texts.clone(), class).await.unwrap();
             let prefixed: Vec<String> = texts.iter().map(|text| format!("{prefix}{text}")).collect();
-            let (dir, pooling) = (dir.clone(), pooling.to_owned());
+            let dir = dir.clone();
             let theirs = tokio::task::spawn_blocking(move || {
                 let texts = serde_json::to_string(&prefixed).unwrap();
-                python("reference.py", &[&dir.to_string_lossy(), &pooling], &texts)
+                python("reference.py", &[&dir.to_string_lossy(), pooling], &texts)
             });
             let theirs: Vec<Vec<f64>> = serde_json::from_str(&theirs.await.unwrap()).unwrap();
             assert_eq!(theirs.len(), ours.len());
@@ -75,18 +116,21 @@ async fn of_model(folder: &str, pooling: &str, document_prefix: &str, query_pref
     ended.unwrap();
 }
 
+fn on_onnxruntime(dir: PathBuf) -> Loaded {
+    Loaded::load(&ModelSource { dir, ..source() }).unwrap()
+}
+
 #[tokio::test]
 async fn minilm_is_that_of_others() {
-    of_model("models/all-minilm-l6-v2-1.20.0-beta30", "mean", "", "").await;
+    of_model(MINILM, on_onnxruntime).await;
 }
 
 #[tokio::test]
 async fn bge_small_is_that_of_others() {
-    let query = "Represent this sentence for searching relevant passages: ";
-    of_model("models/bge-small-en-v1.5-1.20.0-beta30", "cls", "", query).await;
+    of_model(BGE_SMALL, on_onnxruntime).await;
 }
 
 #[tokio::test]
 async fn e5_small_is_that_of_others() {
-    of_model("models/e5-small-v2-1.8.0-beta15", "mean", "passage: ", "query: ").await;
+    of_model(E5_SMALL, on_onnxruntime).await;
 }

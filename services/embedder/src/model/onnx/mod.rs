@@ -5,8 +5,6 @@
 //! | CPU | any | f32 |
 //! | CUDA | one built for it, with libonnxruntime_providers_cuda.so beside it; finds CUDA and cuDNN as the linker does | f32, without TF32: vectors of a GPU and of a processor are the same to 1e-5 |
 
-mod tail;
-
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -17,15 +15,13 @@ use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session, Sess
 use ort::value::TensorRef;
 
 use super::backend::{Backend, BackendError, Description};
-use super::manifest::{Manifest, Pooling};
+use super::graph::{Graph, POOLED, with_pooling};
+use super::manifest::Manifest;
 use super::tokenizer::Tokens;
 use super::{MODEL_FILE, ModelError, verified};
-use tail::POOLED;
 
-const IDS: &str = "input_ids";
-const MASK: &str = "attention_mask";
-const TYPES: &str = "token_type_ids";
-const HIDDEN: &str = "last_hidden_state";
+/// The backend's name in [`Description`].
+pub(super) const NAME: &str = "onnxruntime";
 
 /// What a session computes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,11 +72,8 @@ pub struct OnnxBackend {
     version: String,
     provider: Provider,
     threads: usize,
-    pooling: Pooling,
-    dimensions: usize,
+    graph: Graph,
     max_tokens: usize,
-    pad_id: i64,
-    takes_types: bool,
 }
 
 /// What the session needs to know besides the model's bytes.
@@ -119,9 +112,11 @@ impl OnnxBackend {
             .map_err(|e| refused(e.to_string()))?
             .with_execution_providers(options.provider.dispatch().as_slice())
             .map_err(|e| refused(e.to_string()))?
-            .commit_from_memory(&tail::with_pooling(model, manifest.pooling))
+            .commit_from_memory(&with_pooling(model, manifest))
             .map_err(|e| refused(e.to_string()))?;
-        let takes_types = check_signature(&session)?;
+        let names = |outlets: &[ort::value::Outlet]| outlets.iter().map(|o| o.name().to_owned()).collect::<Vec<_>>();
+        let (inputs, outputs) = (names(session.inputs()), names(session.outputs()));
+        let graph = Graph::new(manifest, options.pad_id, &inputs, &outputs).map_err(refused)?;
         // What is not asked for is not copied from the device.
         let pooled = RunOptions::new().map_err(|e| refused(e.to_string()))?;
         let pooled = pooled.with_outputs(OutputSelector::no_default().with(POOLED));
@@ -131,11 +126,8 @@ impl OnnxBackend {
             version: ort::util::probe(&options.library).map_or_else(|| "unknown".into(), |minor| format!("1.{minor}")),
             provider: options.provider,
             threads: options.threads,
-            pooling: manifest.pooling,
-            dimensions: manifest.dimensions,
+            graph,
             max_tokens: manifest.max_tokens,
-            pad_id: i64::from(options.pad_id),
-            takes_types,
         })
     }
 
@@ -148,37 +140,15 @@ impl OnnxBackend {
             Provider::Cpu => longest,
             Provider::Cuda(_) => longest.next_multiple_of(GPU_WIDTH).min(self.max_tokens.max(longest)),
         };
-        let cells = inputs.len() * width;
-        let (mut ids, mut mask, mut types): (Vec<i64>, _, _) =
-            (vec![self.pad_id; cells], vec![0i64; cells], vec![0i64; cells]);
-        for (row, tokens) in inputs.iter().enumerate() {
-            let start = row * width;
-            for (at, (id, segment)) in tokens.ids.iter().zip(&tokens.types).enumerate() {
-                ids[start + at] = i64::from(*id);
-                mask[start + at] = 1;
-                types[start + at] = i64::from(*segment);
-            }
-        }
-        let shape = [inputs.len(), width];
-        let mut values: Vec<(&str, SessionInputValue<'_>)> = vec![
-            (IDS, TensorRef::from_array_view((shape, ids.as_slice()))?.into()),
-            (MASK, TensorRef::from_array_view((shape, mask.as_slice()))?.into()),
-        ];
-        if self.takes_types {
-            values.push((TYPES, TensorRef::from_array_view((shape, types.as_slice()))?.into()));
-        }
+        let rows = self.graph.rows(inputs, width);
+        let values = self.graph.inputs(&rows).map(|(name, values)| {
+            let value = TensorRef::from_array_view((rows.shape, values))?;
+            Ok((name, value.into()))
+        });
+        let values = values.collect::<Result<Vec<(&str, SessionInputValue<'_>)>, ort::Error>>()?;
         let outputs = self.session.run_with_options(values, &self.pooled)?;
-        let (found, pooled) = outputs[POOLED].try_extract_tensor::<f32>()?;
-        let expected = [inputs.len(), self.dimensions].map(|n| n as i64);
-        if found[..] != expected {
-            return Err(ort::Error::new(format!(
-                "the vectors have the shape {found:?} instead of {expected:?}"
-            )));
-        }
-        let rows = inputs.iter().zip(pooled.chunks_exact(self.dimensions));
-        Ok(rows
-            .map(|(tokens, row)| self.pooling.finish(row, tokens.len()))
-            .collect())
+        let (shape, pooled) = outputs[POOLED].try_extract_tensor::<f32>()?;
+        self.graph.vectors(inputs, shape, pooled).map_err(ort::Error::new)
     }
 }
 
@@ -189,11 +159,12 @@ impl Backend for OnnxBackend {
 
     fn describe(&self) -> Description {
         Description {
-            name: "onnxruntime",
+            name: NAME,
             version: self.version.clone(),
             device: self.provider.device(),
             precision: "f32",
             threads: self.threads,
+            batch_independent: true,
             stands_in_for: None,
         }
     }
@@ -239,24 +210,6 @@ fn environment(library: &Path) -> Result<Environment, ModelError> {
             *loaded = Some((path, environment.clone()));
             Ok(environment)
         }
-    }
-}
-
-/// Whether the session takes and gives what we mean; tells if it wants token types.
-fn check_signature(session: &Session) -> Result<bool, ModelError> {
-    let names = |outlets: &[ort::value::Outlet]| outlets.iter().map(|o| o.name().to_owned()).collect::<Vec<_>>();
-    let (inputs, outputs) = (names(session.inputs()), names(session.outputs()));
-    let known = |name: &String| [IDS, MASK, TYPES].contains(&name.as_str());
-    let has = |names: &[String], name: &str| names.iter().any(|n| n == name);
-    if inputs.iter().all(known) && has(&inputs, IDS) && has(&inputs, MASK) && has(&outputs, HIDDEN) {
-        Ok(has(&inputs, TYPES))
-    } else {
-        Err(ModelError::Session {
-            what: format!(
-                "the model takes {inputs:?} and gives {outputs:?}; expected were {IDS}, {MASK}, {TYPES} and {HIDDEN}: \
-                 another export of the model?"
-            ),
-        })
     }
 }
 

@@ -25,6 +25,19 @@ pub(super) struct Start {
     pub(super) threads: u64,
     #[prost(uint32, tag = "6")]
     pub(super) pad_id: u32,
+    /// None: the ONNX Runtime.
+    #[prost(message, optional, tag = "7")]
+    pub(super) openvino: Option<OpenVino>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct OpenVino {
+    /// By its name.
+    #[prost(string, tag = "1")]
+    pub(super) precision: String,
+    /// What it is proven with.
+    #[prost(message, optional, tag = "2")]
+    pub(super) proof: Option<Batch>,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -52,7 +65,7 @@ pub(super) struct Batch {
 pub(super) struct Answer {
     #[prost(enumeration = "Kind", tag = "1")]
     kind: i32,
-    /// The runtime's version of what was made; why it failed.
+    /// Why it failed.
     #[prost(string, tag = "2")]
     pub(super) text: String,
     #[prost(uint32, tag = "3")]
@@ -60,6 +73,22 @@ pub(super) struct Answer {
     /// Vectors behind each other.
     #[prost(bytes = "vec", tag = "4")]
     values: Vec<u8>,
+    /// What was made.
+    #[prost(message, optional, tag = "5")]
+    pub(super) made: Option<Made>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Made {
+    /// The runtime's.
+    #[prost(string, tag = "1")]
+    pub(super) version: String,
+    /// By its name.
+    #[prost(string, tag = "2")]
+    pub(super) precision: String,
+    /// Why it is not the one that was told.
+    #[prost(string, optional, tag = "3")]
+    pub(super) fell_back: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
@@ -107,6 +136,14 @@ impl Answer {
         Self {
             kind: kind.into(),
             text,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn made(made: Made) -> Self {
+        Self {
+            kind: Kind::Made.into(),
+            made: Some(made),
             ..Self::default()
         }
     }

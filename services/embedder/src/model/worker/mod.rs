@@ -24,8 +24,10 @@ use std::time::Duration;
 
 use super::ModelError;
 use super::backend::{Backend, BackendError, Description, Interrupt, Outage};
+use super::local::{Local, Opened};
 use super::manifest::Manifest;
-use super::onnx::{OnnxOptions, Provider};
+use super::onnx::Provider;
+use super::openvino::Precision;
 use super::tokenizer::Tokens;
 use frame::{Answer, Batch, Kind, Start};
 
@@ -47,7 +49,7 @@ pub struct Worker {
 
 impl Worker {
     /// Starts the process, of a program that takes [`ARGUMENT`], and waits until it has made its session.
-    pub fn start(program: &Path, dir: &Path, manifest: &Manifest, options: OnnxOptions) -> Result<Self, ModelError> {
+    pub(super) fn start(program: &Path, dir: &Path, manifest: &Manifest, local: Local) -> Result<Opened, ModelError> {
         let failed = |source| ModelError::Worker {
             program: program.to_owned(),
             source,
@@ -63,40 +65,32 @@ impl Worker {
             child: Arc::new(Mutex::new(child)),
             to: BufWriter::new(to.ok_or_else(missing)?),
             from: BufReader::new(from.ok_or_else(missing)?),
-            description: Description::of_none("onnxruntime"),
+            description: Description::of_none(local.name()),
         };
-        let start = Start {
-            dir: dir.to_string_lossy().into_owned(),
-            sha256: manifest.sha256.clone(),
-            library: options.library.to_string_lossy().into_owned(),
-            gpu: match options.provider {
-                Provider::Cpu => None,
-                Provider::Cuda(gpu) => Some(frame::Gpu {
-                    device: gpu.device,
-                    memory_limit: gpu.memory_limit.map(|bytes| bytes as u64),
-                }),
-            },
-            threads: options.threads as u64,
-            pad_id: options.pad_id,
-        };
+        let (device, threads) = (local.device(), local.threads());
+        let start = start(dir, manifest, local);
         let answer = worker.within_limit(|worker| {
             frame::write(&start, &mut worker.to)?;
             frame::read::<Answer>(&mut worker.from)
         });
         let answer = answer.map_err(failed)?;
-        match answer.kind() {
-            Kind::Made => {
-                worker.description = Description {
-                    version: answer.text,
-                    device: options.provider.device(),
-                    precision: "f32",
-                    threads: options.threads,
-                    ..worker.description
-                };
-                Ok(worker)
-            }
-            _ => Err(ModelError::Session { what: answer.text }),
-        }
+        let (Kind::Made, Some(made)) = (answer.kind(), answer.made) else {
+            return Err(ModelError::InWorker { what: answer.text });
+        };
+        let precision = Precision::named(&made.precision).unwrap_or_default();
+        worker.description = Description {
+            version: made.version,
+            device,
+            precision: precision.name(),
+            threads,
+            batch_independent: precision.is_batch_independent(),
+            ..worker.description
+        };
+        let fell_back = made.fell_back;
+        Ok(Opened {
+            backend: Box::new(worker),
+            fell_back,
+        })
     }
 
     /// Kills a process that is not through with its start in time: what waits for its answer then gets an end.
@@ -126,6 +120,43 @@ impl Worker {
             Ok(None) => "the model's process closed its pipes".into(),
             Err(error) => format!("the model's process is lost: {error}"),
         }
+    }
+}
+
+/// What the process is told to make.
+fn start(dir: &Path, manifest: &Manifest, local: Local) -> Start {
+    let (threads, common) = (
+        local.threads() as u64,
+        Start {
+            dir: dir.to_string_lossy().into_owned(),
+            sha256: manifest.sha256.clone(),
+            ..Start::default()
+        },
+    );
+    match local {
+        Local::Onnx(options) => Start {
+            library: options.library.to_string_lossy().into_owned(),
+            gpu: match options.provider {
+                Provider::Cpu => None,
+                Provider::Cuda(gpu) => Some(frame::Gpu {
+                    device: gpu.device,
+                    memory_limit: gpu.memory_limit.map(|bytes| bytes as u64),
+                }),
+            },
+            threads,
+            pad_id: options.pad_id,
+            ..common
+        },
+        Local::OpenVino(options) => Start {
+            library: options.library.to_string_lossy().into_owned(),
+            threads,
+            pad_id: options.pad_id,
+            openvino: Some(frame::OpenVino {
+                precision: options.precision.name().into(),
+                proof: Some(Batch::of(&options.proof.iter().collect::<Vec<_>>())),
+            }),
+            ..common
+        },
     }
 }
 

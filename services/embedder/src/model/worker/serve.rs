@@ -6,9 +6,11 @@ use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::PIECES;
-use super::frame::{self, Answer, Batch, Kind, Start};
-use crate::model::backend::{Backend, BackendError};
-use crate::model::onnx::{Gpu, OnnxBackend, OnnxOptions, Provider};
+use super::frame::{self, Answer, Batch, Kind, Made, Start};
+use crate::model::backend::BackendError;
+use crate::model::local::{Local, Opened};
+use crate::model::onnx::{Gpu, OnnxOptions, Provider};
+use crate::model::openvino::{OpenVinoOptions, Precision};
 use crate::model::{Manifest, ModelError, Tokens};
 
 /// Serves until stdin ends: then the process does, whatever it computes.
@@ -29,7 +31,7 @@ fn serve() -> io::Result<()> {
     let (batch, batches) = sync_channel(PIECES);
     let reader = move || read(from, &batch);
     std::thread::Builder::new().name("stdin".into()).spawn(reader)?;
-    compute(&start, &batches)
+    compute(start, &batches)
 }
 
 fn read(mut from: impl Read, batch: &SyncSender<Batch>) {
@@ -55,13 +57,19 @@ fn end() {
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
 }
 
-fn compute(start: &Start, batches: &Receiver<Batch>) -> io::Result<()> {
+fn compute(start: Start, batches: &Receiver<Batch>) -> io::Result<()> {
     let mut to = io::stdout().lock();
-    let mut backend = match make(start) {
-        Ok(backend) => backend,
+    let Opened { mut backend, fell_back } = match make(start) {
+        Ok(opened) => opened,
         Err(error) => return frame::write(&Answer::told(Kind::Refused, error.to_string()), &mut to),
     };
-    frame::write(&Answer::told(Kind::Made, backend.describe().version), &mut to)?;
+    let description = backend.describe();
+    let made = Made {
+        version: description.version,
+        precision: description.precision.into(),
+        fell_back,
+    };
+    frame::write(&Answer::made(made), &mut to)?;
     while let Ok(batch) = batches.recv() {
         let rows = batch.into_tokens();
         let answer = match backend.embed(&rows.iter().collect::<Vec<&Tokens>>()) {
@@ -74,25 +82,33 @@ fn compute(start: &Start, batches: &Receiver<Batch>) -> io::Result<()> {
     Ok(())
 }
 
-fn make(start: &Start) -> Result<OnnxBackend, ModelError> {
+fn make(start: Start) -> Result<Opened, ModelError> {
     let dir = Path::new(&start.dir);
     let manifest = Manifest {
         // What the embedder means, whatever the file says by now.
         sha256: start.sha256.clone(),
         ..Manifest::read(dir)?
     };
-    let provider = match start.gpu {
-        None => Provider::Cpu,
-        Some(gpu) => Provider::Cuda(Gpu {
-            device: gpu.device,
-            memory_limit: gpu.memory_limit.and_then(|bytes| usize::try_from(bytes).ok()),
+    let (library, threads) = (start.library.into(), usize::try_from(start.threads).unwrap_or(1));
+    let local = match start.openvino {
+        Some(openvino) => Local::OpenVino(OpenVinoOptions {
+            library,
+            precision: Precision::named(&openvino.precision).unwrap_or_default(),
+            threads,
+            pad_id: start.pad_id,
+            proof: openvino.proof.map(Batch::into_tokens).unwrap_or_default(),
+        }),
+        None => Local::Onnx(OnnxOptions {
+            library,
+            provider: start.gpu.map_or(Provider::Cpu, |gpu| {
+                Provider::Cuda(Gpu {
+                    device: gpu.device,
+                    memory_limit: gpu.memory_limit.and_then(|bytes| usize::try_from(bytes).ok()),
+                })
+            }),
+            threads,
+            pad_id: start.pad_id,
         }),
     };
-    let options = OnnxOptions {
-        library: start.library.clone().into(),
-        provider,
-        threads: usize::try_from(start.threads).unwrap_or(1),
-        pad_id: start.pad_id,
-    };
-    OnnxBackend::open(dir, &manifest, options)
+    local.open(dir, &manifest)
 }

@@ -11,7 +11,7 @@ use super::{HIDDEN, MASK};
 use crate::model::manifest::Pooling;
 
 /// The output with a vector for each row: the sum over its tokens where pooling is a mean, since rows know their lengths.
-pub(super) const POOLED: &str = "millrace_pooled";
+pub(in crate::model) const POOLED: &str = "millrace_pooled";
 
 const FLOAT: i32 = 1;
 const INT64: i32 = 7;

@@ -1,0 +1,149 @@
+//! OpenVINO, of the tests' own Python environment or where `MILLRACE_TEST_OPENVINO` says: in f32 beside the reference that the
+//! ONNX Runtime is held against, in bf16 beside f32 where the processor has it.
+
+use std::path::{Path, PathBuf};
+
+use millrace_embedder::batch::{BatchLimits, Class};
+use millrace_embedder::model::openvino::{OpenVino, Precision};
+use millrace_embedder::model::{Choice, Description, Loaded, Plan, Vector};
+
+use crate::device::{assert_same, built, expected, plan, texts, with};
+use crate::parity::{BGE_SMALL, E5_SMALL, Known, MINILM, of_model};
+use crate::{parity, python};
+
+/// Blocking.
+fn library() -> PathBuf {
+    let named = std::env::var_os("MILLRACE_TEST_OPENVINO").map(PathBuf::from);
+    named.unwrap_or_else(|| python("openvino_library.py", &[], "").into())
+}
+
+fn open(dir: &Path, precision: Precision) -> Loaded {
+    let library = library();
+    Loaded::load_on_openvino(dir, &OpenVino { library, precision }, None).unwrap()
+}
+
+/// Why bf16 cannot be asked for, if it cannot. OpenVINO may compute in it without such instructions, slowly.
+fn no_bf16() -> Option<&'static str> {
+    let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let has = flags.split_whitespace().any(|flag| flag == "avx512_bf16");
+    (!has).then_some("this processor has no avx512_bf16")
+}
+
+async fn in_f32(known: Known) {
+    of_model(known, |dir| open(&dir, Precision::F32)).await;
+}
+
+#[tokio::test]
+async fn minilm_in_f32_is_that_of_others() {
+    in_f32(MINILM).await;
+}
+
+#[tokio::test]
+async fn bge_small_in_f32_is_that_of_others() {
+    in_f32(BGE_SMALL).await;
+}
+
+#[tokio::test]
+async fn e5_small_in_f32_is_that_of_others() {
+    in_f32(E5_SMALL).await;
+}
+
+/// In batches of four, so that there is padding.
+fn vectors(model: &mut Loaded, texts: &[String]) -> Vec<Vector> {
+    let gate = model.gate();
+    let tokens: Vec<_> = texts
+        .iter()
+        .map(|text| model.tokenizer.tokenize(text).unwrap())
+        .collect();
+    let batches = tokens.chunks(4).map(|batch| batch.iter().collect::<Vec<_>>());
+    let vectors = batches.flat_map(|batch| model.backend.embed(&batch).unwrap());
+    vectors.map(|vector| gate.pass(vector).unwrap()).collect()
+}
+
+#[test]
+fn bf16_is_as_good_as_f32() {
+    if let Some(why) = no_bf16() {
+        println!("SKIPPED bf16_is_as_good_as_f32: {why}");
+        return;
+    }
+    // E5's vectors are all near each other: on texts that it is not proven with it may be a little worse.
+    for (known, at_least) in [(MINILM, 0.9999), (BGE_SMALL, 0.9999), (E5_SMALL, 0.9995)] {
+        let (dir, texts) = (known.dir(), parity::texts());
+        let mut fast = open(&dir, Precision::Bf16);
+        let says = fast.backend.describe();
+        assert_eq!((says.precision, says.batch_independent), ("bf16", false), "{says:?}");
+        let exact = vectors(&mut open(&dir, Precision::F32), &texts);
+        let fast = vectors(&mut fast, &texts);
+        let pairs = texts.iter().zip(exact.iter().zip(&fast));
+        let cosines = pairs.map(|(text, (exact, fast))| (exact.cosine(fast), text));
+        let (least, text) = cosines.min_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
+        println!("{}: {least} of {text:.40}", dir.display());
+        assert!(least >= at_least, "{least}: {text}");
+    }
+}
+
+fn on_openvino(backends: &[Choice], library: PathBuf) -> Plan {
+    let openvino = OpenVino {
+        library,
+        precision: Precision::F32,
+    };
+    Plan {
+        openvino,
+        own_process: Vec::new(),
+        ..plan(backends, &built())
+    }
+}
+
+/// What computes, and that its vectors are right.
+async fn at_work(plan: Plan) -> Description {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    with(plan, BatchLimits::default(), |embedder| async move {
+        let texts = texts(64);
+        let vectors = embedder.embed(texts.clone(), Class::Document).await.unwrap();
+        assert_same(&vectors, &expected(&texts));
+        tell.send(embedder.at_work()).unwrap();
+    })
+    .await;
+    told.await.unwrap()
+}
+
+#[tokio::test]
+async fn it_runs_in_a_process_of_its_own() {
+    let library = tokio::task::spawn_blocking(library).await.unwrap();
+    let at_work = at_work(Plan {
+        own_process: vec![Choice::OpenVino],
+        ..on_openvino(&[Choice::OpenVino], library)
+    })
+    .await;
+    println!("{at_work:?}");
+    assert_eq!(
+        (at_work.name, at_work.device.as_str(), at_work.precision),
+        ("openvino", "cpu", "f32")
+    );
+    assert!(
+        at_work.version.starts_with("20") && at_work.batch_independent,
+        "{at_work:?}"
+    );
+}
+
+#[tokio::test]
+async fn without_its_library_the_next_backend_stands_in() {
+    let missing = PathBuf::from("/nowhere/libopenvino_c.so");
+    let at_work = at_work(on_openvino(&[Choice::OpenVino, Choice::Cpu], missing.clone())).await;
+    assert_eq!((at_work.name, at_work.stands_in_for), ("onnxruntime", Some("openvino")));
+    let alone = on_openvino(&[Choice::OpenVino], missing);
+    let error = tokio::task::spawn_blocking(|| alone.open()).await.unwrap();
+    let error = error.err().unwrap().to_string();
+    assert!(
+        error.contains("/nowhere/libopenvino_c.so") && error.contains("PyPI"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn auto_measures_it_too() {
+    let library = tokio::task::spawn_blocking(library).await.unwrap();
+    let at_work = at_work(on_openvino(&[Choice::Auto], library)).await;
+    println!("{at_work:?}");
+    assert!(["openvino", "onnxruntime"].contains(&at_work.name), "{at_work:?}");
+}
