@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use futures::FutureExt as _;
 use futures::future::LocalBoxFuture;
 use millrace_embedder::batch::BatchLimits;
@@ -180,11 +180,15 @@ struct OfModel {
 }
 
 impl OfModel {
-    fn openvino(&self) -> OpenVino {
-        OpenVino {
-            library: self.openvino.clone().unwrap_or_default(),
+    fn openvino(&self, backends: &[Choice]) -> Result<OpenVino> {
+        ensure!(
+            self.openvino.is_some() || !backends.contains(&Choice::OpenVino),
+            "the backend openvino needs --openvino FILE, its C library: of PyPI's wheel openvino, for example"
+        );
+        Ok(OpenVino {
+            library: absolute(self.openvino.as_ref())?.unwrap_or_default(),
             precision: self.precision,
-        }
+        })
     }
 
     /// Limits that the embedder takes.
@@ -200,6 +204,11 @@ impl OfModel {
         limits.check().map_err(anyhow::Error::msg)?;
         Ok(limits)
     }
+}
+
+/// A stack's services have a working directory of their own.
+fn absolute(path: Option<&PathBuf>) -> Result<Option<PathBuf>> {
+    Ok(path.map(std::path::absolute).transpose()?)
 }
 
 fn backend(name: &str) -> Result<Choice, String> {
@@ -254,7 +263,8 @@ pub async fn run(bench: Bench) -> Result<()> {
         } => {
             let (interrupt, machine, progress) = (on_signal()?, Machine::this(), Progress::stderr());
             progress.line(machine.line());
-            let limits = model.limits()?;
+            let (limits, openvino) = (model.limits()?, model.openvino(&[backend])?);
+            let onnxruntime = absolute(model.onnxruntime.as_ref())?;
             let cache = Cache::of_user()?;
             cache.fill(&progress).await?;
             let figures = if only.is_empty() {
@@ -268,8 +278,8 @@ pub async fn run(bench: Bench) -> Result<()> {
                 corpus,
                 runs: usize::from(runs),
                 model: cache.model(),
-                openvino: model.openvino(),
-                onnxruntime: model.onnxruntime.unwrap_or_else(|| cache.onnxruntime()),
+                openvino,
+                onnxruntime: onnxruntime.unwrap_or_else(|| cache.onnxruntime()),
                 backend,
                 in_process: model.in_process,
                 limits,
@@ -290,13 +300,13 @@ pub async fn run(bench: Bench) -> Result<()> {
             let (interrupt, machine, progress) = (on_signal()?, Machine::this(), Progress::stderr());
             progress.line(machine.line());
             let cache = Cache::of_user()?;
-            let limits = model.limits()?;
+            let (limits, openvino) = (model.limits()?, model.openvino(&backends)?);
             if model_dir.is_none() || model.onnxruntime.is_none() {
                 cache.fill(&progress).await?;
             }
             let setup = embed::Setup {
                 model: model_dir.unwrap_or_else(|| cache.model()),
-                openvino: model.openvino(),
+                openvino,
                 onnxruntime: model.onnxruntime.unwrap_or_else(|| cache.onnxruntime()),
                 backends,
                 in_process: model.in_process,

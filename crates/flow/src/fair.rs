@@ -175,14 +175,16 @@ impl<T> FairQueue<T> {
         if self.turns.is_multiple_of(TURN_OF_THE_OLDEST) {
             return self.take(|_| true);
         }
-        let topics = self.topics.iter().filter(|(_, topic)| !topic.waiting.is_empty());
-        let (name, topic) = topics.min_by_key(|(_, topic)| topic.begins)?;
-        let (name, next) = (name.clone(), *topic.waiting.first()?);
-        self.begin(&name, next)
+        let topics = self.topics.values_mut().filter(|topic| !topic.waiting.is_empty());
+        let topic = topics.min_by_key(|topic| topic.begins)?;
+        let (begins, came) = *topic.waiting.first()?;
+        self.now = self.now.max(topic.begins);
+        topic.now = begins;
+        self.remove(came)
     }
 
     /// As [`Self::pop`], of wanted tenants only. It looks at those whose turns are next, a few of each topic: a tenant that
-    /// has just come is among them.
+    /// has just come is among them, but not one that still pays for a large record. It is paid for, and moves no clock.
     pub fn pop_of(&mut self, wanted: impl Fn(&Bytes) -> bool) -> Option<T> {
         let is_wanted = |(_, came): &&(u128, u64)| {
             let waiting = self.waiting.get(came);
@@ -192,16 +194,7 @@ impl<T> FairQueue<T> {
             let next = topic.waiting.iter().take(LOOKED_AT).find(is_wanted)?;
             Some((topic.begins, name, *next))
         });
-        let (_, name, next) = nexts.min()?;
-        let name = name.clone();
-        self.begin(&name, next)
-    }
-
-    /// A topic's turn, and in it that of the tenant of what came so.
-    fn begin(&mut self, topic: &Arc<str>, (begins, came): (u128, u64)) -> Option<T> {
-        let topic = self.topics.get_mut(topic)?;
-        self.now = self.now.max(topic.begins);
-        topic.now = topic.now.max(begins);
+        let (_, _, (_, came)) = nexts.min()?;
         self.remove(came)
     }
 

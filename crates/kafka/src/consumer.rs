@@ -54,6 +54,8 @@ pub(crate) struct Context {
     reassigned: AtomicBool,
     /// A callback could not do its work: the session must be replaced.
     broken: AtomicBool,
+    /// What the watch is told.
+    pub(crate) seen: Arc<stalled::Seen>,
     /// What only the consumer thread touches, in `poll` and in its callbacks.
     thread: Mutex<Thread>,
 }
@@ -68,8 +70,6 @@ struct Thread {
     paused: BTreeSet<TopicPartition>,
     /// By partition, where fetching stood when the client's statistics last said that nothing was left.
     ends: Offsets,
-    /// By partition, where fetching stands by the client's statistics.
-    fetched: Offsets,
 }
 
 impl Context {
@@ -80,6 +80,7 @@ impl Context {
             assignment: Arc::default(),
             reassigned: AtomicBool::new(false),
             broken: AtomicBool::new(false),
+            seen: Arc::default(),
             thread: Mutex::default(),
         }
     }
@@ -114,18 +115,6 @@ impl Context {
         thread.batch_bytes += delivery.size_bytes();
         thread.batch.push(delivery);
         thread.batch.len() >= BATCH_RECORDS || thread.batch_bytes >= BATCH_BYTES
-    }
-
-    /// Where fetching stands of the partitions that are to be fetched.
-    fn fetched(&self, consumer: &Member) -> Offsets {
-        let held = consumer
-            .assignment()
-            .map_or_else(|_| Vec::new(), |list| convert::partitions(&list));
-        let thread = self.thread();
-        let wanted = held.into_iter().filter(|partition| !thread.paused.contains(partition));
-        wanted
-            .filter_map(|p| thread.fetched.get(&p).copied().map(|at| (p, at)))
-            .collect()
     }
 
     fn assigned(&self, consumer: &Member, list: &TopicPartitionList) -> Result<(), KafkaError> {
@@ -253,6 +242,12 @@ fn nothing_left(seen: &statistics::Partition) -> Option<bool> {
     known.then_some(seen.fetchq_cnt == 0 && seen.next_offset >= seen.ls_offset)
 }
 
+/// Whether a partition is held and has a position; those of nobody are counted under partition −1.
+pub(crate) fn is_fetched(seen: &statistics::Partition) -> bool {
+    let held = !matches!(&*seen.fetch_state, "none" | "stopping" | "stopped");
+    seen.partition >= 0 && seen.next_offset >= 0 && held
+}
+
 impl ClientContext for Context {
     /// The client's statistics count transaction markers, which no record tells of. A partition is caught up when they
     /// say so twice in a row: once could fall between a fetch and its hand-over. Nothing is said of one that is paused:
@@ -260,7 +255,7 @@ impl ClientContext for Context {
     fn stats(&self, statistics: Statistics) {
         let mut ends = Vec::new();
         let mut thread = self.thread();
-        thread.fetched.clear();
+        let mut fetched = Offsets::new();
         for topic in statistics.topics.values() {
             for partition in topic.partitions.values() {
                 let id = TopicPartition {
@@ -269,8 +264,8 @@ impl ClientContext for Context {
                 };
                 let nothing_left = nothing_left(partition).map(|none| none && !thread.paused.contains(&id));
                 let next = partition.next_offset;
-                if partition.partition >= 0 && next >= 0 {
-                    thread.fetched.insert(id.clone(), next);
+                if is_fetched(partition) && !thread.paused.contains(&id) {
+                    fetched.insert(id.clone(), next);
                 }
                 let before = match nothing_left {
                     Some(true) => thread.ends.insert(id.clone(), next),
@@ -286,6 +281,7 @@ impl ClientContext for Context {
             }
         }
         drop(thread);
+        self.seen.fetches(fetched);
         ends.into_iter().all(|end| self.tell(Some(end)));
     }
 
@@ -322,6 +318,7 @@ pub(crate) fn poll(
     name: &Name,
     mut wanted: watch::Receiver<BTreeSet<TopicPartition>>,
     closing: &AtomicBool,
+    watched: &stalled::Watched,
 ) {
     use KafkaError::{MessageConsumption, MessageConsumptionFatal};
     use RDKafkaErrorCode::{
@@ -329,7 +326,6 @@ pub(crate) fn poll(
     };
     let context = consumer.context().clone();
     let mut full = false;
-    let mut watch = stalled::Watch::new();
     let ended = loop {
         if closing.load(Ordering::SeqCst) {
             return;
@@ -355,7 +351,7 @@ pub(crate) fn poll(
         }
         full = match consumer.poll(if waiting { Duration::ZERO } else { POLL }) {
             None => {
-                watch.emptied();
+                watched.emptied();
                 waiting
             }
             Some(Ok(message)) => {
@@ -386,7 +382,7 @@ pub(crate) fn poll(
                 false
             }
         };
-        if let Some(stalled) = watch.look(consumer, || context.fetched(consumer)) {
+        if let Some(stalled) = watched.stalled() {
             break Event::Ended(stalled);
         }
     };

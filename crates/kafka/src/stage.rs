@@ -13,8 +13,8 @@ use tower::Service;
 
 use crate::config::{self, ConfigError, KafkaConfig};
 use crate::consumer::{self, Context, Member};
-use crate::partitioner;
 use crate::transactor::{self, Reports, TransactionalProducer};
+use crate::{partitioner, stalled};
 use millrace_failpoints::points;
 use millrace_flow::fair::Sharing;
 use millrace_flow::log::{Event, Link};
@@ -143,8 +143,9 @@ where
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), StageError> {
         let stage = self.config.name;
         let mut marks = Marks::default();
+        let watch = stalled::Watch::default();
         while !shutdown.is_cancelled() {
-            let Some(session) = Session::open(&self.kafka, &self.config, &shutdown).await? else {
+            let Some(session) = Session::open(&self.kafka, &self.config, &watch, &shutdown).await? else {
                 continue;
             };
             let Session { link, threads } = session;
@@ -199,6 +200,7 @@ impl Session {
     async fn open(
         kafka: &KafkaConfig,
         config: &StageConfig,
+        watch: &stalled::Watch,
         shutdown: &CancellationToken,
     ) -> Result<Option<Self>, StageError> {
         let stage = config.name;
@@ -235,9 +237,14 @@ impl Session {
         let name = member_name(&config.instance, &config.topics);
         let settings = kafka.member(&config.group, &name).map_err(config_error)?;
         let session = config::session(&settings);
+        let seen = context.seen.clone();
         let member: Member = settings.create_with_context(context).map_err(client_error)?;
         let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
         member.subscribe(&topics).map_err(client_error)?;
+        let asker = kafka
+            .reader(&format!("{}.{name}.watch", config.group))
+            .map_err(config_error)?;
+        let watching = watch.begin(&asker, seen).map_err(client_error)?;
         let member = Arc::new(member);
         let closing = Arc::new(AtomicBool::new(false));
 
@@ -251,7 +258,7 @@ impl Session {
         };
         let consumer = thread("consumer")
             .spawn(move || {
-                consumer::poll(&member, &name, paused_receiver, &close);
+                consumer::poll(&member, &name, paused_receiver, &close, &watching);
                 // Closes the consumer, which takes its time.
                 drop(member);
             })

@@ -1,189 +1,193 @@
 //! Notices a partition that its client has ceased to fetch, though its log goes on.
 //!
 //! librdkafka can lose the leader of a partition for good when a broker restarts (its issue 5430): it polls on, its
-//! statistics say that nothing is left, and no error comes. So the cluster is asked, every few seconds, where partitions
-//! end. One that is behind, and stays exactly where it is while the client has nothing else to hand over, is stalled: a
-//! client in its place reads on.
+//! statistics say that nothing is left, and no error comes. So somebody else asks the cluster, every few seconds, where
+//! partitions end: a client and a thread of their own, so that polling waits for no answer and the question does not stand
+//! behind a fetch. A partition that is behind, and stays exactly where it is while its client has nothing else to hand over,
+//! is stalled: another client in the place of the first reads on.
 //!
 //! | the cluster says | the fetch position | then |
 //! |---|---|---|
 //! | an end beyond it | unmoved at four looks in a row | stalled |
-//! | no end, but who leads it | unmoved at four looks in a row | stalled: the client has lost it |
-//! | no end, and not who leads it | any | an outage: waited for |
+//! | nothing: no answer of one of the leaders | any | an outage: waited for |
 //! | any | moved, at the end, or what was fetched is not handed over yet | well |
 //!
-//! Rejected: the client's own view of its leaders (statistics), which is what is wrong; a second client that asks (the
-//! first one's question goes to the leader that metadata name, whatever its fetcher believes).
+//! Who is replaced and still does not move gets twice the time, up to ten minutes: what is merely slow gets through.
+//!
+//! Rejected: the client's own view of its leaders (statistics), and its own answer: they are what is wrong.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use millrace_failpoints::client;
 use millrace_flow::TopicPartition;
-use rdkafka::Offset;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::{ClientConfig, Offset};
 
 use crate::consumer::Offsets;
 use crate::convert;
-use millrace_failpoints::client;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(5);
-/// So many looks in a row must find a partition where the look before found it.
+/// So many looks in a row must find a partition where the look before found it; most of them after replacements.
 const STRIKES: u32 = 3;
-/// For an answer. The thread that asks polls for nobody meanwhile.
-const REQUEST: Duration = Duration::from_secs(2);
+const MOST_STRIKES: u32 = 120;
+/// For an answer.
+const REQUEST: Duration = Duration::from_secs(5);
 
-/// What is known of the partitions that one client reads.
-#[derive(Debug)]
-pub(crate) struct Watch {
-    looked: Instant,
-    /// The client had nothing to hand over, at some moment since the last look.
-    emptied: bool,
-    partitions: BTreeMap<TopicPartition, Look>,
-}
+/// What is known of the partitions that a stage, or a reader of a topic, reads with one client after another. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Watch(Arc<Mutex<BTreeMap<TopicPartition, Look>>>);
 
 #[derive(Debug, Clone, Copy)]
 struct Look {
     fetched: i64,
+    /// The furthest that any client has fetched.
+    furthest: i64,
     behind: bool,
     strikes: u32,
+    wanted: u32,
 }
 
-/// Where a partition ends, as far as the cluster says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    At(i64),
-    /// It has a leader, which could not be asked.
-    Led,
-    Unknown,
+/// One client under watch, as its own thread sees it. Dropped, it is watched no more.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    seen: Arc<Seen>,
+    stalled: Receiver<String>,
+    _watching: Sender<()>,
+}
+
+/// What a client's thread says of it.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    fetched: Mutex<Offsets>,
+    emptied: AtomicBool,
+}
+
+impl Seen {
+    /// Where it fetches. One that is not meant to be fetched now must not be among them.
+    pub(crate) fn fetches(&self, fetched: Offsets) {
+        *self.fetched.lock().unwrap_or_else(PoisonError::into_inner) = fetched;
+    }
+
+    fn fetched(&self) -> Offsets {
+        self.fetched.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Watched {
+    /// The client had nothing to hand over.
+    pub(crate) fn emptied(&self) {
+        self.seen.emptied.store(true, Ordering::Relaxed);
+    }
+
+    /// A partition that is stalled, in words.
+    pub(crate) fn stalled(&self) -> Option<String> {
+        self.stalled.try_recv().ok()
+    }
 }
 
 impl Watch {
-    pub(crate) fn new() -> Self {
-        Self {
-            looked: Instant::now(),
-            emptied: false,
-            partitions: BTreeMap::new(),
+    /// Watches a client with these settings, from a thread of its own that asks with another client.
+    pub(crate) fn begin(&self, settings: &ClientConfig, seen: Arc<Seen>) -> Result<Watched, KafkaError> {
+        // Asked, and given no partition: it joins nothing and fetches nothing.
+        let asker: BaseConsumer = settings.clone().set("statistics.interval.ms", "0").create()?;
+        let (say, stalled) = channel();
+        let (watching, over) = channel();
+        let (watch, watched) = (self.clone(), seen.clone());
+        let thread = std::thread::Builder::new().name("kafka-watch".into());
+        thread
+            .spawn(move || watch.run(&asker, &watched, &say, &over))
+            .map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
+        Ok(Watched {
+            seen,
+            stalled,
+            _watching: watching,
+        })
+    }
+
+    /// Until nobody is watched any more.
+    fn run(&self, asker: &BaseConsumer, seen: &Seen, say: &Sender<String>, over: &Receiver<()>) {
+        while over.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+            let fetched = seen.fetched();
+            if fetched.is_empty() {
+                continue;
+            }
+            let ends = ends(asker, &fetched).unwrap_or_else(|error| {
+                // An outage, of which the client itself tells.
+                tracing::debug!(%error, "where partitions end could not be asked");
+                Offsets::new()
+            });
+            let emptied = seen.emptied.swap(false, Ordering::Relaxed);
+            if let Some(stalled) = self.found(&fetched, &ends, emptied)
+                && say.send(stalled).is_err()
+            {
+                return;
+            }
         }
     }
 
-    /// The client had nothing to hand over.
-    pub(crate) fn emptied(&mut self) {
-        self.emptied = true;
+    fn looks(&self) -> MutexGuard<'_, BTreeMap<TopicPartition, Look>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A partition that is stalled, in words, if it is time to look and there is one. `fetched` are the positions at which
-    /// the client says that it fetches; one that is not meant to be fetched now must not be among them.
-    pub(crate) fn look<C: ConsumerContext>(
-        &mut self,
-        consumer: &BaseConsumer<C>,
-        fetched: impl FnOnce() -> Offsets,
-    ) -> Option<String> {
-        if self.looked.elapsed() < LOOK {
-            return None;
+    fn found(&self, fetched: &Offsets, ends: &Offsets, emptied: bool) -> Option<String> {
+        let mut looks = self.looks();
+        for (partition, look) in looks.iter_mut() {
+            if !fetched.contains_key(partition) {
+                (look.behind, look.strikes) = (false, 0);
+            }
         }
-        let fetched = fetched();
-        let ends = if fetched.is_empty() {
-            BTreeMap::new()
-        } else {
-            ends(consumer, &fetched)
-        };
-        // After the question, which may have taken its time.
-        self.looked = Instant::now();
-        self.found(&fetched, &ends)
-    }
-
-    fn found(&mut self, fetched: &Offsets, ends: &BTreeMap<TopicPartition, End>) -> Option<String> {
-        let emptied = std::mem::take(&mut self.emptied);
-        let before = std::mem::take(&mut self.partitions);
         let mut stalled = None;
         for (partition, fetched) in fetched {
-            let end = ends.get(partition).copied().unwrap_or(End::Unknown);
-            let behind = match end {
-                End::At(end) => *fetched < end,
-                End::Led => true,
-                End::Unknown => false,
-            };
-            let strikes = before
-                .get(partition)
-                .filter(|look| emptied && behind && look.behind && look.fetched == *fetched)
-                .map_or(0, |look| look.strikes + 1);
-            if strikes >= STRIKES {
-                stalled.get_or_insert_with(|| told(partition, *fetched, end));
-            }
-            let look = Look {
+            let end = ends.get(partition).copied().filter(|end| fetched < end);
+            let look = looks.entry(partition.clone()).or_insert(Look {
                 fetched: *fetched,
-                behind,
-                strikes,
-            };
-            self.partitions.insert(partition.clone(), look);
+                furthest: *fetched,
+                behind: false,
+                strikes: 0,
+                wanted: STRIKES,
+            });
+            if *fetched > look.furthest {
+                (look.furthest, look.wanted) = (*fetched, STRIKES);
+            }
+            let stands = emptied && look.behind && look.fetched == *fetched;
+            look.strikes = if stands && end.is_some() { look.strikes + 1 } else { 0 };
+            (look.fetched, look.behind) = (*fetched, end.is_some());
+            if let Some(end) = end.filter(|_| look.strikes >= look.wanted && stalled.is_none()) {
+                stalled = Some(told(partition, look, end));
+                look.wanted = (2 * look.wanted).min(MOST_STRIKES);
+                (look.behind, look.strikes) = (false, 0);
+            }
         }
         stalled
     }
 }
 
-fn told(TopicPartition { topic, partition }: &TopicPartition, fetched: i64, end: End) -> String {
-    let end = match end {
-        End::At(end) => format!("its log goes on to {end}"),
-        End::Led | End::Unknown => "its leader, which others know, cannot be asked".to_owned(),
-    };
-    let seconds = (LOOK * STRIKES).as_secs();
+fn told(TopicPartition { topic, partition }: &TopicPartition, look: &Look, end: i64) -> String {
+    let (fetched, seconds) = (look.fetched, (LOOK * look.strikes).as_secs());
     format!(
-        "the client has ceased to fetch {topic}/{partition}: it stood at {fetched} for {seconds} seconds, and {end}"
+        "the client has ceased to fetch {topic}/{partition}: it stood at {fetched} for {seconds} seconds, and the log goes \
+         on to {end}"
     )
 }
 
-fn ends<C: ConsumerContext>(consumer: &BaseConsumer<C>, fetched: &Offsets) -> BTreeMap<TopicPartition, End> {
-    let asked = asked_ends(consumer, fetched).or_else(|error| {
-        tracing::debug!(%error, "the ends of partitions could not be asked for");
-        leaders(consumer, fetched)
-    });
-    // An outage: others tell of it.
-    asked.unwrap_or_default()
-}
-
-/// Next stable offsets: one request to each leader.
-fn asked_ends<C: ConsumerContext>(
-    consumer: &BaseConsumer<C>,
-    fetched: &Offsets,
-) -> Result<BTreeMap<TopicPartition, End>, KafkaError> {
+/// Next stable offsets: one request to each leader. None of a partition whose leader does not say.
+fn ends(asker: &BaseConsumer, fetched: &Offsets) -> Result<Offsets, KafkaError> {
     let mut asked = convert::list(fetched.keys());
     asked.set_all_offsets(Offset::End)?;
-    let answered = consumer.offsets_for_times(asked, REQUEST)?;
-    let known = answered.elements().into_iter().map(|element| {
-        let end = match (element.error(), element.offset()) {
-            (Ok(()), Offset::Offset(end)) => End::At(end),
-            _ => End::Unknown,
-        };
-        (convert::partition_of(&element), end)
+    let answered = asker.offsets_for_times(asked, REQUEST)?;
+    let known = answered.elements().into_iter().filter_map(|element| {
+        element.error().ok()?;
+        let end = element.offset().to_raw().filter(|end| *end >= 0)?;
+        Some((convert::partition_of(&element), end))
     });
     Ok(known.collect())
-}
-
-/// Which of them have a leader, by whichever broker answers.
-fn leaders<C: ConsumerContext>(
-    consumer: &BaseConsumer<C>,
-    fetched: &Offsets,
-) -> Result<BTreeMap<TopicPartition, End>, KafkaError> {
-    let mut led = BTreeMap::new();
-    for partition in fetched.keys() {
-        if led.contains_key(partition) {
-            continue;
-        }
-        let metadata = consumer.fetch_metadata(Some(&partition.topic), REQUEST)?;
-        let topic = metadata.topics().first();
-        for found in topic.into_iter().flat_map(|topic| topic.partitions()) {
-            let id = TopicPartition {
-                topic: partition.topic.clone(),
-                partition: found.id(),
-            };
-            let unled = found.leader() < 0 || found.error().is_some();
-            led.insert(id, if unled { End::Unknown } else { End::Led });
-        }
-    }
-    Ok(led)
 }
 
 /// For tests: the client ceases to fetch the partition of this record, as if by itself.
@@ -202,61 +206,68 @@ pub(crate) fn as_told<C: ConsumerContext>(consumer: &BaseConsumer<C>, message: &
 mod tests {
     use super::*;
 
-    fn at(partition: i32) -> TopicPartition {
-        TopicPartition {
+    fn at(partition: i32, offset: i64) -> Offsets {
+        let id = TopicPartition {
             topic: "t".into(),
             partition,
-        }
+        };
+        [(id, offset)].into()
     }
 
-    /// Looks, one after the other, at partition 0: its fetch position, its end, and whether the client ran empty before.
-    fn looks(script: &[(i64, End, bool)]) -> Vec<bool> {
-        let mut watch = Watch::new();
-        let look = |(fetched, end, emptied): &(i64, End, bool)| {
-            if *emptied {
-                watch.emptied();
-            }
-            let found = watch.found(&[(at(0), *fetched)].into(), &[(at(0), *end)].into());
-            found.is_some()
-        };
-        script.iter().map(look).collect()
+    /// A look at partition 0: its fetch position, its end, and whether the client ran empty before.
+    type Step = (i64, Option<i64>, bool);
+
+    fn look(watch: &Watch, (fetched, end, emptied): Step) -> bool {
+        let ends = end.map_or_else(Offsets::new, |end| at(0, end));
+        watch.found(&at(0, fetched), &ends, emptied).is_some()
+    }
+
+    fn looks(script: &[Step]) -> Vec<bool> {
+        let watch = Watch::default();
+        script.iter().map(|step| look(&watch, *step)).collect()
     }
 
     #[test]
     fn behind_and_unmoved_at_four_looks_is_stalled() {
-        assert_eq!(looks(&[(5, End::At(9), true); 4]), [false, false, false, true]);
-        assert_eq!(looks(&[(5, End::Led, true); 4]), [false, false, false, true]);
+        assert_eq!(looks(&[(5, Some(9), true); 4]), [false, false, false, true]);
     }
 
     #[test]
     fn what_moves_is_at_its_end_is_waited_for_or_not_handed_over_is_well() {
-        let moved = [(5, End::At(9), true), (6, End::At(9), true)].repeat(4);
-        let at_end = [(9, End::At(9), true)].repeat(8);
-        let outage = [(5, End::Unknown, true)].repeat(8);
-        let queued = [(5, End::At(9), false)].repeat(8);
+        let moved = [(5, Some(9), true), (6, Some(9), true)].repeat(4);
+        let at_end = [(9, Some(9), true)].repeat(8);
+        let outage = [(5, None, true)].repeat(8);
+        let queued = [(5, Some(9), false)].repeat(8);
         // Records came just now, each time: it was at its end before.
-        let new = [
-            (5, End::At(9), true),
-            (9, End::At(9), true),
-            (9, End::At(12), true),
-            (12, End::At(12), true),
-        ]
-        .repeat(3);
-        for script in [moved, at_end, outage, queued, new] {
+        let new = (0..8).map(|n| (n, Some(n + 1), true)).collect();
+        let often_away = [(5, Some(9), true), (5, Some(9), true), (5, None, true)].repeat(4);
+        for script in [moved, at_end, outage, queued, new, often_away] {
             assert_eq!(looks(&script), vec![false; script.len()], "{script:?}");
         }
     }
 
     #[test]
     fn a_partition_that_was_not_to_be_fetched_meanwhile_begins_anew() {
-        let mut watch = Watch::new();
-        let (fetched, ends): (Offsets, BTreeMap<_, _>) = ([(at(0), 5)].into(), [(at(0), End::At(9))].into());
-        for round in 0..3 {
-            for look in 0..3 {
-                watch.emptied();
-                assert_eq!(watch.found(&fetched, &ends), None, "{round} {look}");
-            }
-            watch.found(&Offsets::new(), &BTreeMap::new());
+        let watch = Watch::default();
+        for _ in 0..3 {
+            assert_eq!([(); 3].map(|()| look(&watch, (5, Some(9), true))), [false; 3]);
+            assert_eq!(watch.found(&at(1, 0), &at(1, 0), true), None);
         }
+    }
+
+    /// How many looks it takes until it counts as stalled again.
+    fn until_stalled(watch: &Watch, fetched: i64) -> usize {
+        (1..1000).find(|_| look(watch, (fetched, Some(9), true))).unwrap_or(0)
+    }
+
+    #[test]
+    fn who_does_not_move_after_a_replacement_gets_twice_the_time_until_it_moves() {
+        let watch = Watch::default();
+        // The first look at a client finds it behind; the others count.
+        assert_eq!([(); 3].map(|()| until_stalled(&watch, 5)), [4, 7, 13]);
+        // Back at what is committed: no progress.
+        assert_eq!(until_stalled(&watch, 3), 25);
+        assert_eq!((0..4).map(|_| until_stalled(&watch, 5)).last(), Some(121), "the most");
+        assert_eq!(until_stalled(&watch, 6), 4);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
@@ -14,7 +14,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
 use crate::config::{ConfigError, KafkaConfig};
-use crate::consumer::Offsets;
+use crate::consumer::is_fetched;
 use crate::convert;
 use crate::stalled;
 use millrace_flow::{Delivery, TopicPartition};
@@ -22,6 +22,8 @@ use millrace_flow::{Delivery, TopicPartition};
 const EVENTS: usize = 256;
 const POLL: Duration = Duration::from_millis(100);
 const REQUEST: Duration = Duration::from_secs(10);
+/// Between two attempts to have a client.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What to read.
 #[derive(Debug, Clone, Default)]
@@ -71,27 +73,8 @@ impl Drop for Tail {
 struct Context {
     events: mpsc::Sender<TailEvent>,
     positions: Mutex<HashMap<i32, Seen>>,
-}
-
-impl Context {
-    /// Where fetching stands.
-    fn fetched(&self, topic: &Arc<str>) -> Offsets {
-        let positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = |(partition, seen): (&i32, &Seen)| {
-            (
-                TopicPartition {
-                    topic: topic.clone(),
-                    partition: *partition,
-                },
-                seen.next_offset,
-            )
-        };
-        positions
-            .iter()
-            .filter(|(partition, seen)| **partition >= 0 && seen.next_offset >= 0)
-            .map(at)
-            .collect()
-    }
+    /// What the watch is told.
+    seen: Arc<stalled::Seen>,
 }
 
 /// What the last statistics said of a partition.
@@ -106,7 +89,21 @@ impl ClientContext for Context {
         let Ok(mut positions) = self.positions.lock() else {
             return;
         };
-        for partition in statistics.topics.values().flat_map(|topic| topic.partitions.values()) {
+        let all = || {
+            let topics = statistics.topics.values();
+            topics.flat_map(|topic| topic.partitions.values().map(move |partition| (topic, partition)))
+        };
+        let fetched = all()
+            .filter(|(_, partition)| is_fetched(partition))
+            .map(|(topic, partition)| {
+                let id = TopicPartition {
+                    topic: topic.topic.as_str().into(),
+                    partition: partition.partition,
+                };
+                (id, partition.next_offset)
+            });
+        self.seen.fetches(fetched.collect());
+        for (_, partition) in all() {
             let next_offset = partition.next_offset;
             let at_end = partition.partition >= 0
                 && partition.fetch_state == "active"
@@ -181,7 +178,20 @@ impl Reader {
         self.settings.create_with_context(Context {
             events: self.events.clone(),
             positions: Mutex::default(),
+            seen: Arc::default(),
         })
+    }
+
+    /// Another client; until there is one, or reading is over.
+    fn another(&self) -> Option<BaseConsumer<Context>> {
+        while !self.closing.load(Ordering::SeqCst) {
+            match self.client() {
+                Ok(client) => return Some(client),
+                Err(error) => tracing::warn!(topic = &*self.topic, %error, "no client can be made"),
+            }
+            std::thread::sleep(PAUSE);
+        }
+        None
     }
 
     /// Reads until it is closed. A client that stalls is replaced by another one, which reads on.
@@ -189,15 +199,25 @@ impl Reader {
         let Some(partitions) = partitions(&first, &self.topic, &self.closing) else {
             return Ok(());
         };
-        let mut client = first;
-        while let Ended::Stalled(why) = self.read(&client, partitions)? {
-            tracing::warn!(topic = &*self.topic, why, "another client reads on");
-            client = self.client()?;
+        let watch = stalled::Watch::default();
+        let mut client = Some(first);
+        while let Some(reading) = client.take() {
+            let watched = watch.begin(&self.settings, reading.context().seen.clone())?;
+            if let Ended::Stalled(why) = self.read(&reading, partitions, &watched)? {
+                tracing::warn!(topic = &*self.topic, why, "another client reads on");
+                drop(reading);
+                client = self.another();
+            }
         }
         Ok(())
     }
 
-    fn read(&mut self, consumer: &BaseConsumer<Context>, partitions: i32) -> Result<Ended, KafkaError> {
+    fn read(
+        &mut self,
+        consumer: &BaseConsumer<Context>,
+        partitions: i32,
+        watched: &stalled::Watched,
+    ) -> Result<Ended, KafkaError> {
         let mut list = TopicPartitionList::new();
         for partition in 0..partitions {
             let start = self.starts.get(&partition);
@@ -205,10 +225,9 @@ impl Reader {
             list.add_partition_offset(&self.topic, partition, start)?;
         }
         consumer.assign(&list)?;
-        let mut watch = stalled::Watch::new();
         while !self.closing.load(Ordering::SeqCst) {
             match consumer.poll(POLL) {
-                None => watch.emptied(),
+                None => watched.emptied(),
                 Some(Ok(message)) => {
                     stalled::as_told(consumer, &message);
                     self.starts.insert(message.partition(), message.offset() + 1);
@@ -223,7 +242,7 @@ impl Reader {
                     tracing::warn!(topic = &*self.topic, %error, "reading goes on after an error");
                 }
             }
-            if let Some(why) = watch.look(consumer, || consumer.context().fetched(&self.topic)) {
+            if let Some(why) = watched.stalled() {
                 return Ok(Ended::Stalled(why));
             }
         }

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use millrace_embedder::bench::measure;
 use millrace_embedder::model::onnx::{Gpu, Provider};
 use millrace_embedder::model::openvino::OpenVino;
@@ -47,7 +47,7 @@ impl Model {
     /// Loads it into this process. Blocking.
     pub fn load(&self) -> Result<Loaded> {
         let provider = match self.choice {
-            Choice::OpenVino => return Ok(Loaded::load_on_openvino(&self.dir, &self.openvino, None)?),
+            Choice::OpenVino => return self.on_openvino(),
             Choice::Cuda => Provider::Cuda(Gpu::default()),
             Choice::Cpu => Provider::Cpu,
             Choice::Auto | Choice::Endpoint => bail!("a bare loop runs on cpu, cuda or openvino"),
@@ -58,6 +58,16 @@ impl Model {
             threads: None,
             provider,
         })?)
+    }
+
+    fn on_openvino(&self) -> Result<Loaded> {
+        let loaded = Loaded::load_on_openvino(&self.dir, &self.openvino, None)?;
+        let (wanted, found) = (self.openvino.precision.name(), loaded.backend.describe().precision);
+        ensure!(
+            found == wanted,
+            "OpenVINO computes in {found} here, not in {wanted}: the log says why"
+        );
+        Ok(loaded)
     }
 
     /// What it runs on, and in which precision where there is a choice.

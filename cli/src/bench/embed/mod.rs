@@ -1,9 +1,9 @@
 //! `millrace bench embed`: the embedder's batches beside a bare loop over the same runtime, on real prose.
 //!
 //! Figure a: chunks a second, beside the best of a loop that knows all texts in advance, sorts them by length and is run with
-//! batches of 1 to 64 texts (to 256 on a GPU), and whose time for tokenising is not counted. c: mixed lengths, beside batches in the order of arrival with the same bounds, and of 32 texts
-//! however long. d: how long a query
-//! takes while documents saturate the model, beside one batch of documents. Both sides judge every vector.
+//! batches of 1 to 64 texts (to 256 on a GPU), and whose time for tokenising is not counted. c: mixed lengths, beside batches in
+//! the order of arrival with the same bounds, and of 32 texts however long. d: how long a query takes while documents saturate
+//! the model, beside one batch of documents. Both sides judge every vector.
 
 pub mod bare;
 mod prose;

@@ -39,7 +39,7 @@ use crate::stage::{Delivery, Outputs, Rejection, TopicPartition};
 pub use leave::{Finished, Settled, Transaction};
 pub use limits::Limits;
 use partition::Partition;
-use places::{Open, Places};
+use places::{Place, Places};
 
 /// A unit of work: a record under one assignment of its partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -316,19 +316,19 @@ impl Core {
         let solo = self.solo(now);
         self.release_held();
         while self.gate.admits(now) {
-            let newcomers = self.sharing.tenant_of.is_some();
-            let next = match (self.places.open(self.limits.max_in_flight, newcomers), solo) {
-                (Open::ToNobody, _) => None,
+            let tenants = self.sharing.tenant_of.is_some();
+            let place = self.places.free(self.limits.max_in_flight, tenants)?;
+            let next = match (solo, place) {
                 // Everything else waits for the suspect's run to end.
-                (_, Some(slot)) => self.runnable.take(|id| id.slot == slot),
-                (Open::ToAll, None) => self.runnable.pop(),
-                (Open::ToNewcomers, None) => self.runnable.pop_of(|tenant| self.places.is_new(tenant)),
+                (Some(slot), _) => self.runnable.take(|id| id.slot == slot),
+                (None, Place::Common) => self.runnable.pop(),
+                (None, Place::Kept) => self.runnable.pop_of(|tenant| self.places.is_new(tenant)),
             };
             let id = next?;
             let partition = self.partitions.get_mut(&id.slot);
             if let Some(delivery) = partition.and_then(|partition| partition.start(id.offset)) {
                 self.gate.start();
-                self.places.take(id, self.sharing.tenant(&delivery));
+                self.places.take(place, id, self.sharing.tenant(&delivery));
                 return Some(Work { id, delivery });
             }
         }

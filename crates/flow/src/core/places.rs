@@ -1,8 +1,9 @@
 //! Places of a stage: how many records run, and whose they are.
 //!
 //! One place in eight is kept for tenants of which nothing runs. Without it a tenant that fills all places holds up whoever
-//! comes next until one of its records has ended, which may be a whole batch of a model. A tenant that is alone in the stage
-//! has seven of eight; a stage of fewer than eight places keeps none.
+//! comes next until one of its records has ended, which may be a whole batch of a model. The others are given by turns, as
+//! if there were no kept ones: a record has the kind of place that it was given until it leaves. A tenant that is alone in
+//! the stage has seven of eight; a stage of fewer than eight places keeps none.
 
 use std::collections::HashMap;
 
@@ -15,29 +16,37 @@ const KEPT: usize = 8;
 
 #[derive(Debug, Default)]
 pub(super) struct Places {
-    running: HashMap<WorkId, Bytes>,
+    running: HashMap<WorkId, Taken>,
+    /// How many of them are kept ones.
+    kept: usize,
     tenants: HashMap<Bytes, usize>,
 }
 
-/// Who may take a place now.
+#[derive(Debug)]
+struct Taken {
+    tenant: Bytes,
+    place: Place,
+}
+
+/// A place that is free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Open {
-    /// Everybody.
-    ToAll,
-    /// Tenants of which nothing runs.
-    ToNewcomers,
-    /// Nobody.
-    ToNobody,
+pub(super) enum Place {
+    /// For whoever's turn it is.
+    Common,
+    /// For a tenant of which nothing runs.
+    Kept,
 }
 
 impl Places {
-    /// Of so many places, some of which are kept where there are tenants.
-    pub(super) fn open(&self, all: usize, tenants: bool) -> Open {
+    /// A free one of so many, some of which are kept where there are tenants.
+    pub(super) fn free(&self, all: usize, tenants: bool) -> Option<Place> {
         let kept = if tenants { all / KEPT } else { 0 };
-        match self.running.len() {
-            taken if taken >= all => Open::ToNobody,
-            taken if taken >= all - kept => Open::ToNewcomers,
-            _ => Open::ToAll,
+        if self.running.len() - self.kept < all - kept {
+            Some(Place::Common)
+        } else if self.kept < kept {
+            Some(Place::Kept)
+        } else {
+            None
         }
     }
 
@@ -50,13 +59,17 @@ impl Places {
         !self.tenants.contains_key(tenant)
     }
 
-    pub(super) fn take(&mut self, id: WorkId, tenant: Bytes) {
+    pub(super) fn take(&mut self, place: Place, id: WorkId, tenant: Bytes) {
         *self.tenants.entry(tenant.clone()).or_default() += 1;
-        self.running.insert(id, tenant);
+        self.kept += usize::from(place == Place::Kept);
+        self.running.insert(id, Taken { tenant, place });
     }
 
     pub(super) fn leave(&mut self, id: WorkId) {
-        let Some(tenant) = self.running.remove(&id) else { return };
+        let Some(Taken { tenant, place }) = self.running.remove(&id) else {
+            return;
+        };
+        self.kept -= usize::from(place == Place::Kept);
         if let Some(running) = self.tenants.get_mut(&tenant) {
             *running -= 1;
             if *running == 0 {
@@ -75,32 +88,34 @@ mod tests {
     }
 
     #[test]
-    fn the_last_eighth_is_for_tenants_of_which_nothing_runs() {
+    fn one_in_eight_is_for_tenants_of_which_nothing_runs() {
         let (mut places, large, small) = (Places::default(), Bytes::from("large"), Bytes::from("small"));
         for offset in 0..14 {
-            assert_eq!(places.open(16, true), Open::ToAll);
-            places.take(id(offset), large.clone());
+            assert_eq!(places.free(16, true), Some(Place::Common));
+            places.take(Place::Common, id(offset), large.clone());
         }
-        assert_eq!(places.open(16, true), Open::ToNewcomers);
-        assert_eq!(places.open(16, false), Open::ToAll);
+        assert_eq!(places.free(16, true), Some(Place::Kept));
+        assert_eq!(places.free(16, false), Some(Place::Common), "without tenants");
         assert!(!places.is_new(&large) && places.is_new(&small));
-        places.take(id(14), small.clone());
-        assert!(!places.is_new(&small));
-        places.take(id(15), Bytes::from("third"));
-        assert_eq!(places.open(16, true), Open::ToNobody);
+        places.take(Place::Kept, id(14), small.clone());
+        places.take(Place::Kept, id(15), Bytes::from("third"));
+        assert!(!places.is_new(&small) && places.free(16, true).is_none());
+        places.leave(id(0));
+        assert_eq!(places.free(16, true), Some(Place::Common), "its turn, whoever's it is");
+        places.take(Place::Common, id(0), large.clone());
         places.leave(id(14));
-        assert!(places.is_new(&small) && places.open(16, true) == Open::ToNewcomers);
+        assert!(places.is_new(&small) && places.free(16, true) == Some(Place::Kept));
         (0..16).for_each(|offset| places.leave(id(offset)));
         assert!(places.is_empty() && places.is_new(&large));
     }
 
     #[test]
-    fn a_few_places_are_for_all() {
+    fn few_places_are_for_all() {
         let mut places = Places::default();
         for offset in 0..4 {
-            assert_eq!(places.open(4, true), Open::ToAll);
-            places.take(id(offset), Bytes::new());
+            assert_eq!(places.free(4, true), Some(Place::Common));
+            places.take(Place::Common, id(offset), Bytes::new());
         }
-        assert_eq!(places.open(4, true), Open::ToNobody);
+        assert_eq!(places.free(4, true), None);
     }
 }

@@ -3,7 +3,9 @@
 
 mod world;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
 
 use proptest::prelude::*;
 
@@ -493,10 +495,56 @@ fn a_place_is_kept_for_a_tenant_of_which_nothing_runs() {
     let small = core.next_to_run(now).unwrap();
     assert_eq!(small.id.offset, 100);
     assert!(core.next_to_run(now).is_none(), "no place is left");
-    core.finish(running[0].id, Ok(outputs(&running[0].delivery, "out")), now, 0, 0.0);
-    assert!(core.next_to_run(now).is_none(), "something runs of both");
     core.finish(small.id, Ok(outputs(&small.delivery, "out")), now, 0, 0.0);
-    assert!(core.next_to_run(now).is_some(), "their turn");
+    assert_eq!(
+        core.next_to_run(now).unwrap().id.offset,
+        101,
+        "nothing of it runs again"
+    );
+    core.finish(running[0].id, Ok(outputs(&running[0].delivery, "out")), now, 0, 0.0);
+    assert!(core.next_to_run(now).is_some(), "whoever's turn it is");
+}
+
+/// However many tenants there are of which nothing runs: they do not push those of more weight out of their places.
+#[test]
+fn kept_places_leave_the_weights_of_the_others_alone() {
+    let limits = Limits {
+        max_in_flight: 8,
+        ..Limits::default()
+    };
+    let sharing = Sharing {
+        // Keys below 50 are one tenant's, each of the others is a tenant.
+        tenant_of: Some(|delivery| match delivery.key.as_deref() {
+            Some([key]) if *key < 50 => "weighty".into(),
+            key => Bytes::copy_from_slice(key.unwrap_or_default()),
+        }),
+        tenants: [("weighty".into(), 700)].into(),
+        ..Sharing::default()
+    };
+    let mut core = Core::new(limits, sharing, Marks::default());
+    core.assign(partition(0), &Position::at(0));
+    let now = Instant::now();
+    assert!(core.cut(now, false).is_some());
+    core.settle(Settled::Committed, now, 0.0);
+    let key = |offset: i64| {
+        let number = (offset / 2) as u8;
+        if offset % 2 == 0 {
+            number % 50
+        } else {
+            50 + number % 100
+        }
+    };
+    (0..1000).for_each(|offset| core.arrive(record(0, offset, key(offset))));
+    let mut running: VecDeque<Work> = std::iter::from_fn(|| core.next_to_run(now)).collect();
+    let mut ran = 0;
+    // First each of a hundred tenants has a turn, whatever its weight.
+    for turn in 0..350 {
+        let work = running.pop_front().unwrap();
+        core.finish(work.id, Ok(outputs(&work.delivery, "out")), now, 0, 0.0);
+        ran += usize::from(turn >= 150 && key(work.id.offset) < 50);
+        running.extend(std::iter::from_fn(|| core.next_to_run(now)));
+    }
+    assert!(ran > 120, "of 200 ran {ran} of the tenant that has 700 of 800 turns");
 }
 
 #[test]
