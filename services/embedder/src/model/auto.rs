@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::calibration::{self, ALIKE, least_alike};
+use super::calibration::{self, alike};
 use super::canary;
 use super::failover::instance::Instance;
 use super::failover::{Candidate, Patience};
@@ -33,18 +33,21 @@ pub(super) fn fastest_first(candidates: Vec<Candidate>, tokenizer: &Tokenizer, g
                 continue;
             }
         };
-        let alike = reference
-            .as_ref()
-            .map_or(1.0, |reference| least_alike(reference, &vectors));
         let texts_per_second = tokens.len() as f64 / took.as_secs_f64().max(f64::EPSILON);
-        tracing::info!(backend, texts_per_second, cosine = alike, "a backend was measured");
-        if alike < ALIKE {
-            tracing::warn!(
-                backend,
-                cosine = alike,
-                "a backend gives other vectors than the reference and is left out"
-            );
-            continue;
+        match reference
+            .as_ref()
+            .map_or(Ok(1.0), |reference| alike(reference, &vectors))
+        {
+            Ok(cosine) => tracing::info!(backend, texts_per_second, cosine, "a backend was measured"),
+            Err(why) => {
+                tracing::warn!(
+                    backend,
+                    texts_per_second,
+                    %why,
+                    "a backend gives other vectors than the reference and is left out"
+                );
+                continue;
+            }
         }
         reference.get_or_insert(vectors);
         found.push(Measured { candidate, took });

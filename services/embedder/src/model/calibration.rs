@@ -4,11 +4,14 @@ use super::pooling::Vector;
 use super::tokenizer::{Tokenizer, Tokens};
 
 /// Backends whose vectors are less alike than this, by the cosine, are not two backends of one model.
-pub(super) const ALIKE: f32 = 0.9999;
+const ALIKE: f32 = 0.9999;
 
 /// A batch about as the pipeline cuts them: texts of about 128 tokens, or what the model takes.
 const TEXTS: usize = 32;
 const WORDS: usize = 90;
+
+/// Texts to compare with have no more tokens, whatever the model takes: they are computed all in one batch.
+const LONGEST: usize = 512;
 
 /// A batch to measure with: texts of lengths a little apart.
 pub(super) fn batch(tokenizer: &Tokenizer) -> Vec<Tokens> {
@@ -17,12 +20,15 @@ pub(super) fn batch(tokenizer: &Tokenizer) -> Vec<Tokens> {
 }
 
 /// Texts to compare with. Code, figures and foreign words are where a lack of precision shows first; and since kernels are
-/// chosen by shapes there is plain prose too, from one word to as many as the model takes, each twice as long as the one before.
+/// chosen by shapes there is plain prose too, from one word to as many as fit, each twice as long as the one before.
 pub(super) fn hard(tokenizer: &Tokenizer) -> Vec<Tokens> {
-    let longest = tokenizer.max_tokens() / 3;
+    let longest = tokenizer.max_tokens().min(LONGEST) / 3;
     let lengths = std::iter::successors(Some(1), |words| Some(words * 2)).take_while(|words| *words <= longest);
     let prose = lengths.enumerate().map(|(at, words)| text(at, words));
-    tokenized(tokenizer, HARD.into_iter().map(str::to_owned).chain(prose))
+    let mut texts = tokenized(tokenizer, HARD.into_iter().map(str::to_owned).chain(prose));
+    // Of some tokenizers a word has more than three.
+    texts.retain(|tokens| tokens.len() <= LONGEST);
+    texts
 }
 
 const HARD: [&str; 9] = [
@@ -39,10 +45,36 @@ const HARD: [&str; 9] = [
     "🦀 :: https://example.com/a/b?c=d&e=%20f#g",
 ];
 
-/// The least cosine between what two backends gave for the same texts.
-pub(super) fn least_alike(reference: &[Vector], vectors: &[Vector]) -> f32 {
-    let pairs = reference.iter().zip(vectors);
-    pairs.map(|(one, other)| one.cosine(other)).fold(1.0, f32::min)
+/// Why vectors are not those of one model.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+pub(super) enum Unlike {
+    #[error("{found} vectors instead of {expected}")]
+    Count { found: usize, expected: usize },
+    #[error("a vector's cosine to the reference's is not a number")]
+    NotANumber,
+    #[error("a vector's cosine to the reference's is {0}, below {ALIKE}")]
+    Cosine(f32),
+}
+
+/// The least cosine between what two backends gave for the same texts, if they are alike.
+pub(super) fn alike(reference: &[Vector], vectors: &[Vector]) -> Result<f32, Unlike> {
+    let (found, expected) = (vectors.len(), reference.len());
+    if found != expected {
+        return Err(Unlike::Count { found, expected });
+    }
+    least(reference.iter().zip(vectors).map(|(one, other)| one.cosine(other)))
+}
+
+fn least(mut cosines: impl Iterator<Item = f32>) -> Result<f32, Unlike> {
+    // `f32::min` alone passes over what is not a number.
+    let least = cosines.try_fold(1.0, |least: f32, cosine| match cosine.is_nan() {
+        true => Err(Unlike::NotANumber),
+        false => Ok(least.min(cosine)),
+    })?;
+    match least >= ALIKE {
+        true => Ok(least),
+        false => Err(Unlike::Cosine(least)),
+    }
 }
 
 fn tokenized(tokenizer: &Tokenizer, texts: impl Iterator<Item = String>) -> Vec<Tokens> {
@@ -61,7 +93,8 @@ fn text(at: usize, words: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::tokenizer::tests::trapped;
+    use crate::model::pooling::Gate;
+    use crate::model::tokenizer::tests::{TRAPPED, read, trapped};
 
     #[test]
     fn texts_to_compare_with_are_of_all_lengths() {
@@ -73,5 +106,53 @@ mod tests {
                 .iter()
                 .all(|tokens| (90..122).contains(&tokens.len()))
         );
+    }
+
+    #[test]
+    fn a_model_for_long_texts_is_compared_with_short_ones() {
+        let longest = |max_tokens| hard(&trapped(max_tokens)).iter().map(Tokens::len).max();
+        assert_eq!((longest(512), longest(8192)), (Some(128), Some(128)));
+        // A token for each letter: prose of 128 words has more than 512.
+        let letters = read(
+            &TRAPPED.replace(
+                r#"{"type": "Whitespace"}"#,
+                r#"{"type": "Split", "pattern": {"Regex": "."}, "behavior": "Isolated", "invert": false}"#,
+            ),
+            8192,
+        );
+        let lengths: Vec<usize> = hard(&letters).iter().map(Tokens::len).collect();
+        assert!(
+            lengths.len() == HARD.len() + 7 && lengths.iter().all(|tokens| *tokens <= LONGEST),
+            "{lengths:?}"
+        );
+    }
+
+    #[test]
+    fn what_is_missing_or_no_number_is_not_alike() {
+        let gate = Gate {
+            dimensions: 2,
+            normalized: false,
+        };
+        let vector = |y: f32| gate.pass(vec![1.0, y]).unwrap();
+        let reference = [vector(0.0), vector(1.0)];
+        assert!(alike(&reference, &reference).unwrap() >= ALIKE);
+        let (found, expected) = (1, 2);
+        assert_eq!(
+            alike(&reference, &reference[..1]),
+            Err(Unlike::Count { found, expected })
+        );
+        let (found, expected) = (2, 1);
+        assert_eq!(
+            alike(&reference[..1], &reference),
+            Err(Unlike::Count { found, expected })
+        );
+        let other = alike(&reference, &[vector(0.0), vector(-1.0)]);
+        assert!(
+            matches!(other, Err(Unlike::Cosine(cosine)) if cosine.abs() < 1e-6),
+            "{other:?}"
+        );
+        for cosines in [[f32::NAN, 1.0], [1.0, f32::NAN], [f32::NAN, 0.5]] {
+            assert_eq!(least(cosines.into_iter()), Err(Unlike::NotANumber));
+        }
     }
 }

@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use millrace_embedder::batch::{BatchLimits, Class};
-use millrace_embedder::model::openvino::{OpenVino, Precision};
-use millrace_embedder::model::{Choice, Description, Loaded, Plan, Vector};
+use millrace_embedder::model::openvino::{OpenVino, OpenVinoBackend, OpenVinoOptions, Precision};
+use millrace_embedder::model::{Backend, Choice, Description, Loaded, Manifest, Plan, Tokenizer, Vector};
 
 use crate::device::{assert_same, built, expected, plan, texts, with};
 use crate::parity::{BGE_SMALL, E5_SMALL, Known, MINILM, of_model};
@@ -82,6 +82,34 @@ fn bf16_is_as_good_as_f32() {
     }
 }
 
+/// Without a proof there is nothing to pass, whatever the processor has: f32 is at work, and right.
+#[test]
+fn f32_computes_where_bf16_is_refused() {
+    let dir = MINILM.dir();
+    let manifest = Manifest::read(&dir).unwrap();
+    let tokenizer = Tokenizer::read(&dir, manifest.max_tokens).unwrap();
+    let options = OpenVinoOptions {
+        library: library(),
+        precision: Precision::Bf16,
+        threads: 1,
+        pad_id: tokenizer.pad_id(),
+        proof: Vec::new(),
+    };
+    let (backend, fell_back) = OpenVinoBackend::open(&dir, &manifest, &options).unwrap();
+    println!("{fell_back:?}");
+    assert!(fell_back.is_some());
+    let says = backend.describe();
+    assert_eq!((says.precision, says.batch_independent), ("f32", true), "{says:?}");
+    let mut refused = Loaded {
+        manifest,
+        tokenizer,
+        backend: Box::new(backend),
+        proven: false,
+    };
+    let texts = texts(16);
+    assert_same(&vectors(&mut refused, &texts), &expected(&texts));
+}
+
 fn on_openvino(backends: &[Choice], library: PathBuf) -> Plan {
     let openvino = OpenVino {
         library,
@@ -126,6 +154,31 @@ async fn it_runs_in_a_process_of_its_own() {
     );
 }
 
+/// It says what it computes in, whether its bf16 passes here or not.
+#[tokio::test]
+async fn bf16_runs_in_a_process_of_its_own() {
+    let library = tokio::task::spawn_blocking(library).await.unwrap();
+    let mut plan = Plan {
+        own_process: vec![Choice::OpenVino],
+        ..on_openvino(&[Choice::OpenVino], library)
+    };
+    plan.openvino.precision = Precision::Bf16;
+    with(plan, BatchLimits::default(), |embedder| async move {
+        let texts = texts(64);
+        let vectors = embedder.embed(texts.clone(), Class::Document).await.unwrap();
+        let pairs = expected(&texts).into_iter().zip(&vectors);
+        let least = pairs.map(|(exact, found)| exact.cosine(found)).min_by(f32::total_cmp);
+        let at_work = embedder.at_work();
+        println!("{at_work:?}: {least:?}");
+        assert!(least.unwrap() >= 0.9999, "{least:?}");
+        assert_eq!(at_work.batch_independent, at_work.precision == "f32", "{at_work:?}");
+        if no_bf16().is_some() {
+            assert_eq!(at_work.precision, "f32", "{at_work:?}");
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn without_its_library_the_next_backend_stands_in() {
     let missing = PathBuf::from("/nowhere/libopenvino_c.so");
@@ -143,7 +196,12 @@ async fn without_its_library_the_next_backend_stands_in() {
 #[tokio::test]
 async fn auto_measures_it_too() {
     let library = tokio::task::spawn_blocking(library).await.unwrap();
-    let at_work = at_work(on_openvino(&[Choice::Auto], library)).await;
+    // Nothing else works. Were it not measured, the others would come before it, and it would stand in for the first of them.
+    let at_work = at_work(Plan {
+        onnxruntime: "/nowhere/libonnxruntime.so".into(),
+        ..on_openvino(&[Choice::Auto], library)
+    })
+    .await;
     println!("{at_work:?}");
-    assert!(["openvino", "onnxruntime"].contains(&at_work.name), "{at_work:?}");
+    assert_eq!((at_work.name, at_work.stands_in_for), ("openvino", None));
 }

@@ -1,5 +1,6 @@
 //! The shared library: one a process, looked at before it is loaded.
 
+use std::panic::{UnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -30,13 +31,25 @@ pub(super) fn load(library: &Path) -> Result<String, ModelError> {
             if !is_openvino(&bytes) {
                 return Err(refused("it is not the C library of OpenVINO".into()));
             }
-            openvino_sys::library::load_from(&path).map_err(refused)?;
+            let opened = path.clone();
+            understood(|| openvino_sys::library::load_from(opened)).map_err(refused)?;
             *loaded = Some(path);
         }
     }
     // Behind it is which commit it was built of.
     let build = openvino::version().build_number;
     Ok(build.split('-').next().unwrap_or_default().to_owned())
+}
+
+/// The bindings panic over a build number that does not begin with a year and a number.
+fn understood(load: impl FnOnce() -> Result<(), String> + UnwindSafe) -> Result<(), String> {
+    catch_unwind(load).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let said = text.or_else(|| panic.downcast_ref().copied()).unwrap_or_default();
+        Err(format!(
+            "its version is not understood, as of a build of one's own ({said})"
+        ))
+    })
 }
 
 /// By the names in it: to ask the library it would have to be loaded.
@@ -65,5 +78,27 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn a_version_that_makes_the_bindings_panic_is_an_error() {
+        // What they do with a build number.
+        let parsed = |build: &str| {
+            let build = build.to_owned();
+            understood(move || Ok(_ = build.parse::<usize>().unwrap()))
+        };
+        assert_eq!(parsed("2026"), Ok(()));
+        let error = parsed("custom_master_0123abc").unwrap_err();
+        assert!(
+            error.contains("a build of one's own") && error.contains("InvalidDigit"),
+            "{error}"
+        );
+        assert!(
+            understood(|| panic!("{}", "not loaded"))
+                .unwrap_err()
+                .contains("not loaded")
+        );
+        assert!(understood(|| panic!("at once")).unwrap_err().contains("at once"));
+        assert_eq!(understood(|| Err("too old".into())), Err("too old".into()));
     }
 }

@@ -8,7 +8,7 @@
 //! Promises:
 //! - The precision is the configured one: left to itself OpenVINO computes in bf16 where the processor has it.
 //! - bf16 is held against f32 whenever the backend is made ([`proof`]), since there are versions that give nonsense in it
-//!   (2025.4.1 on an EPYC with avx512_bf16). Where it fails, f32 computes, and a warning has the cosine.
+//!   (2025.4.1 on an EPYC with avx512_bf16). Where it fails, f32 computes, and a warning says why.
 //! - What runs are the bytes that were verified, with the same pooling at their end as the ONNX Runtime's.
 //!
 //! One OpenVINO a process, as with the ONNX Runtime.
@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use super::backend::{Backend, BackendError, Description};
 use super::tokenizer::{Tokenizer, Tokens};
 use super::{MODEL_FILE, Manifest, ModelError, calibration, verified};
-use proof::Verdict;
+use proof::Embed;
 use session::{Compiler, Session};
 
 /// The backend's name in [`Description`].
@@ -75,7 +75,7 @@ impl Precision {
 }
 
 /// What the backend needs to know besides the model's bytes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenVinoOptions {
     /// Its C library.
     pub library: PathBuf,
@@ -132,17 +132,8 @@ impl OpenVinoBackend {
         };
         let mut compiler = Compiler::new(&model, manifest, options).map_err(refused)?;
         drop(model);
-        let exact = compiler.compile(Precision::F32).map_err(refused)?;
-        let (session, fell_back) = match options.precision {
-            Precision::F32 => (exact, None),
-            Precision::Bf16 => match proof::bf16(&mut compiler, exact, &options.proof, manifest.gate()) {
-                Verdict::Good { session, cosine } => {
-                    tracing::info!(backend = NAME, cosine, "bf16 is as good as f32");
-                    (session, None)
-                }
-                Verdict::Refused { exact, why } => (exact, Some(why)),
-            },
-        };
+        let session = proof::session(&mut compiler, options.precision, &options.proof, manifest.gate());
+        let (session, fell_back) = session.map_err(refused)?;
         let threads = options.threads;
         Ok((
             Self {

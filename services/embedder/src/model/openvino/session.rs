@@ -5,6 +5,7 @@ use openvino::{
     Shape, Tensor,
 };
 
+use super::proof::{Compile, Embed};
 use super::{OpenVinoOptions, Precision};
 use crate::model::Manifest;
 use crate::model::graph::{Graph, POOLED, with_pooling};
@@ -56,17 +57,19 @@ impl Compiler {
         let graph = Graph::new(manifest, options.pad_id, &inputs, &outputs)?;
         Ok(Self { core, model, graph })
     }
+}
 
-    /// Whether the processor computes in it, as OpenVINO says.
-    pub(super) fn has(&self, precision: Precision) -> Result<bool, String> {
+impl Compile for Compiler {
+    type Session = Session;
+
+    fn has(&self, precision: Precision) -> Result<bool, String> {
         let list = self.core.get_property(&CPU, &PropertyKey::DeviceCapabilities);
         let list = list.map_err(said)?;
         let mut words = list.split(|c: char| !c.is_ascii_alphanumeric());
         Ok(words.any(|word| word.eq_ignore_ascii_case(precision.name())))
     }
 
-    /// Compiles it: work of a second or so.
-    pub(super) fn compile(&mut self, precision: Precision) -> Result<Session, String> {
+    fn compile(&mut self, precision: Precision) -> Result<Session, String> {
         let key = RwPropertyKey::HintInferencePrecision;
         self.core.set_property(&CPU, &key, precision.name()).map_err(said)?;
         let mut compiled = self.core.compile_model(&self.model, CPU).map_err(said)?;
@@ -96,9 +99,10 @@ impl Session {
     pub(super) fn precision(&self) -> Precision {
         self.precision
     }
+}
 
-    /// As [`crate::model::Backend::embed`]; the error is what OpenVINO said.
-    pub(super) fn embed(&mut self, inputs: &[&Tokens]) -> Result<Vec<Vec<f32>>, String> {
+impl Embed for Session {
+    fn embed(&mut self, inputs: &[&Tokens]) -> Result<Vec<Vec<f32>>, String> {
         let width = inputs.iter().map(|tokens| tokens.len()).max().unwrap_or(0);
         if width == 0 {
             return Ok(Vec::new());

@@ -14,6 +14,8 @@
 
 mod frame;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 use std::io::{BufReader, BufWriter};
 use std::path::Path;
@@ -67,26 +69,13 @@ impl Worker {
             from: BufReader::new(from.ok_or_else(missing)?),
             description: Description::of_none(local.name()),
         };
-        let (device, threads) = (local.device(), local.threads());
-        let start = start(dir, manifest, local);
+        let start = start(dir, manifest, &local);
         let answer = worker.within_limit(|worker| {
             frame::write(&start, &mut worker.to)?;
             frame::read::<Answer>(&mut worker.from)
         });
-        let answer = answer.map_err(failed)?;
-        let (Kind::Made, Some(made)) = (answer.kind(), answer.made) else {
-            return Err(ModelError::InWorker { what: answer.text });
-        };
-        let precision = Precision::named(&made.precision).unwrap_or_default();
-        worker.description = Description {
-            version: made.version,
-            device,
-            precision: precision.name(),
-            threads,
-            batch_independent: precision.is_batch_independent(),
-            ..worker.description
-        };
-        let fell_back = made.fell_back;
+        let (description, fell_back) = made(answer.map_err(failed)?, &local)?;
+        worker.description = description;
         Ok(Opened {
             backend: Box::new(worker),
             fell_back,
@@ -124,7 +113,7 @@ impl Worker {
 }
 
 /// What the process is told to make.
-fn start(dir: &Path, manifest: &Manifest, local: Local) -> Start {
+fn start(dir: &Path, manifest: &Manifest, local: &Local) -> Start {
     let (threads, common) = (
         local.threads() as u64,
         Start {
@@ -158,6 +147,26 @@ fn start(dir: &Path, manifest: &Manifest, local: Local) -> Start {
             ..common
         },
     }
+}
+
+/// What the process has made of what it was told, and why it computes in another precision, if it does.
+fn made(answer: Answer, local: &Local) -> Result<(Description, Option<String>), ModelError> {
+    let (Kind::Made, Some(made)) = (answer.kind(), answer.made) else {
+        return Err(ModelError::InWorker { what: answer.text });
+    };
+    let Some(precision) = Precision::named(&made.precision) else {
+        let what = format!("it computes in {:?}, which is unknown here", made.precision);
+        return Err(ModelError::InWorker { what });
+    };
+    let description = Description {
+        version: made.version,
+        device: local.device(),
+        precision: precision.name(),
+        threads: local.threads(),
+        batch_independent: precision.is_batch_independent(),
+        ..Description::of_none(local.name())
+    };
+    Ok((description, made.fell_back))
 }
 
 fn vectors(answer: Answer) -> Result<Vec<Vec<f32>>, BackendError> {

@@ -1,7 +1,7 @@
 //! The worker's side: one session, one batch after another.
 
 use std::io::{self, BufReader, Read};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
@@ -59,17 +59,11 @@ fn end() {
 
 fn compute(start: Start, batches: &Receiver<Batch>) -> io::Result<()> {
     let mut to = io::stdout().lock();
-    let Opened { mut backend, fell_back } = match make(start) {
-        Ok(opened) => opened,
-        Err(error) => return frame::write(&Answer::told(Kind::Refused, error.to_string()), &mut to),
+    let opened = make(start);
+    frame::write(&answer(&opened), &mut to)?;
+    let Ok(Opened { mut backend, .. }) = opened else {
+        return Ok(());
     };
-    let description = backend.describe();
-    let made = Made {
-        version: description.version,
-        precision: description.precision.into(),
-        fell_back,
-    };
-    frame::write(&Answer::made(made), &mut to)?;
     while let Ok(batch) = batches.recv() {
         let rows = batch.into_tokens();
         let answer = match backend.embed(&rows.iter().collect::<Vec<&Tokens>>()) {
@@ -82,18 +76,47 @@ fn compute(start: Start, batches: &Receiver<Batch>) -> io::Result<()> {
     Ok(())
 }
 
+/// What the embedder is told of it.
+pub(super) fn answer(opened: &Result<Opened, ModelError>) -> Answer {
+    match opened {
+        Ok(opened) => {
+            let description = opened.backend.describe();
+            Answer::made(Made {
+                version: description.version,
+                precision: description.precision.into(),
+                fell_back: opened.fell_back.clone(),
+            })
+        }
+        Err(error) => Answer::told(Kind::Refused, error.to_string()),
+    }
+}
+
 fn make(start: Start) -> Result<Opened, ModelError> {
-    let dir = Path::new(&start.dir);
+    let dir = PathBuf::from(&start.dir);
     let manifest = Manifest {
         // What the embedder means, whatever the file says by now.
         sha256: start.sha256.clone(),
-        ..Manifest::read(dir)?
+        ..Manifest::read(&dir)?
     };
-    let (library, threads) = (start.library.into(), usize::try_from(start.threads).unwrap_or(1));
-    let local = match start.openvino {
+    local(start)?.open(&dir, &manifest)
+}
+
+/// What is to be made.
+pub(super) fn local(start: Start) -> Result<Local, ModelError> {
+    let (library, threads) = (
+        PathBuf::from(start.library),
+        usize::try_from(start.threads).unwrap_or(1),
+    );
+    Ok(match start.openvino {
         Some(openvino) => Local::OpenVino(OpenVinoOptions {
+            precision: match Precision::named(&openvino.precision) {
+                Some(precision) => precision,
+                None => {
+                    let what = format!("it is to compute in {:?}, which is unknown here", openvino.precision);
+                    return Err(ModelError::OpenVinoModel { library, what });
+                }
+            },
             library,
-            precision: Precision::named(&openvino.precision).unwrap_or_default(),
             threads,
             pad_id: start.pad_id,
             proof: openvino.proof.map(Batch::into_tokens).unwrap_or_default(),
@@ -109,6 +132,5 @@ fn make(start: Start) -> Result<Opened, ModelError> {
             threads,
             pad_id: start.pad_id,
         }),
-    };
-    local.open(dir, &manifest)
+    })
 }
