@@ -12,6 +12,7 @@ use millrace_kafka::KafkaConfig;
 use tokio_util::sync::CancellationToken;
 
 use super::up::on_signal;
+use crate::bench::embed::bare::Model;
 use crate::bench::report::{self, Machine, Row};
 use crate::bench::{FIGURES, Figure, Lab, child, embed, memory, pipeline, traces};
 use crate::output::Progress;
@@ -277,10 +278,12 @@ pub async fn run(bench: Bench) -> Result<()> {
                 documents: documents.map(usize::try_from).transpose()?,
                 corpus,
                 runs: usize::from(runs),
-                model: cache.model(),
-                openvino,
-                onnxruntime: onnxruntime.unwrap_or_else(|| cache.onnxruntime()),
-                backend,
+                model: Model {
+                    dir: cache.model(),
+                    choice: backend,
+                    onnxruntime: onnxruntime.unwrap_or_else(|| cache.onnxruntime()),
+                    openvino,
+                },
                 in_process: model.in_process,
                 limits,
             };

@@ -184,6 +184,9 @@ fn committed(consumer: &Member, list: &TopicPartitionList) -> Result<TopicPartit
     Err(KafkaError::OffsetFetch(RDKafkaErrorCode::UnstableOffsetCommit))
 }
 
+/// By partition, an offset, or why its leader tells none.
+type Bounds = Vec<(TopicPartition, Result<i64, KafkaError>)>;
+
 /// Offsets by partition.
 pub(crate) type Offsets = BTreeMap<TopicPartition, i64>;
 
@@ -193,14 +196,26 @@ fn log_bounds(consumer: &Member, list: &TopicPartitionList, bound: Offset) -> Re
     if list.count() == 0 {
         return Ok(Offsets::new());
     }
+    bounds(consumer, list, bound)?
+        .into_iter()
+        .map(|(partition, bound)| Ok((partition, bound?)))
+        .collect()
+}
+
+/// The same for whichever partitions can be told; −1 where a log has none.
+pub(crate) fn bounds<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    list: &TopicPartitionList,
+    bound: Offset,
+) -> Result<Bounds, KafkaError> {
     let mut asked = list.clone();
     asked.set_all_offsets(bound)?;
     let answered = consumer.offsets_for_times(asked, REQUEST)?;
     let bounds = answered.elements().into_iter().map(|element| {
-        element.error()?;
-        Ok((convert::partition_of(&element), element.offset().to_raw().unwrap_or(-1)))
+        let offset = element.error().map(|()| element.offset().to_raw().unwrap_or(-1));
+        (convert::partition_of(&element), offset)
     });
-    bounds.collect()
+    Ok(bounds.collect())
 }
 
 fn offset_of(offsets: &Offsets, partition: &TopicPartition) -> Result<i64, KafkaError> {
@@ -242,12 +257,6 @@ fn nothing_left(seen: &statistics::Partition) -> Option<bool> {
     known.then_some(seen.fetchq_cnt == 0 && seen.next_offset >= seen.ls_offset)
 }
 
-/// Whether a partition is held and has a position; those of nobody are counted under partition −1.
-pub(crate) fn is_fetched(seen: &statistics::Partition) -> bool {
-    let held = !matches!(&*seen.fetch_state, "none" | "stopping" | "stopped");
-    seen.partition >= 0 && seen.next_offset >= 0 && held
-}
-
 impl ClientContext for Context {
     /// The client's statistics count transaction markers, which no record tells of. A partition is caught up when they
     /// say so twice in a row: once could fall between a fetch and its hand-over. Nothing is said of one that is paused:
@@ -255,7 +264,8 @@ impl ClientContext for Context {
     fn stats(&self, statistics: Statistics) {
         let mut ends = Vec::new();
         let mut thread = self.thread();
-        let mut fetched = Offsets::new();
+        self.seen
+            .learn(&statistics, |partition| !thread.paused.contains(partition));
         for topic in statistics.topics.values() {
             for partition in topic.partitions.values() {
                 let id = TopicPartition {
@@ -264,9 +274,6 @@ impl ClientContext for Context {
                 };
                 let nothing_left = nothing_left(partition).map(|none| none && !thread.paused.contains(&id));
                 let next = partition.next_offset;
-                if is_fetched(partition) && !thread.paused.contains(&id) {
-                    fetched.insert(id.clone(), next);
-                }
                 let before = match nothing_left {
                     Some(true) => thread.ends.insert(id.clone(), next),
                     _ => thread.ends.remove(&id),
@@ -281,7 +288,6 @@ impl ClientContext for Context {
             }
         }
         drop(thread);
-        self.seen.fetches(fetched);
         ends.into_iter().all(|end| self.tell(Some(end)));
     }
 

@@ -27,9 +27,10 @@ use millrace_flow::TopicPartition;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::statistics::{self, Statistics};
 use rdkafka::{ClientConfig, Offset};
 
-use crate::consumer::Offsets;
+use crate::consumer::{Offsets, bounds};
 use crate::convert;
 
 /// Between two looks.
@@ -37,8 +38,6 @@ const LOOK: Duration = Duration::from_secs(5);
 /// So many looks in a row must find a partition where the look before found it; most of them after replacements.
 const STRIKES: u32 = 3;
 const MOST_STRIKES: u32 = 120;
-/// For an answer.
-const REQUEST: Duration = Duration::from_secs(5);
 
 /// What is known of the partitions that a stage, or a reader of a topic, reads with one client after another. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -70,8 +69,23 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// Where it fetches. One that is not meant to be fetched now must not be among them.
-    pub(crate) fn fetches(&self, fetched: Offsets) {
+    /// Where it fetches, by its statistics, of what is meant to be fetched now.
+    pub(crate) fn learn(&self, statistics: &Statistics, is_wanted: impl Fn(&TopicPartition) -> bool) {
+        let topics = statistics.topics.values();
+        let all = topics.flat_map(|topic| {
+            topic
+                .partitions
+                .values()
+                .map(move |partition| (&topic.topic, partition))
+        });
+        let fetched = all.filter(|(_, seen)| is_fetched(seen)).map(|(topic, seen)| {
+            let partition = TopicPartition {
+                topic: topic.as_str().into(),
+                partition: seen.partition,
+            };
+            (partition, seen.next_offset)
+        });
+        let fetched = fetched.filter(|(partition, _)| is_wanted(partition)).collect();
         *self.fetched.lock().unwrap_or_else(PoisonError::into_inner) = fetched;
     }
 
@@ -177,17 +191,19 @@ fn told(TopicPartition { topic, partition }: &TopicPartition, look: &Look, end: 
     )
 }
 
-/// Next stable offsets: one request to each leader. None of a partition whose leader does not say.
+/// Whether a partition is held and has a position; those of nobody are counted under partition −1.
+fn is_fetched(seen: &statistics::Partition) -> bool {
+    let held = !matches!(&*seen.fetch_state, "none" | "stopping" | "stopped");
+    seen.partition >= 0 && seen.next_offset >= 0 && held
+}
+
+/// Next stable offsets. None of a partition whose leader does not say.
 fn ends(asker: &BaseConsumer, fetched: &Offsets) -> Result<Offsets, KafkaError> {
-    let mut asked = convert::list(fetched.keys());
-    asked.set_all_offsets(Offset::End)?;
-    let answered = asker.offsets_for_times(asked, REQUEST)?;
-    let known = answered.elements().into_iter().filter_map(|element| {
-        element.error().ok()?;
-        let end = element.offset().to_raw().filter(|end| *end >= 0)?;
-        Some((convert::partition_of(&element), end))
-    });
-    Ok(known.collect())
+    let ends = bounds(asker, &convert::list(fetched.keys()), Offset::End)?;
+    let known = ends
+        .into_iter()
+        .filter_map(|(partition, end)| Some((partition, end.ok()?)));
+    Ok(known.filter(|(_, end)| *end >= 0).collect())
 }
 
 /// For tests: the client ceases to fetch the partition of this record, as if by itself.

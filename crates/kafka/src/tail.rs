@@ -14,10 +14,9 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
 use crate::config::{ConfigError, KafkaConfig};
-use crate::consumer::is_fetched;
 use crate::convert;
 use crate::stalled;
-use millrace_flow::{Delivery, TopicPartition};
+use millrace_flow::Delivery;
 
 const EVENTS: usize = 256;
 const POLL: Duration = Duration::from_millis(100);
@@ -89,21 +88,8 @@ impl ClientContext for Context {
         let Ok(mut positions) = self.positions.lock() else {
             return;
         };
-        let all = || {
-            let topics = statistics.topics.values();
-            topics.flat_map(|topic| topic.partitions.values().map(move |partition| (topic, partition)))
-        };
-        let fetched = all()
-            .filter(|(_, partition)| is_fetched(partition))
-            .map(|(topic, partition)| {
-                let id = TopicPartition {
-                    topic: topic.topic.as_str().into(),
-                    partition: partition.partition,
-                };
-                (id, partition.next_offset)
-            });
-        self.seen.fetches(fetched.collect());
-        for (_, partition) in all() {
+        self.seen.learn(&statistics, |_| true);
+        for partition in statistics.topics.values().flat_map(|topic| topic.partitions.values()) {
             let next_offset = partition.next_offset;
             let at_end = partition.partition >= 0
                 && partition.fetch_state == "active"

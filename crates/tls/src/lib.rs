@@ -43,11 +43,13 @@ pub enum TlsError {
 }
 
 impl Trust {
-    /// Of a setting: a file, or, where it is empty, the system.
-    pub fn in_file(file: &Path) -> Self {
-        match file.as_os_str().is_empty() {
-            true => Self::System,
-            false => Self::File(file.to_owned()),
+    /// Of whom stands behind an address of this scheme: nobody where that is not `https`; else of the authorities in a file,
+    /// or, without one or with an empty path, of the system's.
+    pub fn behind(scheme: &str, file: Option<&Path>) -> Self {
+        match file.filter(|file| !file.as_os_str().is_empty()) {
+            _ if scheme != "https" => Self::Nobody,
+            Some(file) => Self::File(file.to_owned()),
+            None => Self::System,
         }
     }
 
@@ -112,13 +114,17 @@ mod tests {
             if let Some(content) = content {
                 std::fs::write(&file, content).unwrap();
             }
-            let error = Trust::in_file(&file).client().unwrap_err().to_string();
+            let error = Trust::behind("https", Some(&file)).client().unwrap_err().to_string();
             assert!(error.contains(name) && error.contains(why), "{error}");
         }
     }
 
     #[test]
-    fn no_file_is_the_system() {
-        assert_eq!(Trust::in_file(Path::new("")), Trust::System);
+    fn no_file_is_the_system_and_no_tls_nobody() {
+        let file = Path::new("ca.pem");
+        assert_eq!(Trust::behind("https", Some(Path::new(""))), Trust::System);
+        assert_eq!(Trust::behind("https", None), Trust::System);
+        assert_eq!(Trust::behind("https", Some(file)), Trust::File(file.to_owned()));
+        assert_eq!(Trust::behind("http", Some(file)), Trust::Nobody);
     }
 }

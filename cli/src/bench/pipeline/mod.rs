@@ -15,13 +15,11 @@ mod tenants;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use millrace_embedder::batch::BatchLimits;
 
 use super::embed::bare::Model;
 use super::report::Row;
 use crate::output::Progress;
-use millrace_embedder::batch::BatchLimits;
-use millrace_embedder::model::Choice;
-use millrace_embedder::model::openvino::OpenVino;
 
 /// One figure of `bench pipeline`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -48,14 +46,8 @@ pub struct Setup {
     pub corpus: Option<PathBuf>,
     /// How often each figure is taken.
     pub runs: usize,
-    /// Model directory, of the bare loop: a stack has its own, which holds the same.
-    pub model: PathBuf,
-    /// The ONNX Runtime's library.
-    pub onnxruntime: PathBuf,
-    /// OpenVINO's, and the precision in it.
-    pub openvino: OpenVino,
-    /// What the real model runs on.
-    pub backend: Choice,
+    /// The real model: the bare loop's. A stack's embedder has its own directory, which holds the same.
+    pub model: Model,
     /// A GPU's session in the embedder's process.
     pub in_process: bool,
     /// Bounds of the embedder's batches.
@@ -66,12 +58,12 @@ impl Setup {
     /// What makes a stack's embedder run the model so.
     fn environment(&self) -> Vec<(String, String)> {
         let own_process = if self.in_process { "[]" } else { r#"["cuda"]"# };
-        let limits = &self.limits;
+        let (model, limits) = (&self.model, &self.limits);
         let variables = [
-            ("ONNXRUNTIME", self.onnxruntime.display().to_string()),
-            ("MODEL__OPENVINO__LIBRARY", self.openvino.library.display().to_string()),
-            ("MODEL__OPENVINO__PRECISION", self.openvino.precision.name().to_owned()),
-            ("MODEL__BACKENDS", format!("[{:?}]", self.backend.name())),
+            ("ONNXRUNTIME", model.onnxruntime.display().to_string()),
+            ("MODEL__OPENVINO__LIBRARY", model.openvino.library.display().to_string()),
+            ("MODEL__OPENVINO__PRECISION", model.openvino.precision.name().to_owned()),
+            ("MODEL__BACKENDS", format!("[{:?}]", model.choice.name())),
             ("MODEL__OWN_PROCESS", own_process.to_owned()),
             ("BATCH__MAX_BATCH_TOKENS", limits.max_batch_tokens.to_string()),
             ("BATCH__MAX_BATCH_TEXTS", limits.max_batch_texts.to_string()),
@@ -81,16 +73,6 @@ impl Setup {
         variables
             .map(|(key, value)| (format!("MILLRACE_EMBEDDER_{key}"), value))
             .into()
-    }
-
-    /// The bare loop's model: of the same files as a stack's.
-    fn model(&self) -> Model {
-        Model {
-            dir: self.model.clone(),
-            choice: self.backend,
-            onnxruntime: self.onnxruntime.clone(),
-            openvino: self.openvino.clone(),
-        }
     }
 }
 

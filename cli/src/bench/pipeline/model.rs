@@ -45,7 +45,7 @@ pub async fn run(setup: &Setup, progress: &Progress) -> Result<Vec<Row>> {
         figure: "b",
         name: format!(
             "submit to searchable, real model on {}, {documents} documents of prose, {chunks} chunks",
-            setup.model().on()
+            setup.model.on()
         ),
         unit: Unit::ChunksPerSecond,
         millrace: ours,
@@ -63,7 +63,7 @@ struct Bench<'a> {
 
 impl<'a> Bench<'a> {
     async fn prepare(setup: &'a Setup, say: impl Fn(String)) -> Result<Self> {
-        let (corpus, model) = (setup.corpus.clone(), setup.model.clone());
+        let (corpus, model) = (setup.corpus.clone(), setup.model.dir.clone());
         let documents = setup.documents.unwrap_or(DOCUMENTS);
         let gather = move || Prose::gather(corpus.as_deref(), &model, documents);
         let prose = tokio::task::spawn_blocking(gather).await??;
@@ -73,13 +73,13 @@ impl<'a> Bench<'a> {
             batches: Batches::default(),
         };
         let some: Vec<String> = bench.prose.chunks.iter().step_by(SWEPT).cloned().collect();
-        bench.batches = bench.loaded().await?.best(setup.backend, &some, say).await?;
+        bench.batches = bench.loaded().await?.best(setup.model.choice, &some, say).await?;
         Ok(bench)
     }
 
     async fn loaded(&self) -> Result<Bare> {
         let chunks = &self.prose.chunks;
-        Bare::load(self.setup.model(), &chunks[..WARM_UP.min(chunks.len())]).await
+        Bare::load(self.setup.model.clone(), &chunks[..WARM_UP.min(chunks.len())]).await
     }
 
     /// Chunks a second of the loop.

@@ -61,7 +61,7 @@ pub async fn run(setup: &Setup, progress: &Progress) -> Result<Vec<Row>> {
         runs.push(ran.await?);
     }
     step.done("measured");
-    Ok(rows(&runs, &setup.model().on()))
+    Ok(rows(&runs, &setup.model.on()))
 }
 
 fn rows(runs: &[Ran], backend: &str) -> Vec<Row> {

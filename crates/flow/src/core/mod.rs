@@ -315,8 +315,8 @@ impl Core {
         }
         let solo = self.solo(now);
         self.release_held();
+        let tenants = self.sharing.tenant_of.is_some();
         while self.gate.admits(now) {
-            let tenants = self.sharing.tenant_of.is_some();
             let place = self.places.free(self.limits.max_in_flight, tenants)?;
             let next = match (solo, place) {
                 // Everything else waits for the suspect's run to end.

@@ -188,12 +188,8 @@ impl Access {
 
     /// An HTTP client that authenticates every call and follows nobody elsewhere.
     pub(super) fn client(&self, url: &Url, builder: ClientBuilder) -> Result<Client, RegistryError> {
-        let trust = match &self.ca_file {
-            _ if url.scheme() != "https" => Trust::Nobody,
-            Some(file) => Trust::File(file.clone()),
-            None => Trust::System,
-        };
-        let tls = trust.client().map_err(|e| self.refused(e.to_string()))?;
+        let tls = Trust::behind(url.scheme(), self.ca_file.as_deref());
+        let tls = tls.client().map_err(|e| self.refused(e.to_string()))?;
         builder
             .tls_backend_preconfigured(tls)
             .default_headers(self.headers()?)

@@ -61,6 +61,16 @@ pub enum BackendError {
     Outage(#[from] Outage),
 }
 
+impl BackendError {
+    /// Of what a runtime said that has no code for a lack of memory: `no_memory` are words that it has for it.
+    pub(super) fn said(text: String, no_memory: &[&str]) -> Self {
+        match no_memory.iter().any(|words| text.contains(words)) {
+            true => Self::TooLarge(text),
+            false => Self::Failed(text),
+        }
+    }
+}
+
 /// Why a backend computes nothing, whatever it is given.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Outage {

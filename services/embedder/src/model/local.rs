@@ -54,6 +54,20 @@ impl Local {
         }
     }
 
+    pub(super) fn library(&self) -> &Path {
+        match self {
+            Self::Onnx(options) => &options.library,
+            Self::OpenVino(options) => &options.library,
+        }
+    }
+
+    pub(super) fn pad_id(&self) -> u32 {
+        match self {
+            Self::Onnx(options) => options.pad_id,
+            Self::OpenVino(options) => options.pad_id,
+        }
+    }
+
     pub(super) fn threads(&self) -> usize {
         match self {
             Self::Onnx(options) => options.threads,

@@ -14,6 +14,7 @@ pub mod endpoint;
 pub mod failover;
 mod faulty;
 mod graph;
+mod library;
 mod local;
 pub mod manifest;
 pub mod onnx;

@@ -155,19 +155,18 @@ impl Set {
         state.put(key.into(), Some(Offline.encode(&record).unwrap()));
     }
 
-    async fn run(&self, action: Action, dry_run: bool) -> Result<Progress, LetterError> {
+    fn job(&self, action: Action, dry_run: bool) -> Job<Topics, Offline> {
         let order = Order {
             filter: Filter::default(),
             action,
             dry_run,
         };
-        let job = Job::new(
-            self.replica.clone(),
-            self.topics.clone(),
-            Offline,
-            LaneConfig::default(),
-            order,
-        );
+        let (replica, topics) = (self.replica.clone(), self.topics.clone());
+        Job::new(replica, topics, Offline, LaneConfig::default(), order)
+    }
+
+    async fn run(&self, action: Action, dry_run: bool) -> Result<Progress, LetterError> {
+        let job = self.job(action, dry_run);
         let told: Vec<_> = job.run(CancellationToken::new()).collect().await;
         told.into_iter().last().unwrap()
     }
@@ -312,20 +311,9 @@ async fn a_discard_changes_states_alone() {
 #[tokio::test]
 async fn a_process_that_leaves_says_so() {
     let set = set();
-    let order = Order {
-        filter: Filter::default(),
-        action: Action::Discard,
-        dry_run: false,
-    };
     let leaving = CancellationToken::new();
     leaving.cancel();
-    let job = Job::new(
-        set.replica.clone(),
-        set.topics.clone(),
-        Offline,
-        LaneConfig::default(),
-        order,
-    );
+    let job = set.job(Action::Discard, false);
     let told: Vec<_> = job.run(leaving).collect().await;
     assert!(matches!(told[..], [Err(LetterError::Leaving)]));
 }

@@ -63,10 +63,7 @@ impl Client {
     pub(super) fn new(options: &EndpointOptions) -> Result<Self, EndpointError> {
         let url = format!("{}/embeddings", options.url.trim_end_matches('/'));
         let url = Url::parse(&url).map_err(|e| EndpointError::Url(e.to_string()))?;
-        let trust = match url.scheme() {
-            "https" => Trust::in_file(&options.ca_file),
-            _ => Trust::Nobody,
-        };
+        let trust = Trust::behind(url.scheme(), Some(&options.ca_file));
         let http = reqwest::Client::builder()
             .default_headers(headers(&options.key)?)
             .connect_timeout(CONNECT_TIMEOUT.min(options.timeout))

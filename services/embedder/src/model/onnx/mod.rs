@@ -6,7 +6,6 @@
 //! | CUDA | one built for it, with libonnxruntime_providers_cuda.so beside it; finds CUDA and cuDNN as the linker does | f32, without TF32: vectors of a GPU and of a processor are the same to 1e-5 |
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use ort::environment::Environment;
 use ort::ep::{CUDA, ExecutionProviderDispatch};
@@ -16,6 +15,7 @@ use ort::value::TensorRef;
 
 use super::backend::{Backend, BackendError, Description};
 use super::graph::{Graph, POOLED, with_pooling};
+use super::library::Library;
 use super::manifest::Manifest;
 use super::tokenizer::Tokens;
 use super::{MODEL_FILE, ModelError, verified};
@@ -154,7 +154,8 @@ impl OnnxBackend {
 
 impl Backend for OnnxBackend {
     fn embed(&mut self, inputs: &[&Tokens]) -> Result<Vec<Vec<f32>>, BackendError> {
-        self.run(inputs).map_err(|e| failure(e.to_string()))
+        self.run(inputs)
+            .map_err(|e| BackendError::said(e.to_string(), &NO_MEMORY))
     }
 
     fn describe(&self) -> Description {
@@ -180,37 +181,20 @@ const NO_MEMORY: [&str; 6] = [
     "Available memory of",
 ];
 
-fn failure(said: String) -> BackendError {
-    match NO_MEMORY.iter().any(|words| said.contains(words)) {
-        true => BackendError::TooLarge(said),
-        false => BackendError::Failed(said),
-    }
-}
-
 /// The runtime of this process. It allows one environment and one library, so both are kept.
 fn environment(library: &Path) -> Result<Environment, ModelError> {
-    static LOADED: Mutex<Option<(PathBuf, Environment)>> = Mutex::new(None);
-    let refused = |what: String| ModelError::Runtime {
+    static LOADED: Library<Environment> = Library::none();
+    let loaded = LOADED.load(library, |path| {
+        let environment = ort::init_from(path).map_err(|e| e.to_string())?;
+        let environment = environment.with_name("millrace").with_telemetry(false).build();
+        let environment = environment.map_err(|e| e.to_string())?;
+        environment.set_log_level(LogLevel::Warning);
+        Ok(environment)
+    });
+    loaded.map_err(|what| ModelError::Runtime {
         library: library.to_owned(),
         what,
-    };
-    let path = std::path::absolute(library).map_err(|e| refused(e.to_string()))?;
-    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-    match &*loaded {
-        Some((first, environment)) if *first == path => Ok(environment.clone()),
-        Some((first, _)) => Err(refused(format!("this process has already loaded {}", first.display()))),
-        None => {
-            let environment = ort::init_from(&path)
-                .map_err(|e| refused(e.to_string()))?
-                .with_name("millrace")
-                .with_telemetry(false)
-                .build()
-                .map_err(|e| refused(e.to_string()))?;
-            environment.set_log_level(LogLevel::Warning);
-            *loaded = Some((path, environment.clone()));
-            Ok(environment)
-        }
-    }
+    })
 }
 
 #[cfg(test)]
@@ -241,7 +225,7 @@ mod tests {
             ("CUDA failure 2: out of memory", true),
             ("illegal memory access", false),
         ] {
-            let failure = failure(said.into());
+            let failure = BackendError::said(said.into(), &NO_MEMORY);
             assert_eq!(matches!(failure, BackendError::TooLarge(_)), too_large, "{failure}");
         }
     }

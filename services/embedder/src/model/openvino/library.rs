@@ -1,10 +1,10 @@
-//! The shared library: one a process, looked at before it is loaded.
+//! The shared library: looked at before it is loaded.
 
 use std::panic::{UnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::path::Path;
 
 use crate::model::ModelError;
+use crate::model::library::Library;
 
 /// Functions of OpenVINO's C library that stand for all. The bindings panic where one is missing.
 const FUNCTIONS: [&[u8]; 3] = [
@@ -15,30 +15,22 @@ const FUNCTIONS: [&[u8]; 3] = [
 
 /// Loads it, unless it has been; gives its version.
 pub(super) fn load(library: &Path) -> Result<String, ModelError> {
-    static LOADED: Mutex<Option<PathBuf>> = Mutex::new(None);
-    let refused = |what: String| ModelError::OpenVino {
+    static LOADED: Library<String> = Library::none();
+    let loaded = LOADED.load(library, |path| {
+        let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
+        if !is_openvino(&bytes) {
+            return Err("it is not the C library of OpenVINO".into());
+        }
+        let opened = path.to_owned();
+        understood(|| openvino_sys::library::load_from(opened))?;
+        // Behind it is which commit it was built of.
+        let build = openvino::version().build_number;
+        Ok(build.split('-').next().unwrap_or_default().to_owned())
+    });
+    loaded.map_err(|what| ModelError::OpenVino {
         library: library.to_owned(),
         what,
-    };
-    let path = std::path::absolute(library).map_err(|e| refused(e.to_string()))?;
-    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-    match &*loaded {
-        Some(first) if *first == path => {}
-        Some(first) => return Err(refused(format!("this process has already loaded {}", first.display()))),
-        None => {
-            // A library that is loaded stays, whatever it is.
-            let bytes = std::fs::read(&path).map_err(|e| refused(e.to_string()))?;
-            if !is_openvino(&bytes) {
-                return Err(refused("it is not the C library of OpenVINO".into()));
-            }
-            let opened = path.clone();
-            understood(|| openvino_sys::library::load_from(opened)).map_err(refused)?;
-            *loaded = Some(path);
-        }
-    }
-    // Behind it is which commit it was built of.
-    let build = openvino::version().build_number;
-    Ok(build.split('-').next().unwrap_or_default().to_owned())
+    })
 }
 
 /// The bindings panic over a build number that does not begin with a year and a number.

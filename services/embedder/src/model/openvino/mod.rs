@@ -148,7 +148,9 @@ impl OpenVinoBackend {
 
 impl Backend for OpenVinoBackend {
     fn embed(&mut self, inputs: &[&Tokens]) -> Result<Vec<Vec<f32>>, BackendError> {
-        self.session.embed(inputs).map_err(failure)
+        self.session
+            .embed(inputs)
+            .map_err(|said| BackendError::said(said, &NO_MEMORY))
     }
 
     fn describe(&self) -> Description {
@@ -168,13 +170,6 @@ impl Backend for OpenVinoBackend {
 /// What OpenVINO and oneDNN say when there is no memory left. They have no code of their own for that.
 const NO_MEMORY: [&str; 4] = ["bad_alloc", "out of memory", "out_of_memory", "Failed to allocate"];
 
-fn failure(said: String) -> BackendError {
-    match NO_MEMORY.iter().any(|words| said.contains(words)) {
-        true => BackendError::TooLarge(said),
-        false => BackendError::Failed(said),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,7 +181,7 @@ mod tests {
             ("general error: could not create a memory object: out of memory", true),
             ("parameter mismatch: shapes do not fit", false),
         ] {
-            let failure = failure(said.into());
+            let failure = BackendError::said(said.into(), &NO_MEMORY);
             assert_eq!(matches!(failure, BackendError::TooLarge(_)), too_large, "{failure}");
         }
     }

@@ -114,17 +114,16 @@ impl Worker {
 
 /// What the process is told to make.
 fn start(dir: &Path, manifest: &Manifest, local: &Local) -> Start {
-    let (threads, common) = (
-        local.threads() as u64,
-        Start {
-            dir: dir.to_string_lossy().into_owned(),
-            sha256: manifest.sha256.clone(),
-            ..Start::default()
-        },
-    );
+    let common = Start {
+        dir: dir.to_string_lossy().into_owned(),
+        sha256: manifest.sha256.clone(),
+        library: local.library().to_string_lossy().into_owned(),
+        threads: local.threads() as u64,
+        pad_id: local.pad_id(),
+        ..Start::default()
+    };
     match local {
         Local::Onnx(options) => Start {
-            library: options.library.to_string_lossy().into_owned(),
             gpu: match options.provider {
                 Provider::Cpu => None,
                 Provider::Cuda(gpu) => Some(frame::Gpu {
@@ -132,14 +131,9 @@ fn start(dir: &Path, manifest: &Manifest, local: &Local) -> Start {
                     memory_limit: gpu.memory_limit.map(|bytes| bytes as u64),
                 }),
             },
-            threads,
-            pad_id: options.pad_id,
             ..common
         },
         Local::OpenVino(options) => Start {
-            library: options.library.to_string_lossy().into_owned(),
-            threads,
-            pad_id: options.pad_id,
             openvino: Some(frame::OpenVino {
                 precision: options.precision.name().into(),
                 proof: Some(Batch::of(&options.proof.iter().collect::<Vec<_>>())),
