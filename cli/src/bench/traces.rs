@@ -2,8 +2,10 @@
 //! turn, on one stack with a model that costs nothing, whose services are started anew for each turn.
 //!
 //! One broker for all: two of them differ by more than traces cost, for as long as they live, since each compiles its own code
-//! while it runs. With traces every one is kept (sampling 1.0), and `up` receives them on the same cores. A receipt's trace is
-//! complete if it has every span of [`OF_A_DOCUMENT`]; since what `up` keeps is bounded, the last [`LOOKED_AT`] are asked for.
+//! while it runs. Each turn has an index of its own, which does not optimise: a large one costs more to write, and an
+//! optimisation falls into one turn and not into its pair. With traces every one is kept (sampling 1.0), and `up` receives them
+//! on the same cores. A receipt's trace is complete if it has every span of [`OF_A_DOCUMENT`]; since what `up` keeps is bounded,
+//! the last [`LOOKED_AT`] are asked for.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -28,7 +30,7 @@ use crate::stack::state::{Layout, write_whole};
 use crate::traces::{PART, store};
 
 /// Before the first turn: the broker's code is compiled.
-const FIRST: usize = 10_000;
+const FIRST: usize = 30_000;
 /// Before the clock of each turn: connections, schemas and caches are made.
 const WARM_UP: usize = 1000;
 /// Receipts whose traces are looked at.
@@ -57,8 +59,8 @@ pub async fn run(documents: usize, runs: usize, progress: &Progress) -> Result<V
             for on in [run % 2 == 1, run % 2 == 0] {
                 let what = if on { "with" } else { "without" };
                 step.say(format!("{what} traces, run {} of {runs}", run + 1));
-                services.send_traces(stack, on).await?;
                 let name = format!("{what} {run}");
+                services.start_anew(stack, on, &name).await?;
                 let ran = measured(stack, &client, &name, documents, on).await;
                 let ran = ran.with_context(|| format!("{what} traces"))?;
                 match ran.complete {
@@ -115,12 +117,18 @@ impl Services {
         Ok(Self { files })
     }
 
-    /// Starts them anew: `up` does, when they have left.
-    async fn send_traces(&self, stack: &Stack, on: bool) -> Result<()> {
+    /// Starts them anew, with an empty index: `up` does, when they have left.
+    async fn start_anew(&self, stack: &Stack, traces: bool, turn: &str) -> Result<()> {
         for (path, config) in &self.files {
             let mut config = config.clone();
-            if !on {
+            if !traces {
                 config.remove("traces");
+            }
+            if path.ends_with("indexer.toml") {
+                let index = stack.dir().join("bench").join(turn);
+                config.insert("data_dir".to_owned(), index.display().to_string().into());
+                let never = toml::Table::from_iter([("optimize_after_points".to_owned(), i64::MAX.into())]);
+                config.insert("embedded".to_owned(), never.into());
             }
             write_whole(path, &config.to_string())?;
         }

@@ -26,6 +26,9 @@ use super::store::Store;
 
 /// Largest request: some thousand spans.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
+/// HTTP/2's window and largest frame: a request comes in one piece, without waiting for leave to go on.
+const WINDOW_BYTES: u32 = 4 << 20;
+const FRAME_BYTES: u32 = 1 << 20;
 /// The one method of [`SERVICE_NAME`].
 const EXPORT: &str = "Export";
 
@@ -47,6 +50,9 @@ impl Receiver {
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
         let serving = tonic::transport::Server::builder()
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES)
+            .max_frame_size(FRAME_BYTES)
             .add_service(service)
             .serve_with_incoming_shutdown(TcpIncoming::from(listener), stopped);
         Ok(Self {

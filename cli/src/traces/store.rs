@@ -46,11 +46,11 @@ impl Store {
 
     /// Keeps an encoded ExportTraceServiceRequest.
     pub fn keep(&mut self, request: &[u8]) -> Result<()> {
-        let mut bytes = Vec::with_capacity(request.len() + MAX_LENGTH_BYTES);
-        prost::encode_length_delimiter(request.len(), &mut bytes).context("cannot write traces")?;
-        bytes.extend_from_slice(request);
-        let written = self.file.write_all(&bytes).context("cannot write traces");
-        self.bytes += bytes.len() as u64;
+        let mut length = Vec::with_capacity(MAX_LENGTH_BYTES);
+        prost::encode_length_delimiter(request.len(), &mut length).context("cannot write traces")?;
+        let written = self.file.write_all(&length).and_then(|()| self.file.write_all(request));
+        let written = written.context("cannot write traces");
+        self.bytes += (length.len() + request.len()) as u64;
         // Behind half a request nothing could be read.
         if written.is_err() || self.bytes >= FILE_BYTES {
             self.number += 1;

@@ -24,7 +24,7 @@ pub(crate) fn process(delivery: &Delivery, group: &str) -> Span {
     metrics::CONSUMED.add(1, || {
         [
             (names::MESSAGING_SYSTEM, SYSTEM.into()),
-            (names::MESSAGING_DESTINATION, delivery.origin.topic.to_string().into()),
+            (names::MESSAGING_DESTINATION, delivery.origin.topic.clone().into()),
             (names::MESSAGING_GROUP, group.to_owned().into()),
         ]
     });
@@ -38,7 +38,7 @@ pub(crate) fn process(delivery: &Delivery, group: &str) -> Span {
                 (names::MESSAGING_SYSTEM, SYSTEM.into()),
                 (names::MESSAGING_OPERATION_NAME, "process".into()),
                 (names::MESSAGING_OPERATION_TYPE, "process".into()),
-                (names::MESSAGING_DESTINATION, origin.topic.to_string().into()),
+                (names::MESSAGING_DESTINATION, origin.topic.clone().into()),
                 (names::MESSAGING_PARTITION, origin.partition.to_string().into()),
                 (names::MESSAGING_OFFSET, origin.offset.into()),
                 (names::MESSAGING_GROUP, group.to_owned().into()),

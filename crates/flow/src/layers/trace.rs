@@ -73,7 +73,7 @@ where
             let reason = result.as_ref().err().map_or("", Failure::reason);
             metrics::PROCESS.record(began.elapsed().as_secs_f64(), || {
                 [
-                    (names::MESSAGING_DESTINATION, topic.to_string().into()),
+                    (names::MESSAGING_DESTINATION, topic.into()),
                     (names::STAGE, stage.into()),
                     (names::ERROR_TYPE, reason.into()),
                 ]

@@ -153,7 +153,7 @@ pub struct Found {
 }
 
 /// Why the index did not do what was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum IndexError {
     /// The engine is away or its storage failed: the same call may work later.
     #[error("the index could not {operation}: {message}")]

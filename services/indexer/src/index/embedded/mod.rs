@@ -1,17 +1,17 @@
 //! The engine inside the process: a Qdrant shard (same segments, HNSW, payload indexes and filters as the server).
 //!
-//! Exactly one process per folder. Its calls block, so they run on blocking threads behind two gates: writers one at a
-//! time and in order (the engine serialises them anyway), and readers. Writes are in the log before they answer, which survives a killed
-//! process; [`flush`](VectorIndex::flush) survives the machine, and concurrent flushes share one.
+//! Exactly one process per folder. Its calls block: one thread writes, in order ([`writer`]), and a bounded number of blocking
+//! threads read. Writes are in the log before they answer, which survives a killed process; [`flush`](VectorIndex::flush)
+//! survives the machine, and flushes share one.
 //!
 //! The engine never optimises by itself: a thread of its own does, whenever enough points have changed.
 
 mod errors;
 mod filter;
-mod flush;
 mod optimize;
 pub mod payload;
 mod scan;
+mod writer;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -28,13 +28,13 @@ use qdrant_edge::{
     SetPayloadOp, UpdateOperation, VectorInternal, WithPayloadInterface,
 };
 use serde::{Deserialize, Serialize};
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use self::errors::from_engine;
-use self::flush::Flushes;
 use self::optimize::Optimizer;
 use self::payload::{VECTOR, field};
+use self::writer::Writer;
 use super::{Answer, Found, Head, IndexError, OpenIndex, Page, Query, RevisionPoints, Scope, VectorIndex};
 
 /// Settings of the embedded engine.
@@ -74,9 +74,8 @@ impl OpenIndex for OpenEmbedded {
 #[derive(Debug)]
 pub struct EmbeddedIndex {
     shard: Arc<EdgeShard>,
-    writers: Arc<Semaphore>,
+    writer: Writer,
     readers: Arc<Semaphore>,
-    flushes: Flushes,
     optimizer: Optimizer,
 }
 
@@ -101,9 +100,8 @@ impl EmbeddedIndex {
         create_payload_indexes(&shard).map_err(&failed)?;
         let points = shard.info().map_err(&failed)?.points_count as u64;
         Ok(Self {
-            writers: Arc::new(Semaphore::new(1)),
+            writer: Writer::start(shard.clone())?,
             readers: Arc::new(Semaphore::new(config.concurrent_reads.max(1))),
-            flushes: Flushes::default(),
             optimizer: Optimizer::start(&shard, config.optimize_after_points, points)?,
             shard,
         })
@@ -115,20 +113,9 @@ impl EmbeddedIndex {
         Ok(info.indexed_vectors_count as u64)
     }
 
-    /// Runs one engine call on a blocking thread, behind a gate. A caller that goes away leaves the call to its end.
-    async fn on_thread<T: Send + 'static>(
+    /// Runs what reads on a blocking thread. A caller that goes away leaves it to its end.
+    async fn read<T: Send + 'static>(
         &self,
-        gate: &Arc<Semaphore>,
-        operation: &'static str,
-        call: impl FnOnce(&EdgeShard) -> Result<T, IndexError> + Send + 'static,
-    ) -> Result<T, IndexError> {
-        let permit = Arc::clone(gate).acquire_owned().await;
-        self.with_permit(permit, operation, call).await
-    }
-
-    async fn with_permit<T: Send + 'static>(
-        &self,
-        permit: Result<OwnedSemaphorePermit, AcquireError>,
         operation: &'static str,
         call: impl FnOnce(&EdgeShard) -> Result<T, IndexError> + Send + 'static,
     ) -> Result<T, IndexError> {
@@ -136,6 +123,7 @@ impl EmbeddedIndex {
             operation,
             message: format!("its thread stopped: {e}"),
         };
+        let permit = Arc::clone(&self.readers).acquire_owned().await;
         let permit = permit.map_err(|e| stopped(&e))?;
         let shard = Arc::clone(&self.shard);
         let work = move || {
@@ -149,10 +137,9 @@ impl EmbeddedIndex {
         &self,
         operation: &'static str,
         changed: u64,
-        update: impl FnOnce() -> Result<UpdateOperation, IndexError> + Send + 'static,
+        update: impl FnOnce() -> Result<UpdateOperation, IndexError> + Send,
     ) -> Result<(), IndexError> {
-        let call = move |shard: &EdgeShard| shard.update(update()?).map_err(from_engine(operation));
-        self.on_thread(&self.writers, operation, call).await?;
+        self.writer.update(operation, update()?).await?;
         self.optimizer.changed(changed);
         Ok(())
     }
@@ -230,7 +217,7 @@ impl VectorIndex for EmbeddedIndex {
             let count = shard.count(CountRequest { filter, exact: true });
             Ok(count.map_err(from_engine(OPERATION))? as u64)
         };
-        self.on_thread(&self.readers, OPERATION, call).boxed()
+        self.read(OPERATION, call).boxed()
     }
 
     fn unstage(&self, document: DocumentKey, revision: Revision) -> Answer<'_, ()> {
@@ -268,7 +255,7 @@ impl VectorIndex for EmbeddedIndex {
             let read = records.iter().map(|r| payload::read_head(&r.id, r.payload.as_ref()));
             read.collect()
         };
-        self.on_thread(&self.readers, OPERATION, call).boxed()
+        self.read(OPERATION, call).boxed()
     }
 
     fn delete_below(&self, document: DocumentKey, revision: Revision) -> Answer<'_, ()> {
@@ -291,7 +278,7 @@ impl VectorIndex for EmbeddedIndex {
             };
             records.iter().map(read).collect()
         };
-        self.on_thread(&self.readers, OPERATION, call).boxed()
+        self.read(OPERATION, call).boxed()
     }
 
     fn mark_sweep(&self, document: DocumentKey, live: Revision, sweep: bool) -> Answer<'_, ()> {
@@ -326,7 +313,7 @@ impl VectorIndex for EmbeddedIndex {
 
     fn scan(&self, scope: Scope, from: Option<Uuid>, limit: usize) -> Answer<'_, Page> {
         let call = move |shard: &EdgeShard| scan::page(shard, &scope, from, limit);
-        self.on_thread(&self.readers, scan::OPERATION, call).boxed()
+        self.read(scan::OPERATION, call).boxed()
     }
 
     fn search(&self, query: Query) -> Answer<'_, Vec<Found>> {
@@ -347,17 +334,11 @@ impl VectorIndex for EmbeddedIndex {
                 .map(|p| payload::read_chunk(&p.id, p.score, p.payload.as_ref()));
             read.collect()
         };
-        self.on_thread(&self.readers, OPERATION, call).boxed()
+        self.read(OPERATION, call).boxed()
     }
 
     fn flush(&self) -> Answer<'_, ()> {
-        const OPERATION: &str = "flush";
-        let turn = Arc::clone(&self.writers).acquire_owned();
-        let flush = |permit| {
-            let call = |shard: &EdgeShard| shard.flush().map_err(from_engine(OPERATION));
-            self.with_permit(permit, OPERATION, call)
-        };
-        self.flushes.join(turn, flush).boxed()
+        self.writer.flush().boxed()
     }
 }
 
