@@ -155,7 +155,7 @@ impl Span {
 
     /// Whether it is one.
     pub fn is_some(&self) -> bool {
-        self.context().is_some()
+        self.0.span().span_context().is_valid()
     }
 
     /// 32 hexadecimal digits.

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use millrace_telemetry::names;
 use opentelemetry::trace::{
-    Link, SpanContext, SpanKind, Status, TraceContextExt as _, TraceFlags, TraceId, TraceState,
+    Link, SpanContext, SpanKind, SpanRef, Status, TraceContextExt, TraceFlags, TraceId, TraceState,
 };
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::Resource;
@@ -47,8 +47,9 @@ impl ShouldSample for Sampling {
         attributes: &[KeyValue],
         links: &[Link],
     ) -> SamplingResult {
-        let parent = parent.map(|context| context.span().span_context().clone());
-        let parent = parent.filter(SpanContext::is_valid);
+        let parent = parent.map(TraceContextExt::span);
+        let parent = parent.as_ref().map(SpanRef::span_context);
+        let parent = parent.filter(|parent| parent.is_valid());
         let linked = || links.iter().any(|link| link.span_context.is_sampled());
         let kept = match &parent {
             Some(parent) => parent.is_sampled(),

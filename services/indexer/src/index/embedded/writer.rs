@@ -1,15 +1,18 @@
 //! The thread that writes: updates in the order in which they came, and one flush for all who ask for one meanwhile.
 //!
 //! The engine takes one update at a time, and nobody writes while it flushes. On one thread, updates follow each other without
-//! another thread to be woken for each. A flush waits until no update does, at most [`BEFORE_FLUSH`] of them: what was written
-//! together becomes durable together.
+//! another thread to be woken for each. A flush costs as much for one document as for a hundred (some forty files are synced):
+//! it waits until no update does and the pause after the last one is over, at most for [`BEFORE_FLUSH`] updates.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use qdrant_edge::{EdgeShard, OperationError, UpdateOperation};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::errors::from_engine;
 use crate::index::IndexError;
@@ -18,6 +21,10 @@ use crate::index::IndexError;
 const QUEUE: usize = 256;
 /// Updates that may go before a flush that was asked for earlier.
 const BEFORE_FLUSH: usize = 256;
+/// Between two flushes, in times of the first: a quarter of the thread's time is theirs.
+const PAUSES: u32 = 3;
+/// Where flushes are slow they are what the callers wait for, and no pause is to be added.
+const LONGEST_PAUSE: Duration = Duration::from_millis(25);
 const FLUSH: &str = "flush";
 
 /// What is written to; its calls block.
@@ -28,7 +35,7 @@ pub trait Engine: Send + 'static {
     fn flush(&self) -> Result<(), OperationError>;
 }
 
-impl Engine for std::sync::Arc<EdgeShard> {
+impl Engine for Arc<EdgeShard> {
     fn update(&self, update: UpdateOperation) -> Result<(), OperationError> {
         EdgeShard::update(self, update)
     }
@@ -40,7 +47,8 @@ impl Engine for std::sync::Arc<EdgeShard> {
 /// Hands over to the thread, which ends with it: what was handed over is done first.
 #[derive(Debug)]
 pub struct Writer {
-    queue: mpsc::Sender<Task>,
+    room: Arc<Semaphore>,
+    queue: Sender<(Task, OwnedSemaphorePermit)>,
     // Behind the queue, which must be gone before it is waited for.
     _thread: Joined,
 }
@@ -62,12 +70,13 @@ struct Joined(Option<JoinHandle<()>>);
 impl Writer {
     /// Starts the thread.
     pub fn start(engine: impl Engine) -> Result<Self, IndexError> {
-        let (queue, tasks) = mpsc::channel(QUEUE);
+        let (queue, tasks) = channel();
         let thread = std::thread::Builder::new()
             .name("index-write".into())
-            .spawn(move || run(&engine, tasks))
+            .spawn(move || run(&engine, &tasks))
             .map_err(|e| unavailable("start the thread that writes", e.to_string()))?;
         Ok(Self {
+            room: Arc::new(Semaphore::new(QUEUE)),
             queue,
             _thread: Joined(Some(thread)),
         })
@@ -93,7 +102,8 @@ impl Writer {
         // A panic of the engine stands in the log.
         let unanswered = || unavailable(operation, "the engine gave it up".into());
         let (answered, answer) = oneshot::channel();
-        self.queue.send(task(answered)).await.map_err(|_| unanswered())?;
+        let room = Arc::clone(&self.room).acquire_owned().await.map_err(|_| unanswered())?;
+        self.queue.send((task(answered), room)).map_err(|_| unanswered())?;
         answer.await.map_err(|_| unanswered())?
     }
 }
@@ -102,32 +112,65 @@ fn unavailable(operation: &'static str, message: String) -> IndexError {
     IndexError::Unavailable { operation, message }
 }
 
-fn run(engine: &impl Engine, mut queue: mpsc::Receiver<Task>) {
-    let flush = |asked: &mut Vec<Answered>| answer(asked.drain(..), survived(|| engine.flush(), FLUSH));
-    let (mut tasks, mut flushes) = (Vec::with_capacity(QUEUE), Vec::new());
-    let mut before_flush = 0;
-    while queue.blocking_recv_many(&mut tasks, QUEUE) > 0 {
-        for task in tasks.drain(..) {
-            match task {
-                Task::Update {
-                    operation,
-                    update,
-                    answered,
-                } => {
-                    answer([answered], survived(|| engine.update(*update), operation));
-                    before_flush += usize::from(!flushes.is_empty());
-                    if before_flush == BEFORE_FLUSH {
-                        flush(&mut flushes);
-                        before_flush = 0;
-                    }
-                }
-                Task::Flush(answered) => flushes.push(answered),
+fn run(engine: &impl Engine, queue: &Receiver<(Task, OwnedSemaphorePermit)>) {
+    let mut flushes = Flushes::default();
+    loop {
+        let next = match flushes.asked.is_empty() {
+            true => queue.recv().map_err(RecvTimeoutError::from),
+            false => queue.recv_timeout(flushes.pause_left()),
+        };
+        match next.map(|(task, _room)| task) {
+            Ok(Task::Update {
+                operation,
+                update,
+                answered,
+            }) => {
+                answer([answered], survived(|| engine.update(*update), operation));
+                flushes.updated(engine);
+            }
+            Ok(Task::Flush(answered)) => flushes.asked.push(answered),
+            Err(RecvTimeoutError::Timeout) => flushes.flush(engine),
+            Err(RecvTimeoutError::Disconnected) => return flushes.flush(engine),
+        }
+    }
+}
+
+/// Those who wait for the next flush.
+#[derive(Default)]
+struct Flushes {
+    asked: Vec<Answered>,
+    /// Since the first of them asked.
+    updates: usize,
+    /// When the pause after the last flush ends.
+    pause_until: Option<Instant>,
+}
+
+impl Flushes {
+    fn pause_left(&self) -> Duration {
+        let left = |until: Instant| until.saturating_duration_since(Instant::now());
+        self.pause_until.map(left).unwrap_or_default()
+    }
+
+    fn updated(&mut self, engine: &impl Engine) {
+        if !self.asked.is_empty() {
+            self.updates += 1;
+            if self.updates == BEFORE_FLUSH {
+                self.flush(engine);
             }
         }
-        if queue.is_empty() && !flushes.is_empty() {
-            flush(&mut flushes);
-            before_flush = 0;
+    }
+
+    fn flush(&mut self, engine: &impl Engine) {
+        if self.asked.is_empty() {
+            return;
         }
+        let began = Instant::now();
+        answer(self.asked.drain(..), survived(|| engine.flush(), FLUSH));
+        let pause = (PAUSES * began.elapsed()).min(LONGEST_PAUSE);
+        *self = Self {
+            pause_until: Some(Instant::now() + pause),
+            ..Self::default()
+        };
     }
 }
 
@@ -168,8 +211,7 @@ impl fmt::Debug for Task {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc as std_mpsc;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use futures::FutureExt as _;
     use futures::future::join_all;
@@ -182,7 +224,7 @@ mod tests {
     /// Writes down what is asked of it. Each call waits to be told how it ends.
     struct OnOrder {
         calls: Calls,
-        ends: std_mpsc::Receiver<End>,
+        ends: Receiver<End>,
     }
 
     enum End {
@@ -212,21 +254,22 @@ mod tests {
     }
 
     struct Case {
+        // Goes first, so that nothing waits for an end that does not come.
+        ends: Sender<End>,
         writer: Writer,
         calls: Calls,
-        ends: std_mpsc::Sender<End>,
     }
 
     impl Case {
         fn start() -> Self {
-            let (ends, told) = std_mpsc::channel();
+            let (ends, told) = channel();
             let calls = Calls::default();
             let engine = OnOrder {
                 calls: calls.clone(),
                 ends: told,
             };
             let writer = Writer::start(engine).unwrap();
-            Self { writer, calls, ends }
+            Self { ends, writer, calls }
         }
 
         async fn update(&self) -> Result<(), IndexError> {
@@ -235,14 +278,11 @@ mod tests {
             self.writer.update("write points", update).await
         }
 
-        /// An update under way, behind which others queue.
-        async fn busy(&self) -> Result<(), IndexError> {
-            let mut update = Box::pin(self.update());
+        /// Until something is under way, behind which others queue.
+        async fn is_busy(&self) {
             while self.calls().is_empty() {
-                assert!((&mut update).now_or_never().is_none());
                 tokio::task::yield_now().await;
             }
-            update.await
         }
 
         fn end(&self, ends: impl IntoIterator<Item = End>) {
@@ -262,20 +302,17 @@ mod tests {
     async fn flushes_share_one_behind_the_updates_that_wait() {
         let case = Case::start();
         let asked = async {
-            while case.calls().is_empty() {
-                tokio::task::yield_now().await;
-            }
+            case.is_busy().await;
             let both = join_all([case.writer.flush().boxed(), case.update().boxed()]);
             let more = join_all([case.writer.flush().boxed(), case.update().boxed()]);
             let asked = async { tokio::join!(both, more) };
-            let told = async { case.end(well(4)) };
+            let told = async { case.end(well(8)) };
             let ((both, more), ()) = tokio::join!(asked, told);
             both.into_iter().chain(more).collect::<Vec<_>>()
         };
-        let (first, asked) = tokio::join!(case.busy(), asked);
+        let (first, asked) = tokio::join!(case.update(), asked);
         assert!(first.is_ok() && asked.iter().all(Result::is_ok), "{asked:?}");
         assert_eq!(case.calls(), ["update", "update", "update", "flush"]);
-        case.end(well(1));
         case.writer.flush().await.unwrap();
         assert_eq!(case.calls().len(), 5, "a later one is another");
     }
@@ -283,34 +320,41 @@ mod tests {
     #[tokio::test]
     async fn updates_that_never_end_do_not_keep_a_flush_waiting() {
         let case = Case::start();
-        case.end(well(2 * BEFORE_FLUSH + QUEUE + 2));
-        let flush = async {
-            tokio::task::yield_now().await;
-            case.writer.flush().await
+        let all = BEFORE_FLUSH + QUEUE;
+        let asked = async {
+            case.is_busy().await;
+            let updates = join_all(std::iter::repeat_with(|| case.update()).take(all));
+            tokio::join!(case.writer.flush(), updates).0
         };
-        let updates = join_all(std::iter::repeat_with(|| case.update()).take(2 * BEFORE_FLUSH));
-        let (flushed, _) = tokio::join!(flush, updates);
+        let one_by_one = async {
+            case.is_busy().await;
+            while !case.calls().contains(&"flush") {
+                let before = case.calls().len();
+                case.end(well(1));
+                while case.calls().len() == before {
+                    tokio::task::yield_now().await;
+                }
+            }
+            case.end(well(all));
+        };
+        let (_, flushed, ()) = tokio::join!(case.update(), asked, one_by_one);
         flushed.unwrap();
-        let calls = case.calls();
-        let flush = calls.iter().position(|call| *call == "flush").unwrap();
-        assert!(flush <= QUEUE + BEFORE_FLUSH, "{flush}");
+        let flush = case.calls().iter().position(|call| *call == "flush");
+        assert_eq!(flush, Some(1 + BEFORE_FLUSH));
     }
 
     #[tokio::test]
     async fn a_flush_that_fails_is_told_to_all_who_asked() {
         let case = Case::start();
         let asked = async {
-            while case.calls().is_empty() {
-                tokio::task::yield_now().await;
-            }
+            case.is_busy().await;
             let both = join_all([case.writer.flush(), case.writer.flush()]);
-            let told = async { case.end([End::Well, End::Badly]) };
+            let told = async { case.end([End::Well, End::Badly, End::Well, End::Well]) };
             tokio::join!(both, told).0
         };
-        let (_, asked) = tokio::join!(case.busy(), asked);
+        let (_, asked) = tokio::join!(case.update(), asked);
         let full = |done: &Result<(), IndexError>| done.as_ref().is_err_and(|e| e.to_string().contains("disk full"));
         assert!(asked.iter().all(full), "{asked:?}");
-        case.end(well(1));
         case.writer.flush().await.unwrap();
     }
 
