@@ -100,7 +100,7 @@ pub async fn run(documents: usize, runs: usize, progress: &Progress) -> Result<V
 
 /// The config files of a stack's services, with where to send traces.
 struct Services {
-    files: Vec<(PathBuf, toml::Table)>,
+    files: Vec<(&'static str, PathBuf, toml::Table)>,
 }
 
 impl Services {
@@ -108,10 +108,10 @@ impl Services {
 
     fn of(stack: &Stack) -> Result<Self> {
         let layout = Layout::new(stack.dir())?;
-        let read = |service: &str| {
+        let read = |service: &'static str| {
             let path = layout.config(service);
             let config = fs::read_to_string(&path)?.parse()?;
-            Ok((path, config))
+            Ok((service, path, config))
         };
         let files = Self::ALL.into_iter().map(read).collect::<Result<_>>()?;
         Ok(Self { files })
@@ -119,12 +119,12 @@ impl Services {
 
     /// Starts them anew, with an empty index: `up` does, when they have left.
     async fn start_anew(&self, stack: &Stack, traces: bool, turn: &str) -> Result<()> {
-        for (path, config) in &self.files {
+        for (service, path, config) in &self.files {
             let mut config = config.clone();
             if !traces {
                 config.remove("traces");
             }
-            if path.ends_with("indexer.toml") {
+            if *service == "indexer" {
                 let index = stack.dir().join("bench").join(turn);
                 config.insert("data_dir".to_owned(), index.display().to_string().into());
                 let never = toml::Table::from_iter([("optimize_after_points".to_owned(), i64::MAX.into())]);

@@ -26,7 +26,7 @@ use super::store::Store;
 
 /// Largest request: some thousand spans.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
-/// HTTP/2's window and largest frame: a request comes in one piece, without waiting for leave to go on.
+/// HTTP/2's window and largest frame: a usual request comes in one piece, and does not wait for leave to go on.
 const WINDOW_BYTES: u32 = 4 << 20;
 const FRAME_BYTES: u32 = 1 << 20;
 /// The one method of [`SERVICE_NAME`].

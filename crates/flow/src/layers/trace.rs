@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use millrace_telemetry::{Kind, Span, Traced as _, metrics, names};
 use tower::{Layer, Service};
-use tracing::field::Empty;
 use tracing::info_span;
 use tracing::instrument::Instrument as _;
 
@@ -105,24 +104,18 @@ fn attempt(stage: &'static str, delivery: &Delivery) -> Span {
 
 fn lines(stage: &'static str, delivery: &Delivery, attempt: &Span) -> tracing::Span {
     let origin = &delivery.origin;
-    let span = info_span!(
+    let key = delivery.key.as_deref().filter(|key| key.len() <= MAX_KEY_BYTES);
+    let key = key.and_then(|key| std::str::from_utf8(key).ok());
+    info_span!(
         "record",
         stage,
         topic = &*origin.topic,
         partition = origin.partition,
         offset = origin.offset,
         attempt = delivery.attempt,
-        key = Empty,
-        trace_id = Empty,
-        span_id = Empty,
-    );
-    if let Some((trace, id)) = attempt.trace_id().zip(attempt.span_id()) {
-        span.record("trace_id", trace).record("span_id", id);
-    }
-    let short = delivery.key.as_deref().filter(|key| key.len() <= MAX_KEY_BYTES);
-    if let Some(Ok(key)) = short.map(std::str::from_utf8) {
         // Quoted: a key of somebody else's must not begin a line of its own in the log.
-        span.record("key", tracing::field::debug(key));
-    }
-    span
+        key = key.map(tracing::field::debug),
+        trace_id = attempt.trace_id(),
+        span_id = attempt.span_id(),
+    )
 }

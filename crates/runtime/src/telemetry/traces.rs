@@ -23,8 +23,7 @@ const NAMESPACE: &str = "millrace";
 const MAX_LINKS: u32 = 8192;
 /// Spans that wait to be sent, some tens of megabytes; more are dropped, and the log says so.
 const QUEUE: usize = 32_768;
-/// Some 200 KiB: larger ones leave the processor's cache while they are encoded.
-const BATCH: usize = 512;
+const BATCH: usize = 2048;
 const EVERY: Duration = Duration::from_millis(500);
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -247,7 +247,7 @@ async fn a_disk_that_is_full_costs_nobody_anything() {
             replaced += 1;
         }
     }
-    // 64 entries of 36 KiB take three of a MiB.
+    // 31 entries of 32 KiB fit into one of a MiB, so that 64 take three.
     assert_eq!(replaced, BLOCKS - 3);
     filled(dir.path(), 1..40).await;
     assert_eq!(found(dir.path(), [0, 2_559]).await, [true, false]);

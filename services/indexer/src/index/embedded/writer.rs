@@ -1,10 +1,14 @@
 //! The thread that writes: updates in the order in which they came, and one flush for all who ask for one meanwhile.
 //!
-//! The engine takes one update at a time, and nobody writes while it flushes. On one thread, updates follow each other without
-//! another thread to be woken for each. A flush costs as much for one document as for a hundred (some forty files are synced):
-//! it waits until no update does and the pause after the last one is over, at most for [`BEFORE_FLUSH`] updates.
+//! The engine takes one update at a time. On one thread, updates follow each other without another thread to be woken for each,
+//! and none is applied beside a flush: the engine would let go of the log of one that is half applied.
+//!
+//! A flush costs as much for one document as for a hundred (some forty files are synced). It begins once no update waits and the
+//! pause after the flush before it is over, at the latest after [`BEFORE_FLUSH`] updates.
+//!
+//! The queue is a channel without a bound beside a semaphore with one: callers wait for room without blocking, and the thread
+//! waits for them with a limit of time.
 
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -17,13 +21,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::errors::from_engine;
 use crate::index::IndexError;
 
-/// Updates and flushes that wait. Who comes when it is full waits for room.
+/// Updates and flushes that wait. Who comes when there are as many waits for room.
 const QUEUE: usize = 256;
 /// Updates that may go before a flush that was asked for earlier.
-const BEFORE_FLUSH: usize = 256;
-/// Between two flushes, in times of the first: a quarter of the thread's time is theirs.
+const BEFORE_FLUSH: usize = 128;
+/// A pause is as many times as long as the flush before it: as long as flushes are fast, a quarter of the time at most is theirs.
 const PAUSES: u32 = 3;
-/// Where flushes are slow they are what the callers wait for, and no pause is to be added.
+/// Where flushes are slow, callers wait for them long enough.
 const LONGEST_PAUSE: Duration = Duration::from_millis(25);
 const FLUSH: &str = "flush";
 
@@ -31,7 +35,7 @@ const FLUSH: &str = "flush";
 pub trait Engine: Send + 'static {
     /// Applies one update.
     fn update(&self, update: UpdateOperation) -> Result<(), OperationError>;
-    /// Makes all that was applied survive the machine.
+    /// Makes all that was applied survive the machine. Must not run beside an update.
     fn flush(&self) -> Result<(), OperationError>;
 }
 
@@ -56,11 +60,7 @@ pub struct Writer {
 type Answered = oneshot::Sender<Result<(), IndexError>>;
 
 enum Task {
-    Update {
-        operation: &'static str,
-        update: Box<UpdateOperation>,
-        answered: Answered,
-    },
+    Update(&'static str, Box<UpdateOperation>, Answered),
     Flush(Answered),
 }
 
@@ -73,7 +73,7 @@ impl Writer {
         let (queue, tasks) = channel();
         let thread = std::thread::Builder::new()
             .name("index-write".into())
-            .spawn(move || run(&engine, &tasks))
+            .spawn(move || run(&engine, &tasks, Flushes::default()))
             .map_err(|e| unavailable("start the thread that writes", e.to_string()))?;
         Ok(Self {
             room: Arc::new(Semaphore::new(QUEUE)),
@@ -85,12 +85,8 @@ impl Writer {
     /// Answers when it is applied. A caller that goes away leaves it to its end.
     pub async fn update(&self, operation: &'static str, update: UpdateOperation) -> Result<(), IndexError> {
         let update = Box::new(update);
-        self.ask(operation, |answered| Task::Update {
-            operation,
-            update,
-            answered,
-        })
-        .await
+        self.ask(operation, |answered| Task::Update(operation, update, answered))
+            .await
     }
 
     /// Answers when a flush that began after this call has ended.
@@ -99,12 +95,12 @@ impl Writer {
     }
 
     async fn ask(&self, operation: &'static str, task: impl FnOnce(Answered) -> Task) -> Result<(), IndexError> {
-        // A panic of the engine stands in the log.
-        let unanswered = || unavailable(operation, "the engine gave it up".into());
+        let ended = || unavailable(operation, "the thread that writes has ended".into());
         let (answered, answer) = oneshot::channel();
-        let room = Arc::clone(&self.room).acquire_owned().await.map_err(|_| unanswered())?;
-        self.queue.send((task(answered), room)).map_err(|_| unanswered())?;
-        answer.await.map_err(|_| unanswered())?
+        let room = Arc::clone(&self.room).acquire_owned().await.map_err(|_| ended())?;
+        self.queue.send((task(answered), room)).map_err(|_| ended())?;
+        let panicked = |_| unavailable(operation, "the engine panicked, see the log".into());
+        answer.await.map_err(panicked)?
     }
 }
 
@@ -112,23 +108,18 @@ fn unavailable(operation: &'static str, message: String) -> IndexError {
     IndexError::Unavailable { operation, message }
 }
 
-fn run(engine: &impl Engine, queue: &Receiver<(Task, OwnedSemaphorePermit)>) {
-    let mut flushes = Flushes::default();
+fn run(engine: &impl Engine, queue: &Receiver<(Task, OwnedSemaphorePermit)>, mut flushes: Flushes) {
     loop {
         let next = match flushes.asked.is_empty() {
             true => queue.recv().map_err(RecvTimeoutError::from),
             false => queue.recv_timeout(flushes.pause_left()),
         };
-        match next.map(|(task, _room)| task) {
-            Ok(Task::Update {
-                operation,
-                update,
-                answered,
-            }) => {
-                answer([answered], survived(|| engine.update(*update), operation));
+        match next {
+            Ok((Task::Update(operation, update, answered), _room)) => {
+                answer(&done(operation, || engine.update(*update)), answered);
                 flushes.updated(engine);
             }
-            Ok(Task::Flush(answered)) => flushes.asked.push(answered),
+            Ok((Task::Flush(answered), room)) => flushes.asked.push((answered, room)),
             Err(RecvTimeoutError::Timeout) => flushes.flush(engine),
             Err(RecvTimeoutError::Disconnected) => return flushes.flush(engine),
         }
@@ -138,7 +129,7 @@ fn run(engine: &impl Engine, queue: &Receiver<(Task, OwnedSemaphorePermit)>) {
 /// Those who wait for the next flush.
 #[derive(Default)]
 struct Flushes {
-    asked: Vec<Answered>,
+    asked: Vec<(Answered, OwnedSemaphorePermit)>,
     /// Since the first of them asked.
     updates: usize,
     /// When the pause after the last flush ends.
@@ -161,34 +152,38 @@ impl Flushes {
     }
 
     fn flush(&mut self, engine: &impl Engine) {
-        if self.asked.is_empty() {
+        let began = Instant::now();
+        let asked = std::mem::take(&mut self.asked);
+        if asked.is_empty() {
             return;
         }
-        let began = Instant::now();
-        answer(self.asked.drain(..), survived(|| engine.flush(), FLUSH));
-        let pause = (PAUSES * began.elapsed()).min(LONGEST_PAUSE);
+        let done = done(FLUSH, || engine.flush());
         *self = Self {
-            pause_until: Some(Instant::now() + pause),
+            pause_until: pause(asked.len(), began.elapsed()).map(|pause| Instant::now() + pause),
             ..Self::default()
         };
+        for (answered, _room) in asked {
+            answer(&done, answered);
+        }
     }
 }
 
+/// After a flush that so many asked for and that took so long: in which others may join the next one. Who flushes alone, as the
+/// parts of one document do one after another, has nobody to wait for.
+fn pause(asked: usize, took: Duration) -> Option<Duration> {
+    (asked > 1).then(|| (PAUSES * took).min(LONGEST_PAUSE))
+}
+
 /// None where the engine panicked: the next call finds it as it is.
-fn survived(
-    call: impl FnOnce() -> Result<(), OperationError>,
-    operation: &'static str,
-) -> Option<Result<(), IndexError>> {
+fn done(operation: &'static str, call: impl FnOnce() -> Result<(), OperationError>) -> Option<Result<(), IndexError>> {
     let done = catch_unwind(AssertUnwindSafe(call)).ok()?;
     Some(done.map_err(from_engine(operation)))
 }
 
-/// Tells whoever is still there.
-fn answer(to: impl IntoIterator<Item = Answered>, done: Option<Result<(), IndexError>>) {
-    for answered in to {
-        if let Some(done) = &done {
-            let _ = answered.send(done.clone());
-        }
+/// Tells a caller that is still there.
+fn answer(done: &Option<Result<(), IndexError>>, answered: Answered) {
+    if let Some(done) = done {
+        let _ = answered.send(done.clone());
     }
 }
 
@@ -196,15 +191,6 @@ impl Drop for Joined {
     fn drop(&mut self) {
         if self.0.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the thread that writes the index panicked");
-        }
-    }
-}
-
-impl fmt::Debug for Task {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Update { operation, .. } => f.write_str(operation),
-            Self::Flush(_) => f.write_str(FLUSH),
         }
     }
 }
@@ -280,9 +266,20 @@ mod tests {
 
         /// Until something is under way, behind which others queue.
         async fn is_busy(&self) {
-            while self.calls().is_empty() {
+            self.until("something under way", || !self.calls().is_empty()).await;
+        }
+
+        async fn until(&self, what: &str, is_so: impl Fn() -> bool) {
+            let spin = async {
+                // The others get their turn even where it is so already.
                 tokio::task::yield_now().await;
-            }
+                while !is_so() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            let limit = Duration::from_secs(30);
+            let waited = tokio::time::timeout(limit, spin).await;
+            waited.unwrap_or_else(|_| panic!("waited for {what}: {:?}", self.calls()));
         }
 
         fn end(&self, ends: impl IntoIterator<Item = End>) {
@@ -331,9 +328,7 @@ mod tests {
             while !case.calls().contains(&"flush") {
                 let before = case.calls().len();
                 case.end(well(1));
-                while case.calls().len() == before {
-                    tokio::task::yield_now().await;
-                }
+                case.until("the next call", || case.calls().len() > before).await;
             }
             case.end(well(all));
         };
@@ -341,6 +336,54 @@ mod tests {
         flushed.unwrap();
         let flush = case.calls().iter().position(|call| *call == "flush");
         assert_eq!(flush, Some(1 + BEFORE_FLUSH));
+    }
+
+    #[tokio::test]
+    async fn who_asks_while_a_flush_runs_gets_the_next_one() {
+        let case = Case::start();
+        let second = async {
+            case.until("the first flush", || case.calls() == ["flush"]).await;
+            let mut second = Box::pin(case.writer.flush());
+            assert!((&mut second).now_or_never().is_none());
+            case.end(well(2));
+            second.await
+        };
+        let (first, second) = tokio::join!(case.writer.flush(), second);
+        assert!(first.is_ok() && second.is_ok());
+        assert_eq!(case.calls(), ["flush", "flush"]);
+    }
+
+    #[test]
+    fn a_pause_is_for_those_who_may_join() {
+        let ms = Duration::from_millis;
+        assert_eq!(pause(1, ms(8)), None);
+        assert_eq!(pause(2, ms(4)), Some(ms(12)));
+        assert_eq!(pause(200, ms(8)), Some(ms(24)));
+        assert_eq!(pause(2, ms(1_000)), Some(LONGEST_PAUSE));
+    }
+
+    #[tokio::test]
+    async fn a_flush_waits_for_the_end_of_the_pause() {
+        let (ends, told) = channel();
+        ends.send(End::Well).unwrap();
+        let engine = OnOrder {
+            calls: Calls::default(),
+            ends: told,
+        };
+        let until = Instant::now() + LONGEST_PAUSE;
+        let flushes = Flushes {
+            pause_until: Some(until),
+            ..Flushes::default()
+        };
+        let (queue, tasks) = channel();
+        let thread = std::thread::spawn(move || run(&engine, &tasks, flushes));
+        let (answered, answer) = oneshot::channel();
+        let room = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
+        queue.send((Task::Flush(answered), room)).unwrap();
+        answer.await.unwrap().unwrap();
+        assert!(Instant::now() >= until);
+        drop(queue);
+        thread.join().unwrap();
     }
 
     #[tokio::test]
@@ -365,7 +408,7 @@ mod tests {
         let error = case.update().await.unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the index could not write points: the engine gave it up"
+            "the index could not write points: the engine panicked, see the log"
         );
         case.update().await.unwrap();
     }
