@@ -324,13 +324,14 @@ mod tests {
             tokio::join!(case.writer.flush(), updates).0
         };
         let one_by_one = async {
-            case.is_busy().await;
+            case.until("a full queue", || case.writer.room.available_permits() == 0)
+                .await;
             while !case.calls().contains(&"flush") {
                 let before = case.calls().len();
                 case.end(well(1));
                 case.until("the next call", || case.calls().len() > before).await;
             }
-            case.end(well(all));
+            case.end(well(2 * all));
         };
         let (_, flushed, ()) = tokio::join!(case.update(), asked, one_by_one);
         flushed.unwrap();
