@@ -94,7 +94,7 @@ enum What {
         /// Take only these
         #[arg(long, value_enum, value_delimiter = ',', value_name = "b,e,…")]
         only: Vec<pipeline::Figure>,
-        /// How many documents a run submits; of g the small tenant [default: b 30, e 1000, g 100]
+        /// How many documents a run submits; of g the small tenant [default: b 60, e 1000, g 100]
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         documents: Option<u32>,
         /// Text files that b submits [default: Markdown of the crates in the cargo registry]
@@ -166,6 +166,9 @@ struct OfModel {
     /// What it computes in: f32 or bf16
     #[arg(long, value_name = "NAME", default_value = "f32", value_parser = precision)]
     precision: Precision,
+    /// Parts of a batch that it computes at once [default: the embedder's]
+    #[arg(long, value_name = "N")]
+    streams: Option<usize>,
     /// Largest batch: rows times longest row
     #[arg(long, value_name = "N", default_value_t = BatchLimits::default().max_batch_tokens)]
     max_batch_tokens: usize,
@@ -189,6 +192,7 @@ impl OfModel {
         Ok(OpenVino {
             library: absolute(self.openvino.as_ref())?.unwrap_or_default(),
             precision: self.precision,
+            streams: self.streams,
         })
     }
 

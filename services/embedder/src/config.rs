@@ -100,6 +100,9 @@ impl Lanes {
     }
 }
 
+/// As Linux has it.
+const MOST_NICE: u8 = 19;
+
 /// Where the model is and how it runs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -112,6 +115,8 @@ pub struct ModelConfig {
     pub backends: Vec<Choice>,
     /// Threads of the processor to compute with; without it as many as the machine offers.
     pub threads: Option<usize>,
+    /// How much backends on the processor give way to whatever else wants it, as a nice value, 0 to 19.
+    pub nice: u8,
     /// Backends whose session is in a process of its own, so that a driver's crash is not the embedder's.
     pub own_process: Vec<Choice>,
     /// Longest time for one batch, but at an endpoint. A backend that takes longer hangs: it is given up and made anew.
@@ -130,6 +135,7 @@ impl Default for ModelConfig {
             dir: PathBuf::new(),
             backends: Vec::new(),
             threads: None,
+            nice: 10,
             own_process: vec![Choice::Cuda],
             batch_timeout_ms: 60_000,
             gpu: GpuConfig::default(),
@@ -316,6 +322,12 @@ impl Config {
                 "must be at least 1, or left out for all of the machine",
             );
         }
+        if self.model.nice > MOST_NICE {
+            return refused("model.nice", &format!("must be 0 to {MOST_NICE}"));
+        }
+        if self.model.openvino.streams == Some(0) {
+            return refused("model.openvino.streams", "must be at least 1, or left out for two");
+        }
         check_stage(&self.stage, &self.calls)?;
         self.lanes.check()?;
         if endpoint {
@@ -337,6 +349,7 @@ impl Config {
             backends: model.backends(),
             onnxruntime: self.onnxruntime.clone(),
             threads: model.threads,
+            nice: model.nice,
             gpu: Gpu {
                 device: model.gpu.device,
                 memory_limit: Some(model.gpu.memory_limit_mib << 20).filter(|bytes| *bytes > 0),
@@ -566,6 +579,12 @@ mod tests {
                 "model.batch_timeout_ms",
             ),
             ("model.dir", "model.threads = 0\nmodel.dir", "model.threads"),
+            ("model.dir", "model.nice = 20\nmodel.dir", "model.nice"),
+            (
+                "model.dir",
+                "model.openvino.streams = 0\nmodel.dir",
+                "model.openvino.streams",
+            ),
             (
                 "model.dir",
                 "model.backends = ['openvino', 'cpu']\nmodel.dir",

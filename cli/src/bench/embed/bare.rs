@@ -61,7 +61,11 @@ impl Model {
     }
 
     fn on_openvino(&self) -> Result<Loaded> {
-        let loaded = Loaded::load_on_openvino(&self.dir, &self.openvino, None)?;
+        let openvino = OpenVino {
+            streams: Some(1),
+            ..self.openvino.clone()
+        };
+        let loaded = Loaded::load_on_openvino(&self.dir, &openvino, None)?;
         let (wanted, found) = (self.openvino.precision.name(), loaded.backend.describe().precision);
         ensure!(
             found == wanted,

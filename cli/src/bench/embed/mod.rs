@@ -84,6 +84,7 @@ async fn of_backend(setup: &Setup, choice: Choice, prose: &Prose, progress: &Pro
         backends: vec![choice],
         onnxruntime: setup.onnxruntime.clone(),
         threads: None,
+        nice: 0,
         gpu: Gpu::default(),
         openvino: setup.openvino.clone(),
         own_process: if setup.in_process {

@@ -70,9 +70,12 @@ impl Setup {
             ("BATCH__PREPARED_BATCHES", limits.prepared_batches.to_string()),
             ("BATCH__MAX_WAITING_TOKENS", limits.max_waiting_tokens.to_string()),
         ];
-        variables
-            .map(|(key, value)| (format!("MILLRACE_EMBEDDER_{key}"), value))
-            .into()
+        let streams = model
+            .openvino
+            .streams
+            .map(|streams| ("MODEL__OPENVINO__STREAMS", streams.to_string()));
+        let named = |(key, value)| (format!("MILLRACE_EMBEDDER_{key}"), value);
+        variables.into_iter().chain(streams).map(named).collect()
     }
 }
 

@@ -1,8 +1,8 @@
 //! (g) Submit to searchable for a small tenant that submits one short document at a time, beside one that submits a hundred
 //! times as many as fast as they are taken, and beside itself alone. With the real model.
 //!
-//! The small tenant begins when the other one's backlog is a quarter of all that it submits, and the other one goes on: once
-//! all are submitted, so that the backlog stays what it was.
+//! Two rows: in the rush, from when the other one's backlog is a quarter of all that it submits until all of them are taken in, and
+//! after it, while the other one submits as many as become searchable, so that the backlog stays.
 
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,7 @@ const LARGE: &str = "large";
 /// One run.
 struct Ran {
     alone_ms: Vec<f64>,
+    rush_ms: Vec<f64>,
     beside_ms: Vec<f64>,
     /// Documents that the large tenant had submitted at the end, for each of the small one's.
     times: f64,
@@ -80,7 +81,23 @@ fn rows(runs: &[Ran], backend: &str) -> Vec<Row> {
         beside: Ok(runs.iter().map(|ran| percentile(&ran.alone_ms, percent)).collect()),
         target,
     };
-    vec![row(50, Target::None), row(99, Target::AtMostTimes(2.0))]
+    let rush: Vec<f64> = runs.iter().flat_map(|ran| ran.rush_ms.iter().copied()).collect();
+    let rush = Row {
+        figure: "g",
+        name: format!(
+            "its median while the other one's rush is taken in ({} documents of all runs), model on {backend}",
+            rush.len()
+        ),
+        unit: Unit::Milliseconds,
+        millrace: rush,
+        yardstick: "the same tenant alone",
+        beside: Ok(runs.iter().map(|ran| percentile(&ran.alone_ms, 50)).collect()),
+        target: Target::None,
+    };
+    let mut rows = vec![row(50, Target::None), row(99, Target::AtMostTimes(2.0))];
+    // It may be over before the first document of the small one.
+    rows.extend((!rush.millrace.is_empty()).then_some(rush));
+    rows
 }
 
 /// What has become of both tenants' documents.
@@ -140,23 +157,31 @@ impl Bench {
     async fn run(&self, alone_first: bool) -> Result<Ran> {
         let mut alone_ms = Vec::new();
         if alone_first {
-            (alone_ms, _) = self.samples("alone").await?;
+            (alone_ms, _) = self.samples("alone", |_| false).await?;
         }
         let stop = CancellationToken::new();
         let samples = async {
             let full = self.until("no backlog came", |counts| counts.backlog() >= self.kept());
             full.await?;
-            let samples = self.samples("beside").await;
+            let taken_in = |counts: &Counts| counts.submitted >= TIMES * self.documents;
+            let samples = async {
+                let (rush_ms, _) = self.samples("rush", taken_in).await?;
+                self.until("the rush does not end", taken_in).await?;
+                let (beside_ms, backlog) = self.samples("beside", |_| false).await?;
+                anyhow::Ok((rush_ms, beside_ms, backlog))
+            };
+            let samples = samples.await;
             stop.cancel();
             samples.map(|samples| (samples, self.counts.borrow().submitted))
         };
-        let ((), ((beside_ms, backlog), submitted)) = tokio::try_join!(self.flood(&stop), samples)?;
+        let ((), ((rush_ms, beside_ms, backlog), submitted)) = tokio::try_join!(self.flood(&stop), samples)?;
         if !alone_first {
             self.until("the backlog stays", |counts| counts.backlog() == 0).await?;
-            (alone_ms, _) = self.samples("alone").await?;
+            (alone_ms, _) = self.samples("alone", |_| false).await?;
         }
         Ok(Ran {
             alone_ms,
+            rush_ms,
             times: submitted as f64 / beside_ms.len() as f64,
             beside_ms,
             backlog,
@@ -184,12 +209,12 @@ impl Bench {
         submits.buffer_unordered(AT_ONCE).try_for_each(|()| ready(Ok(()))).await
     }
 
-    /// Milliseconds of each document of the small tenant, one after another, and the least backlog meanwhile.
-    async fn samples(&self, name: &str) -> Result<(Vec<f64>, usize)> {
+    /// Milliseconds of each document of the small tenant, one after another until it is over, and the least backlog meanwhile.
+    async fn samples(&self, name: &str, over: impl Fn(&Counts) -> bool) -> Result<(Vec<f64>, usize)> {
         let (mut times, mut backlog) = (Vec::new(), usize::MAX);
         let end = Instant::now() + SAMPLED_AT_MOST;
         for note in notes(name, self.documents) {
-            if !times.is_empty() && Instant::now() > end {
+            if over(&self.counts.borrow()) || (!times.is_empty() && Instant::now() > end) {
                 break;
             }
             let before = self.counts.borrow().small;

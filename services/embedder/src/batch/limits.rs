@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BatchLimits {
-    /// Largest batch: rows times longest row. A single longer text runs alone.
+    /// Largest batch: rows times longest row. A single longer text runs alone, or with one for each other part of a batch that
+    /// the backend computes at once.
     pub max_batch_tokens: usize,
     /// Largest batch in texts.
     pub max_batch_texts: usize,

@@ -109,6 +109,8 @@ pub(super) struct Channels {
 
 impl Owner {
     pub(super) fn new(limits: BatchLimits, channels: Channels) -> Self {
+        let mut waiting = Waiting::new(limits.clone());
+        waiting.for_streams(channels.at_work.borrow().streams);
         Self {
             queries: channels.queries,
             documents: channels.documents,
@@ -116,7 +118,7 @@ impl Owner {
             done: channels.done,
             health: channels.health,
             prepared_batches: limits.prepared_batches,
-            waiting: Waiting::new(limits),
+            waiting,
             open: HashMap::new(),
             next_request: 0,
             running: VecDeque::new(),
@@ -369,7 +371,7 @@ impl Owner {
     fn finish(&mut self, done: Done<Place>) {
         let now = Instant::now();
         if self.at_work.has_changed().unwrap_or(false) {
-            self.at_work.mark_unchanged();
+            self.waiting.for_streams(self.at_work.borrow_and_update().streams);
             self.patience.forget();
         } else {
             self.patience.took(now - self.runs_since, self.padded_tokens());

@@ -57,6 +57,8 @@ pub struct Waiting<T> {
     queries: Vec<Item<T>>,
     documents: Vec<Item<T>>,
     turns: Turns,
+    /// Parts of a batch that the model computes at once.
+    streams: usize,
     tokens: usize,
     query_batches: usize,
 }
@@ -111,9 +113,14 @@ impl<T> Waiting<T> {
             queries: Vec::new(),
             documents: Vec::new(),
             turns: Turns::default(),
+            streams: 1,
             tokens: 0,
             query_batches: 0,
         }
+    }
+    /// From now on, batches of documents are for a model that computes so many parts of one at once.
+    pub fn for_streams(&mut self, streams: usize) {
+        self.streams = streams.max(1);
     }
     /// Whether more of a class may be taken in. What is taken in then may be one request's worth above the bound.
     /// Queries have as much again as documents: they are not kept out by what they are to overtake.
@@ -157,7 +164,7 @@ impl<T> Waiting<T> {
         let starved = !self.documents.is_empty() && self.query_batches >= QUERY_BATCHES_IN_A_ROW;
         if !self.queries.is_empty() && !starved {
             self.query_batches += 1;
-            let batch = cut(&mut self.queries, 0, &self.limits);
+            let batch = cut(&mut self.queries, 0, &self.limits, 1);
             self.recount();
             return Next::Run(batch);
         }
@@ -184,7 +191,7 @@ impl<T> Waiting<T> {
     fn cut_documents(&mut self) -> Vec<Item<T>> {
         self.query_batches = 0;
         let first = self.turns.next(&self.documents);
-        let batch = cut(&mut self.documents, first, &self.limits);
+        let batch = cut(&mut self.documents, first, &self.limits, self.streams);
         self.turns.pay(&batch, &self.limits.tenant_weights);
         self.recount();
         batch
@@ -202,7 +209,10 @@ impl<T> Waiting<T> {
 
 /// Takes one text and those nearest to it in length, as many as the limits allow. Since it is the oldest of somebody whose
 /// turn it is, no length waits for ever, however many of other lengths come.
-fn cut<T>(items: &mut Vec<Item<T>>, first: usize, limits: &BatchLimits) -> Vec<Item<T>> {
+///
+/// Each stream gets one, however long they are: what is left out for the sake of the budget would leave a stream idle. Where there
+/// are more texts than streams they are a multiple of those: with one more, all streams but one would wait for it.
+fn cut<T>(items: &mut Vec<Item<T>>, first: usize, limits: &BatchLimits, streams: usize) -> Vec<Item<T>> {
     let mut by_length: Vec<usize> = (0..items.len()).collect();
     // Older before younger of the same length: the sort is stable.
     by_length.sort_by_key(|&at| items[at].tokens);
@@ -210,10 +220,12 @@ fn cut<T>(items: &mut Vec<Item<T>>, first: usize, limits: &BatchLimits) -> Vec<I
         return Vec::new();
     };
     let tokens = |place: usize| items[by_length[place]].tokens;
+    let away = |length: usize| length.abs_diff(tokens(anchor));
     // The batch is by_length[from..to]; its longest row is its last.
     let (mut from, mut to) = (anchor, anchor + 1);
     let fits = |rows: usize, longest: usize| {
-        rows <= limits.max_batch_texts && rows.saturating_mul(longest) <= limits.max_batch_tokens
+        let within = rows.saturating_mul(longest) <= limits.max_batch_tokens;
+        rows <= limits.max_batch_texts && (within || rows <= streams)
     };
     loop {
         let rows = to - from + 1;
@@ -221,12 +233,18 @@ fn cut<T>(items: &mut Vec<Item<T>>, first: usize, limits: &BatchLimits) -> Vec<I
         let longer = longer.filter(|&longest| longest <= MAX_PADDING * tokens(from) && fits(rows, longest));
         let shorter = (from > 0).then(|| tokens(from - 1));
         let shorter = shorter.filter(|&short| tokens(to - 1) <= MAX_PADDING * short && fits(rows, tokens(to - 1)));
-        let away = |length: usize| length.abs_diff(tokens(anchor));
         match (shorter, longer) {
             (Some(short), Some(long)) if away(short) < away(long) => from -= 1,
             (_, Some(_)) => to += 1,
             (Some(_), None) => from -= 1,
             (None, None) => break,
+        }
+    }
+    while to - from > streams && !(to - from).is_multiple_of(streams) {
+        let longest_goes = from == anchor || (to - 1 > anchor && away(tokens(to - 1)) >= away(tokens(from)));
+        match longest_goes {
+            true => to -= 1,
+            false => from += 1,
         }
     }
     let mut chosen = by_length[from..to].to_vec();

@@ -67,6 +67,35 @@ fn a_batch_is_the_oldest_and_those_nearest_to_it_in_length() {
     assert_eq!(run(waiting.next(now)), [(5, 60)]);
 }
 
+/// A row for each number of streams.
+#[test]
+fn texts_of_a_batch_are_a_multiple_of_the_streams() {
+    let now = Instant::now();
+    let lengths = [20, 16, 21, 19, 22];
+    for (streams, sizes) in [
+        (1, vec![4, 1]),
+        (2, vec![4, 1]),
+        (3, vec![3, 2]),
+        (4, vec![4, 1]),
+        (5, vec![5]),
+    ] {
+        let mut waiting = filled(&lengths, Class::Document, now);
+        waiting.for_streams(streams);
+        let late = now + limits().max_wait();
+        let batches: Vec<_> = sizes.iter().map(|_| run(waiting.next(late))).collect();
+        assert_eq!(
+            batches.iter().map(Vec::len).collect::<Vec<_>>(),
+            sizes,
+            "{streams} streams"
+        );
+        assert_eq!(batches[0][0], (0, 20), "the oldest is among them");
+        assert!(waiting.is_empty());
+    }
+    let mut queries = filled(&[9, 9, 9], Class::Query, now);
+    queries.for_streams(2);
+    assert_eq!(run(queries.next(now)).len(), 3, "somebody waits for them");
+}
+
 #[test]
 fn a_small_tenant_waits_for_one_batch_of_a_large_one() {
     let now = Instant::now();
@@ -131,6 +160,19 @@ fn a_text_above_the_budget_runs_alone() {
 }
 
 #[test]
+fn each_stream_has_a_text_above_the_budget() {
+    let now = Instant::now();
+    let mut waiting = filled(&[500, 90, 400, 500], Class::Document, now);
+    waiting.for_streams(2);
+    assert_eq!(run(waiting.next(now)), [(0, 500), (3, 500)]);
+    assert_eq!(
+        run(waiting.next(now)).len(),
+        1,
+        "the one that is left has none of its length"
+    );
+}
+
+#[test]
 fn a_flood_of_queries_does_not_starve_documents() {
     let now = Instant::now();
     let mut waiting = filled(&[10], Class::Document, now);
@@ -158,17 +200,22 @@ proptest! {
     /// Whatever waits: every text runs exactly once, every batch keeps the limits, the oldest is always in the next
     /// one, and no row is more than half padding.
     #[test]
-    fn everything_runs_once_within_the_limits(lengths in prop::collection::vec(1usize..200, 1..60)) {
+    fn everything_runs_once_within_the_limits(
+        lengths in prop::collection::vec(1usize..200, 1..60),
+        streams in 1usize..5,
+    ) {
         let now = Instant::now();
         let late = now + Duration::from_secs(1);
         let mut waiting = filled(&lengths, Class::Document, now);
+        waiting.for_streams(streams);
         let mut left: Vec<usize> = (0..lengths.len()).collect();
         while !left.is_empty() {
             let batch = run(waiting.next(late));
             prop_assert_eq!(batch[0].0, left[0]);
             let longest = batch.iter().map(|(_, tokens)| *tokens).max().unwrap();
-            prop_assert!(batch.len() == 1 || batch.len() * longest <= 100);
+            prop_assert!(batch.len() <= streams || batch.len() * longest <= 100);
             prop_assert!(batch.len() <= 8);
+            prop_assert!(batch.len() <= streams || batch.len() % streams == 0);
             for (work, tokens) in batch {
                 prop_assert_eq!(tokens, lengths[work]);
                 prop_assert!(longest <= 2 * tokens);

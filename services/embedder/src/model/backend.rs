@@ -22,6 +22,9 @@ pub struct Description {
     pub precision: &'static str,
     /// Threads of this process that it computes with.
     pub threads: usize,
+    /// Parts of a batch that it computes at once, each with as many of its threads: a batch is to have a multiple of so many
+    /// texts. 1 where it takes a batch as a whole.
+    pub streams: usize,
     /// Whether a text's vector is the same to 1e-5 whatever else is in its batch. Where it is not, none is remembered: a cache
     /// would make the company of one batch last.
     pub batch_independent: bool,
@@ -38,6 +41,7 @@ impl Description {
             device: "none".into(),
             precision: "unknown",
             threads: 0,
+            streams: 1,
             batch_independent: true,
             stands_in_for: None,
         }

@@ -54,6 +54,10 @@ impl Local {
         }
     }
 
+    pub(super) fn is_on_processor(&self) -> bool {
+        self.device() == Provider::Cpu.device()
+    }
+
     pub(super) fn library(&self) -> &Path {
         match self {
             Self::Onnx(options) => &options.library,
@@ -72,6 +76,14 @@ impl Local {
         match self {
             Self::Onnx(options) => options.threads,
             Self::OpenVino(options) => options.threads,
+        }
+    }
+
+    /// As [`super::Description::streams`] has it.
+    pub(super) fn streams(&self) -> usize {
+        match self {
+            Self::Onnx(_) => 1,
+            Self::OpenVino(options) => options.streams,
         }
     }
 }

@@ -64,6 +64,8 @@ pub struct Plan {
     pub onnxruntime: PathBuf,
     /// Threads of the processor to compute with; none takes as many as the machine offers.
     pub threads: Option<usize>,
+    /// How much backends that compute on the processor give way to others on it: what their threads' nice value is raised by.
+    pub nice: u8,
     /// The GPU.
     pub gpu: Gpu,
     /// OpenVINO, if there is one.
@@ -137,6 +139,9 @@ impl Plan {
                 return Ok(Box::new(Endpoint::new(endpoint, manifest.dimensions)?));
             };
             faulty::makes()?;
+            if local.is_on_processor() {
+                give_way(plan.nice);
+            }
             let opened = match plan.own_process.contains(&choice) {
                 true => Worker::start(&plan.program, &plan.dir, &manifest, local)?,
                 false => local.open(&plan.dir, &manifest)?,
@@ -167,5 +172,14 @@ impl Plan {
             threads,
             pad_id: tokenizer.pad_id(),
         }))
+    }
+}
+
+/// Lowers this thread's priority, and with it that of all threads and processes that it starts from then on.
+fn give_way(nice: u8) {
+    // Elsewhere it would be the whole process's.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(nice.into()) {
+        tracing::warn!(%error, "the model's threads keep the priority of others");
     }
 }

@@ -34,12 +34,16 @@ fn device() -> Choice {
     if cuda().is_some() { Choice::Cuda } else { Choice::Cpu }
 }
 
+/// As it is unless configured.
+pub(crate) const NICE: u8 = 10;
+
 pub(crate) fn plan(backends: &[Choice], program: &Path) -> Plan {
     let source = source();
     Plan {
         dir: source.dir,
         backends: backends.to_vec(),
         onnxruntime: cuda().unwrap_or(source.onnxruntime),
+        nice: NICE,
         threads: None,
         gpu: Gpu::default(),
         openvino: OpenVino::default(),

@@ -7,7 +7,7 @@ use millrace_embedder::batch::{BatchLimits, Class};
 use millrace_embedder::model::openvino::{OpenVino, OpenVinoBackend, OpenVinoOptions, Precision};
 use millrace_embedder::model::{Backend, Choice, Description, Loaded, Manifest, Plan, Tokenizer, Vector};
 
-use crate::device::{assert_same, built, expected, plan, texts, with};
+use crate::device::{NICE, assert_same, built, expected, plan, texts, with};
 use crate::parity::{BGE_SMALL, E5_SMALL, Known, MINILM, of_model};
 use crate::{parity, python};
 
@@ -19,7 +19,12 @@ fn library() -> PathBuf {
 
 fn open(dir: &Path, precision: Precision) -> Loaded {
     let library = library();
-    Loaded::load_on_openvino(dir, &OpenVino { library, precision }, None).unwrap()
+    let openvino = OpenVino {
+        library,
+        precision,
+        streams: None,
+    };
+    Loaded::load_on_openvino(dir, &openvino, None).unwrap()
 }
 
 /// Why bf16 cannot be asked for, if it cannot. OpenVINO may compute in it without such instructions, slowly.
@@ -92,6 +97,7 @@ fn f32_computes_where_bf16_is_refused() {
         library: library(),
         precision: Precision::Bf16,
         threads: 1,
+        streams: 1,
         pad_id: tokenizer.pad_id(),
         proof: Vec::new(),
     };
@@ -114,6 +120,7 @@ fn on_openvino(backends: &[Choice], library: PathBuf) -> Plan {
     let openvino = OpenVino {
         library,
         precision: Precision::F32,
+        streams: None,
     };
     Plan {
         openvino,
@@ -204,4 +211,45 @@ async fn auto_measures_it_too() {
     .await;
     println!("{at_work:?}");
     assert_eq!((at_work.name, at_work.stands_in_for), ("openvino", None));
+}
+
+/// Name and nice value of each thread of this process.
+#[cfg(target_os = "linux")]
+fn threads() -> Vec<(String, i32)> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let stats = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok());
+    let thread = |stat: String| {
+        let (before, after) = stat.rsplit_once(')')?;
+        let name = before.split_once('(')?.1.to_owned();
+        // The 19th field of proc(5); the name is the second.
+        Some((name, after.split_whitespace().nth(16)?.parse().ok()?))
+    };
+    stats.filter_map(thread).collect()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn its_threads_give_way_and_others_do_not() {
+    let library = tokio::task::spawn_blocking(library).await.unwrap();
+    with(
+        on_openvino(&[Choice::OpenVino], library),
+        BatchLimits::default(),
+        |embedder| async move {
+            embedder.embed(texts(8), Class::Document).await.unwrap();
+            let of_model: Vec<_> = threads()
+                .into_iter()
+                .filter(|(name, _)| name.starts_with("model-openvino"))
+                .collect();
+            // The one that asks, and at least one that computes.
+            assert!(of_model.len() > 1, "{of_model:?}");
+            assert!(
+                of_model.iter().all(|(_, nice)| *nice == i32::from(NICE)),
+                "{of_model:?}"
+            );
+            let others = threads().into_iter().filter(|(name, _)| !name.starts_with("model-"));
+            let nicest = others.map(|(_, nice)| nice).max();
+            assert_eq!(nicest, Some(0));
+        },
+    )
+    .await;
 }

@@ -165,6 +165,7 @@ impl Backend for OnnxBackend {
             device: self.provider.device(),
             precision: "f32",
             threads: self.threads,
+            streams: 1,
             batch_independent: true,
             stands_in_for: None,
         }

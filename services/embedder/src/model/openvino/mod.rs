@@ -11,6 +11,10 @@
 //!   (2025.4.1 on an EPYC with avx512_bf16). Where it fails, f32 computes, and a warning says why.
 //! - What runs are the bytes that were verified, with the same pooling at their end as the ONNX Runtime's.
 //!
+//! A batch is computed in parts, a part a stream ([`streams`]): threads that share one part wait for each other after each layer, and
+//! for as long as one of them has no processor. On two cores two parts of a thread each are 1.0 to 1.2 times as fast as one of two
+//! threads, and 1.1 to 1.3 times while others want the cores too.
+//!
 //! One OpenVINO a process, as with the ONNX Runtime.
 //!
 //! Rejected: OpenVINO as an execution provider of the ONNX Runtime (a build of the runtime that has it would take the place of
@@ -19,6 +23,7 @@
 mod library;
 mod proof;
 mod session;
+mod streams;
 
 use std::path::{Path, PathBuf};
 
@@ -41,7 +46,12 @@ pub struct OpenVino {
     pub library: PathBuf,
     /// What it computes in.
     pub precision: Precision,
+    /// Parts of a batch that are computed at once, each with its share of the threads, and no more than those. None: two.
+    pub streams: Option<usize>,
 }
+
+/// Streams, unless it is said: more were not measured.
+const STREAMS: usize = 2;
 
 /// What to compute in.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +93,8 @@ pub struct OpenVinoOptions {
     pub precision: Precision,
     /// Threads to compute with.
     pub threads: usize,
+    /// Parts of a batch that are computed at once, each with its share of the threads.
+    pub streams: usize,
     /// Token that fills rows of a batch.
     pub pad_id: u32,
     /// Texts that bf16 is held against f32 with; empty for f32.
@@ -101,6 +113,7 @@ impl OpenVino {
             library: self.library.clone(),
             precision: self.precision,
             threads,
+            streams: self.streams.unwrap_or(STREAMS).clamp(1, threads.max(1)),
             pad_id: tokenizer.pad_id(),
             proof: match self.precision {
                 Precision::F32 => Vec::new(),
@@ -115,6 +128,7 @@ pub struct OpenVinoBackend {
     session: Session,
     version: String,
     threads: usize,
+    streams: usize,
 }
 
 impl OpenVinoBackend {
@@ -134,12 +148,12 @@ impl OpenVinoBackend {
         drop(model);
         let session = proof::session(&mut compiler, options.precision, &options.proof, manifest.gate());
         let (session, fell_back) = session.map_err(refused)?;
-        let threads = options.threads;
         Ok((
             Self {
                 session,
                 version,
-                threads,
+                threads: options.threads,
+                streams: options.streams,
             },
             fell_back,
         ))
@@ -161,6 +175,7 @@ impl Backend for OpenVinoBackend {
             device: "cpu".into(),
             precision: precision.name(),
             threads: self.threads,
+            streams: self.streams,
             batch_independent: precision.is_batch_independent(),
             stands_in_for: None,
         }

@@ -6,6 +6,7 @@ use openvino::{
 };
 
 use super::proof::{Compile, Embed};
+use super::streams::{self, Stream};
 use super::{OpenVinoOptions, Precision};
 use crate::model::Manifest;
 use crate::model::graph::{Graph, POOLED, with_pooling};
@@ -17,20 +18,35 @@ const CPU: DeviceType<'static> = DeviceType::CPU;
 /// 5,000 that it keeps unless told, MiniLM takes 0.8 MiB more for each new shape (1.5 GiB after 1,500), and is no faster.
 const KERNELS: (&str, &str) = ("CPU_RUNTIME_CACHE_CAPACITY", "32");
 
+/// Rows are padded to a multiple of so many tokens: a kernel is made for each new shape, and those that come again have theirs. Of
+/// texts of 100 to 250 tokens it computes 2 to 6 % more a second than of rows as wide as the longest; with 32 it is less again.
+const WIDTH: usize = 16;
+
+/// A wait has to have an end here. Who hangs is given up long before, by whoever called.
+const FOREVER_MS: i64 = 24 * 3600 * 1000;
+
 /// A model that has been read, to be compiled in one precision or another.
 pub(super) struct Compiler {
     core: Core,
     model: Model,
     graph: Graph,
+    max_tokens: usize,
+    streams: usize,
 }
 
 /// A compiled model.
 pub(super) struct Session {
     // Before what it was made of: they are dropped in this order.
-    request: InferRequest,
+    streams: Vec<Request>,
     _compiled: CompiledModel,
-    graph: Graph,
     precision: Precision,
+}
+
+/// One of the requests that a compiled model computes at once.
+struct Request {
+    request: InferRequest,
+    graph: Graph,
+    max_tokens: usize,
 }
 
 fn said(error: InferenceError) -> String {
@@ -41,10 +57,9 @@ impl Compiler {
     /// Reads a model's bytes. The library has been loaded.
     pub(super) fn new(model: &[u8], manifest: &Manifest, options: &OpenVinoOptions) -> Result<Self, String> {
         let mut core = Core::new().map_err(|e| e.to_string())?;
-        let threads = options.threads.to_string();
+        let (threads, streams) = (options.threads.to_string(), options.streams.to_string());
         let properties = [
-            (RwPropertyKey::HintPerformanceMode, "LATENCY"),
-            (RwPropertyKey::NumStreams, "1"),
+            (RwPropertyKey::NumStreams, &*streams),
             (RwPropertyKey::InferenceNumThreads, &*threads),
             // Others on the machine want the cores too.
             (RwPropertyKey::HintEnableCpuPinning, "NO"),
@@ -55,7 +70,13 @@ impl Compiler {
         let model = model.map_err(said)?;
         let (inputs, outputs) = names(&model).map_err(said)?;
         let graph = Graph::new(manifest, options.pad_id, &inputs, &outputs)?;
-        Ok(Self { core, model, graph })
+        Ok(Self {
+            core,
+            model,
+            graph,
+            max_tokens: manifest.max_tokens,
+            streams: options.streams,
+        })
     }
 }
 
@@ -80,10 +101,16 @@ impl Compile for Compiler {
                 precision.name()
             ));
         }
+        let request = |_| {
+            Ok(Request {
+                request: compiled.create_infer_request().map_err(said)?,
+                graph: self.graph.clone(),
+                max_tokens: self.max_tokens,
+            })
+        };
         Ok(Session {
-            request: compiled.create_infer_request().map_err(said)?,
+            streams: (0..self.streams).map(request).collect::<Result<_, String>>()?,
             _compiled: compiled,
-            graph: self.graph.clone(),
             precision,
         })
     }
@@ -103,10 +130,14 @@ impl Session {
 
 impl Embed for Session {
     fn embed(&mut self, inputs: &[&Tokens]) -> Result<Vec<Vec<f32>>, String> {
-        let width = inputs.iter().map(|tokens| tokens.len()).max().unwrap_or(0);
-        if width == 0 {
-            return Ok(Vec::new());
-        }
+        streams::embed(&mut self.streams, inputs)
+    }
+}
+
+impl Stream for Request {
+    fn begin(&mut self, inputs: &[&Tokens]) -> Result<(), String> {
+        let longest = inputs.iter().map(|tokens| tokens.len()).max().unwrap_or(0);
+        let width = longest.next_multiple_of(WIDTH).min(self.max_tokens.max(longest));
         let rows = self.graph.rows(inputs, width);
         let shape = Shape::new(&rows.shape.map(|n| n as i64)).map_err(said)?;
         for (name, values) in self.graph.inputs(&rows) {
@@ -114,7 +145,11 @@ impl Embed for Session {
             tensor.get_data_mut().map_err(said)?.copy_from_slice(values);
             self.request.set_tensor(name, &tensor).map_err(said)?;
         }
-        self.request.infer().map_err(said)?;
+        self.request.infer_async().map_err(said)
+    }
+
+    fn end(&mut self, inputs: &[&Tokens]) -> Result<Vec<Vec<f32>>, String> {
+        self.request.wait(FOREVER_MS).map_err(said)?;
         let pooled = self.request.get_tensor(POOLED).map_err(said)?;
         // The bindings cast to what they are told.
         let found = pooled.get_element_type().map_err(said)?;

@@ -38,6 +38,8 @@ pub(super) struct OpenVino {
     /// What it is proven with.
     #[prost(message, optional, tag = "2")]
     pub(super) proof: Option<Batch>,
+    #[prost(uint64, tag = "3")]
+    pub(super) streams: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]

@@ -136,6 +136,7 @@ fn start(dir: &Path, manifest: &Manifest, local: &Local) -> Start {
         Local::OpenVino(options) => Start {
             openvino: Some(frame::OpenVino {
                 precision: options.precision.name().into(),
+                streams: options.streams as u64,
                 proof: Some(Batch::of(&options.proof.iter().collect::<Vec<_>>())),
             }),
             ..common
@@ -157,6 +158,7 @@ fn made(answer: Answer, local: &Local) -> Result<(Description, Option<String>), 
         device: local.device(),
         precision: precision.name(),
         threads: local.threads(),
+        streams: local.streams(),
         batch_independent: precision.is_batch_independent(),
         ..Description::of_none(local.name())
     };
@@ -176,7 +178,9 @@ fn vectors(answer: Answer) -> Result<Vec<Vec<f32>>, BackendError> {
 
 impl Backend for Worker {
     fn embed(&mut self, inputs: &[&Tokens]) -> Result<Vec<Vec<f32>>, BackendError> {
-        let pieces = inputs.chunks(inputs.len().div_ceil(PIECES).max(1));
+        // What is computed in parts is not cut before: a piece might have fewer texts than there are streams.
+        let pieces = if self.description.streams > 1 { 1 } else { PIECES };
+        let pieces = inputs.chunks(inputs.len().div_ceil(pieces).max(1));
         let count = pieces.len();
         for piece in pieces {
             let sent = frame::write(&Batch::of(piece), &mut self.to);

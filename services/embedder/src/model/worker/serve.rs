@@ -118,6 +118,7 @@ pub(super) fn local(start: Start) -> Result<Local, ModelError> {
             },
             library,
             threads,
+            streams: usize::try_from(openvino.streams).unwrap_or(1),
             pad_id: start.pad_id,
             proof: openvino.proof.map(Batch::into_tokens).unwrap_or_default(),
         }),

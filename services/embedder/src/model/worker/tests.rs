@@ -19,6 +19,7 @@ fn on_openvino(precision: Precision) -> OpenVinoOptions {
         library: "/lib/libopenvino_c.so".into(),
         precision,
         threads: 3,
+        streams: 2,
         pad_id: 7,
         proof: match precision {
             Precision::F32 => Vec::new(),
@@ -70,6 +71,7 @@ fn a_worker_tells_what_it_computes_in_and_why() {
             device: "cpu".into(),
             precision: precision.name(),
             threads: 3,
+            streams: 2,
             batch_independent: precision == Precision::F32,
             stands_in_for: None,
         };
