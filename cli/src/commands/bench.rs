@@ -1,5 +1,6 @@
 //! `millrace bench`.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
@@ -168,7 +169,7 @@ struct OfModel {
     precision: Precision,
     /// Parts of a batch that it computes at once [default: the embedder's]
     #[arg(long, value_name = "N")]
-    streams: Option<usize>,
+    streams: Option<NonZeroUsize>,
     /// Largest batch: rows times longest row
     #[arg(long, value_name = "N", default_value_t = BatchLimits::default().max_batch_tokens)]
     max_batch_tokens: usize,
@@ -192,7 +193,7 @@ impl OfModel {
         Ok(OpenVino {
             library: absolute(self.openvino.as_ref())?.unwrap_or_default(),
             precision: self.precision,
-            streams: self.streams,
+            streams: self.streams.map(NonZeroUsize::get),
         })
     }
 

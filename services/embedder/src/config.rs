@@ -115,7 +115,8 @@ pub struct ModelConfig {
     pub backends: Vec<Choice>,
     /// Threads of the processor to compute with; without it as many as the machine offers.
     pub threads: Option<usize>,
-    /// How much backends on the processor give way to whatever else wants it, as a nice value, 0 to 19.
+    /// How much backends on the processor give way to whatever else wants it: what the nice value of their threads is raised by,
+    /// 0 to 19.
     pub nice: u8,
     /// Backends whose session is in a process of its own, so that a driver's crash is not the embedder's.
     pub own_process: Vec<Choice>,
@@ -326,7 +327,16 @@ impl Config {
             return refused("model.nice", &format!("must be 0 to {MOST_NICE}"));
         }
         if self.model.openvino.streams == Some(0) {
-            return refused("model.openvino.streams", "must be at least 1, or left out for two");
+            return refused("model.openvino.streams", "must be at least 1, or left out");
+        }
+        if self
+            .model
+            .openvino
+            .streams
+            .is_some_and(|streams| streams > self.batch.max_batch_texts)
+        {
+            let why = "must not be above batch.max_batch_texts: the others would have nothing to do";
+            return refused("model.openvino.streams", why);
         }
         check_stage(&self.stage, &self.calls)?;
         self.lanes.check()?;
@@ -583,6 +593,11 @@ mod tests {
             (
                 "model.dir",
                 "model.openvino.streams = 0\nmodel.dir",
+                "model.openvino.streams",
+            ),
+            (
+                "model.dir",
+                "batch.max_batch_texts = 2\nmodel.openvino.streams = 3\nmodel.dir",
                 "model.openvino.streams",
             ),
             (

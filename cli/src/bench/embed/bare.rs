@@ -1,6 +1,6 @@
 //! The bare loop: a model in this process that is given texts which are all known, in batches of similar length.
 //!
-//! How long tokenising took is not counted.
+//! How long tokenising took is not counted. Its session is as the embedder's: on OpenVINO it has as many streams.
 
 use std::path::PathBuf;
 
@@ -39,7 +39,7 @@ pub struct Model {
     pub choice: Choice,
     /// The ONNX Runtime's library.
     pub onnxruntime: PathBuf,
-    /// OpenVINO's, and the precision in it.
+    /// OpenVINO's, with its precision and its streams.
     pub openvino: OpenVino,
 }
 
@@ -61,11 +61,7 @@ impl Model {
     }
 
     fn on_openvino(&self) -> Result<Loaded> {
-        let openvino = OpenVino {
-            streams: Some(1),
-            ..self.openvino.clone()
-        };
-        let loaded = Loaded::load_on_openvino(&self.dir, &openvino, None)?;
+        let loaded = Loaded::load_on_openvino(&self.dir, &self.openvino, None)?;
         let (wanted, found) = (self.openvino.precision.name(), loaded.backend.describe().precision);
         ensure!(
             found == wanted,

@@ -30,7 +30,7 @@ pub struct Setup {
     pub model: PathBuf,
     /// The ONNX Runtime's library.
     pub onnxruntime: PathBuf,
-    /// OpenVINO's, and the precision in it.
+    /// OpenVINO's, with its precision and its streams.
     pub openvino: OpenVino,
     /// Backends to measure, those of this process.
     pub backends: Vec<Choice>,

@@ -7,7 +7,8 @@
 //!                                                 └──────────────────┘
 //! ```
 //! - One owner task holds all that waits; it chooses a batch only when the model is idle, from all that has come until
-//!   then, so waiting makes batches better and never fuller than the limits. For a fast device a full batch of documents can
+//!   then, so waiting makes batches better and never fuller than the limits (but for a text that is longer, one a
+//!   stream). For a fast device a full batch of documents can
 //!   be handed over while another one runs ([`BatchLimits::prepared_batches`]).
 //! - Texts are tokenised by their callers before they wait: lengths are known, and the model computes meanwhile.
 //! - Queries run before documents; a request whose caller has left is dropped unrun.
@@ -16,7 +17,7 @@
 //! - What the [`cache`](crate::cache) knows is neither tokenised nor queued: an answer that it has whole needs no model.
 //!
 //! Rejected: a batch per part (half of each is padding, and queries wait behind a whole part); a second session for
-//! queries (two sessions of one thread together are as fast as one of two, so each query would run at half speed);
+//! queries (it would have half of the threads, so each query would run at half speed);
 //! batches as large as fit (no faster on a processor, and every query waits for their end).
 
 mod engine;

@@ -118,7 +118,7 @@ impl<T> Waiting<T> {
             query_batches: 0,
         }
     }
-    /// From now on, batches of documents are for a model that computes so many parts of one at once.
+    /// From now on, batches are for a model that computes so many parts of one at once.
     pub fn for_streams(&mut self, streams: usize) {
         self.streams = streams.max(1);
     }
@@ -164,7 +164,7 @@ impl<T> Waiting<T> {
         let starved = !self.documents.is_empty() && self.query_batches >= QUERY_BATCHES_IN_A_ROW;
         if !self.queries.is_empty() && !starved {
             self.query_batches += 1;
-            let batch = cut(&mut self.queries, 0, &self.limits, 1);
+            let batch = cut(&mut self.queries, 0, &self.limits, self.streams);
             self.recount();
             return Next::Run(batch);
         }

@@ -67,6 +67,10 @@ fn a_batch_is_the_oldest_and_those_nearest_to_it_in_length() {
     assert_eq!(run(waiting.next(now)), [(5, 60)]);
 }
 
+fn late(now: Instant) -> Instant {
+    now + limits().max_wait()
+}
+
 /// A row for each number of streams.
 #[test]
 fn texts_of_a_batch_are_a_multiple_of_the_streams() {
@@ -81,8 +85,7 @@ fn texts_of_a_batch_are_a_multiple_of_the_streams() {
     ] {
         let mut waiting = filled(&lengths, Class::Document, now);
         waiting.for_streams(streams);
-        let late = now + limits().max_wait();
-        let batches: Vec<_> = sizes.iter().map(|_| run(waiting.next(late))).collect();
+        let batches: Vec<_> = sizes.iter().map(|_| run(waiting.next(late(now)))).collect();
         assert_eq!(
             batches.iter().map(Vec::len).collect::<Vec<_>>(),
             sizes,
@@ -93,7 +96,18 @@ fn texts_of_a_batch_are_a_multiple_of_the_streams() {
     }
     let mut queries = filled(&[9, 9, 9], Class::Query, now);
     queries.for_streams(2);
-    assert_eq!(run(queries.next(now)).len(), 3, "somebody waits for them");
+    assert_eq!(run(queries.next(now)).len(), 2);
+    assert_eq!(run(queries.next(now)).len(), 1);
+    let mut long = filled(&[90, 90], Class::Query, now);
+    long.for_streams(2);
+    assert_eq!(run(long.next(now)).len(), 2, "one a stream, whatever the budget");
+    let mut few = Waiting::new(BatchLimits {
+        max_batch_texts: 2,
+        ..limits()
+    });
+    few.for_streams(3);
+    (0..3).for_each(|work| few.push(Class::Document, item("", 10, now, work)));
+    assert_eq!(run(few.next(late(now))).len(), 2);
 }
 
 #[test]

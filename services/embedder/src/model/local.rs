@@ -78,14 +78,6 @@ impl Local {
             Self::OpenVino(options) => options.threads,
         }
     }
-
-    /// As [`super::Description::streams`] has it.
-    pub(super) fn streams(&self) -> usize {
-        match self {
-            Self::Onnx(_) => 1,
-            Self::OpenVino(options) => options.streams,
-        }
-    }
 }
 
 impl Opened {

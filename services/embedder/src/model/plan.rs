@@ -176,10 +176,13 @@ impl Plan {
 }
 
 /// Lowers this thread's priority, and with it that of all threads and processes that it starts from then on.
+#[cfg(target_os = "linux")]
 fn give_way(nice: u8) {
-    // Elsewhere it would be the whole process's.
-    #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::nice(nice.into()) {
         tracing::warn!(%error, "the model's threads keep the priority of others");
     }
 }
+
+/// Elsewhere it would be the whole process's.
+#[cfg(not(target_os = "linux"))]
+fn give_way(_: u8) {}

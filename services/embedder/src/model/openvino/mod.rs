@@ -12,8 +12,7 @@
 //! - What runs are the bytes that were verified, with the same pooling at their end as the ONNX Runtime's.
 //!
 //! A batch is computed in parts, a part a stream ([`streams`]): threads that share one part wait for each other after each layer, and
-//! for as long as one of them has no processor. On two cores two parts of a thread each are 1.0 to 1.2 times as fast as one of two
-//! threads, and 1.1 to 1.3 times while others want the cores too.
+//! for as long as one of them has no processor ([ADR 29](../../../../../docs/adr/0029-streams-and-nice.md)).
 //!
 //! One OpenVINO a process, as with the ONNX Runtime.
 //!
@@ -46,12 +45,10 @@ pub struct OpenVino {
     pub library: PathBuf,
     /// What it computes in.
     pub precision: Precision,
-    /// Parts of a batch that are computed at once, each with its share of the threads, and no more than those. None: two.
+    /// Parts of a batch that are computed at once, each with its share of the threads, and no more than those. None: two for two
+    /// threads, which is what was measured, and else one.
     pub streams: Option<usize>,
 }
-
-/// Streams, unless it is said: more were not measured.
-const STREAMS: usize = 2;
 
 /// What to compute in.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,7 +110,10 @@ impl OpenVino {
             library: self.library.clone(),
             precision: self.precision,
             threads,
-            streams: self.streams.unwrap_or(STREAMS).clamp(1, threads.max(1)),
+            streams: self
+                .streams
+                .unwrap_or(if threads == 2 { 2 } else { 1 })
+                .clamp(1, threads.max(1)),
             pad_id: tokenizer.pad_id(),
             proof: match self.precision {
                 Precision::F32 => Vec::new(),
@@ -128,7 +128,6 @@ pub struct OpenVinoBackend {
     session: Session,
     version: String,
     threads: usize,
-    streams: usize,
 }
 
 impl OpenVinoBackend {
@@ -153,7 +152,6 @@ impl OpenVinoBackend {
                 session,
                 version,
                 threads: options.threads,
-                streams: options.streams,
             },
             fell_back,
         ))
@@ -175,7 +173,7 @@ impl Backend for OpenVinoBackend {
             device: "cpu".into(),
             precision: precision.name(),
             threads: self.threads,
-            streams: self.streams,
+            streams: self.session.streams(),
             batch_independent: precision.is_batch_independent(),
             stands_in_for: None,
         }

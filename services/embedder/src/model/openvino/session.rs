@@ -14,13 +14,14 @@ use crate::model::tokenizer::Tokens;
 
 const CPU: DeviceType<'static> = DeviceType::CPU;
 
-/// How many kernels are kept for the shapes that they were made for. Our shapes are as many as texts have lengths: with the
+/// How many kernels each stream keeps for the shapes that they were made for. Our shapes are many, as batches have rows: with the
 /// 5,000 that it keeps unless told, MiniLM takes 0.8 MiB more for each new shape (1.5 GiB after 1,500), and is no faster.
 const KERNELS: (&str, &str) = ("CPU_RUNTIME_CACHE_CAPACITY", "32");
 
-/// Rows are padded to a multiple of so many tokens: a kernel is made for each new shape, and those that come again have theirs. Of
-/// texts of 100 to 250 tokens it computes 2 to 6 % more a second than of rows as wide as the longest; with 32 it is less again.
-const WIDTH: usize = 16;
+/// Rows from so many tokens on are padded to a multiple of so many: a kernel is made for each new shape, and those that come again
+/// have theirs. Of texts of 100 to 250 tokens it computes 6 % more a second than of rows as wide as the longest. That is an eighth
+/// more than a batch's budget at most; with 32, and with short texts, it would be more than it gains.
+const WIDTHS: [(usize, usize); 2] = [(128, 16), (64, 8)];
 
 /// A wait has to have an end here. Who hangs is given up long before, by whoever called.
 const FOREVER_MS: i64 = 24 * 3600 * 1000;
@@ -31,7 +32,6 @@ pub(super) struct Compiler {
     model: Model,
     graph: Graph,
     max_tokens: usize,
-    streams: usize,
 }
 
 /// A compiled model.
@@ -75,7 +75,6 @@ impl Compiler {
             model,
             graph,
             max_tokens: manifest.max_tokens,
-            streams: options.streams,
         })
     }
 }
@@ -101,6 +100,11 @@ impl Compile for Compiler {
                 precision.name()
             ));
         }
+        // Fewer than it was told where it leaves out threads, as those that share a core with another.
+        let found = compiled
+            .get_property(&PropertyKey::Rw(RwPropertyKey::NumStreams))
+            .map_err(said)?;
+        let streams = found.parse().map_err(|_| format!("it has {found:?} streams"))?;
         let request = |_| {
             Ok(Request {
                 request: compiled.create_infer_request().map_err(said)?,
@@ -109,7 +113,9 @@ impl Compile for Compiler {
             })
         };
         Ok(Session {
-            streams: (0..self.streams).map(request).collect::<Result<_, String>>()?,
+            streams: (0..usize::max(streams, 1))
+                .map(request)
+                .collect::<Result<_, String>>()?,
             _compiled: compiled,
             precision,
         })
@@ -126,6 +132,11 @@ impl Session {
     pub(super) fn precision(&self) -> Precision {
         self.precision
     }
+
+    /// How many it has.
+    pub(super) fn streams(&self) -> usize {
+        self.streams.len()
+    }
 }
 
 impl Embed for Session {
@@ -137,8 +148,7 @@ impl Embed for Session {
 impl Stream for Request {
     fn begin(&mut self, inputs: &[&Tokens]) -> Result<(), String> {
         let longest = inputs.iter().map(|tokens| tokens.len()).max().unwrap_or(0);
-        let width = longest.next_multiple_of(WIDTH).min(self.max_tokens.max(longest));
-        let rows = self.graph.rows(inputs, width);
+        let rows = self.graph.rows(inputs, width(longest, self.max_tokens));
         let shape = Shape::new(&rows.shape.map(|n| n as i64)).map_err(said)?;
         for (name, values) in self.graph.inputs(&rows) {
             let mut tensor = Tensor::new(ElementType::I64, &shape).map_err(said)?;
@@ -159,5 +169,39 @@ impl Stream for Request {
         let shape = pooled.get_shape().map_err(said)?;
         let values = pooled.get_data().map_err(said)?;
         self.graph.vectors(inputs, shape.get_dimensions(), values)
+    }
+}
+
+/// Tokens of a row.
+fn width(longest: usize, max_tokens: usize) -> usize {
+    let step = WIDTHS.iter().find(|(from, _)| longest >= *from);
+    let width = longest.next_multiple_of(step.map_or(1, |(_, step)| *step));
+    width.min(max_tokens.max(longest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_padded_by_an_eighth_at_most_and_not_beyond_what_the_model_takes() {
+        for (longest, padded) in [
+            (1, 1),
+            (63, 63),
+            (64, 64),
+            (65, 72),
+            (128, 128),
+            (129, 144),
+            (500, 500),
+            (501, 510),
+        ] {
+            assert_eq!(
+                width(longest, if longest == 500 { 500 } else { 510 }),
+                padded,
+                "{longest}"
+            );
+        }
+        assert!((1..2000).all(|longest| width(longest, 8192) - longest <= longest / 8));
+        assert_eq!(width(600, 510), 600, "it is refused elsewhere");
     }
 }

@@ -30,6 +30,10 @@ pub(super) fn embed(streams: &mut [impl Stream], inputs: &[&Tokens]) -> Result<V
     let mut vectors = vec![Vec::new(); inputs.len()];
     for (stream, part, texts) in begun {
         match stream.end(&texts) {
+            Ok(found) if found.len() != part.len() => {
+                let short = format!("{} vectors for {} texts", found.len(), part.len());
+                failed = failed.or(Some(short));
+            }
             Ok(found) => part
                 .into_iter()
                 .zip(found)
@@ -40,7 +44,7 @@ pub(super) fn embed(streams: &mut [impl Stream], inputs: &[&Tokens]) -> Result<V
     failed.map_or(Ok(vectors), Err)
 }
 
-/// Which inputs each stream has, no more parts than inputs: dealt out from the longest on, so that all parts are as wide and have
+/// Which inputs each stream has, no more parts than inputs: dealt out from the longest on, so that parts are nearly as wide and have
 /// as many rows, or one less. Texts without tokens are in none.
 fn parts(inputs: &[&Tokens], streams: usize) -> Vec<Vec<usize>> {
     let mut by_length: Vec<usize> = (0..inputs.len()).filter(|&at| inputs[at].len() > 0).collect();
@@ -133,6 +137,8 @@ mod tests {
         assert_eq!(log.borrow().len(), 2);
         assert_eq!(run(&mut streams(&log, 3), &[]).unwrap(), Vec::<Vec<f32>>::new());
         assert_eq!(log.borrow().len(), 2, "nothing to do");
+        let with_an_empty_one = run(&mut streams(&log, 2), &[0, 4]).unwrap();
+        assert_eq!(with_an_empty_one, [vec![], vec![4.0]], "which no gate lets pass");
     }
 
     /// A stream that was left at work would give its vectors to the next batch.

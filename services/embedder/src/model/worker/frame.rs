@@ -91,6 +91,8 @@ pub(super) struct Made {
     /// Why it is not the one that was told.
     #[prost(string, optional, tag = "3")]
     pub(super) fell_back: Option<String>,
+    #[prost(uint64, tag = "4")]
+    pub(super) streams: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]

@@ -158,7 +158,7 @@ fn made(answer: Answer, local: &Local) -> Result<(Description, Option<String>), 
         device: local.device(),
         precision: precision.name(),
         threads: local.threads(),
-        streams: local.streams(),
+        streams: usize::try_from(made.streams).unwrap_or(1).max(1),
         batch_independent: precision.is_batch_independent(),
         ..Description::of_none(local.name())
     };

@@ -85,6 +85,7 @@ pub(super) fn answer(opened: &Result<Opened, ModelError>) -> Answer {
                 version: description.version,
                 precision: description.precision.into(),
                 fell_back: opened.fell_back.clone(),
+                streams: description.streams as u64,
             })
         }
         Err(error) => Answer::told(Kind::Refused, error.to_string()),

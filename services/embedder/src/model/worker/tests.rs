@@ -38,6 +38,7 @@ impl Backend for Made {
         Description {
             version: "2026.4.1".into(),
             precision: self.0.name(),
+            streams: 2,
             ..Description::of_none("openvino")
         }
     }
