@@ -33,6 +33,7 @@ struct Rig {
     done: mpsc::Sender<Done<Place>>,
     lots: mpsc::Receiver<Lot>,
     health: watch::Receiver<Health>,
+    at_work: watch::Sender<Description>,
 }
 
 fn done(results: impl IntoIterator<Item = (Place, Result<Vector, InputError>)>) -> Done<Place> {
@@ -56,13 +57,14 @@ impl Rig {
         let (done, results) = mpsc::channel(1);
         let (remember, lots) = mpsc::channel(1);
         let (health, seen) = watch::channel(Health::Good);
+        let (tell_at_work, at_work) = watch::channel(at_work);
         let channels = Channels {
             queries: query_requests,
             documents: document_requests,
             jobs: give,
             done: results,
             health,
-            at_work: watch::channel(at_work).1,
+            at_work,
             model: Arc::new(fake::info()),
             remember: Some(remember),
         };
@@ -73,6 +75,7 @@ impl Rig {
             done,
             lots,
             health: seen,
+            at_work: tell_at_work,
         };
         (rig, Owner::new(limits, channels))
     }
@@ -287,6 +290,29 @@ async fn a_full_probation_has_the_canary_sing_before_the_next_batch() {
         ended = owner.run() => panic!("{ended:?}"),
         () = test => {}
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_are_cut_for_the_backend_that_is_at_work() {
+    let streams = |streams| Description {
+        streams,
+        ..fake::Fake::default().describe()
+    };
+    let (rig, mut owner) = Rig::before(streams(2), limits());
+    beside!(owner, rig, {
+        let first = rig.ask(Class::Document, &[30, 30, 30]);
+        let Some(Job::Batch(batch)) = rig.jobs.recv().await else {
+            panic!("no batch");
+        };
+        assert_eq!(batch.len(), 2, "a text a stream");
+        let second = rig.ask(Class::Document, &[30, 30]);
+        rig.at_work.send_replace(streams(1));
+        let vector = || GATE.pass(vec![1.0, 1.0]).unwrap();
+        let results = batch.into_iter().map(|(place, _)| (place, Ok(vector())));
+        rig.done.send(done(results)).await.unwrap();
+        assert_eq!(rig.work().await, [30, 30, 30]);
+        assert!(first.await.unwrap().is_ok() && second.await.unwrap().is_ok());
+    });
 }
 
 /// A row for each thing that waits while a batch is at work: what is handed over beside it.

@@ -229,7 +229,7 @@ proptest! {
             let longest = batch.iter().map(|(_, tokens)| *tokens).max().unwrap();
             prop_assert!(batch.len() <= streams || batch.len() * longest <= 100);
             prop_assert!(batch.len() <= 8);
-            prop_assert!(batch.len() <= streams || batch.len() % streams == 0);
+            prop_assert!(batch.len() <= streams || batch.len().is_multiple_of(streams));
             for (work, tokens) in batch {
                 prop_assert_eq!(tokens, lengths[work]);
                 prop_assert!(longest <= 2 * tokens);

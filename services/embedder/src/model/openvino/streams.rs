@@ -47,7 +47,7 @@ pub(super) fn embed(streams: &mut [impl Stream], inputs: &[&Tokens]) -> Result<V
 /// Which inputs each stream has, no more parts than inputs: dealt out from the longest on, so that parts are nearly as wide and have
 /// as many rows, or one less. Texts without tokens are in none.
 fn parts(inputs: &[&Tokens], streams: usize) -> Vec<Vec<usize>> {
-    let mut by_length: Vec<usize> = (0..inputs.len()).filter(|&at| inputs[at].len() > 0).collect();
+    let mut by_length: Vec<usize> = (0..inputs.len()).filter(|&at| !inputs[at].is_empty()).collect();
     by_length.sort_by_key(|&at| std::cmp::Reverse(inputs[at].len()));
     let mut parts = vec![Vec::new(); streams.min(by_length.len())];
     for (turn, at) in by_length.into_iter().enumerate() {
