@@ -23,8 +23,13 @@ pub(super) struct Graph {
     pooling: Pooling,
     dimensions: usize,
     pad_id: i64,
+    max_tokens: usize,
     takes_types: bool,
 }
+
+/// Tokens that rows are padded to a multiple of, the first of `(from so many tokens on, multiple)` that a row is long enough for;
+/// none: rows are as wide as the longest text.
+pub(super) type Steps = [(usize, usize)];
 
 /// Texts of one batch, each a row, all as wide.
 pub(super) struct Rows {
@@ -50,12 +55,15 @@ impl Graph {
             pooling: manifest.pooling,
             dimensions: manifest.dimensions,
             pad_id: i64::from(pad_id),
+            max_tokens: manifest.max_tokens,
             takes_types: has(inputs, TYPES),
         })
     }
 
-    /// The texts as rows of so many tokens, which none of them exceeds.
-    pub(super) fn rows(&self, inputs: &[&Tokens], width: usize) -> Rows {
+    /// The texts as rows, all as wide as the longest and padded on by these steps, but not beyond what the model takes.
+    pub(super) fn rows(&self, inputs: &[&Tokens], steps: &Steps) -> Rows {
+        let longest = inputs.iter().map(|tokens| tokens.len()).max().unwrap_or(0);
+        let width = padded(longest, steps).min(self.max_tokens.max(longest));
         let cells = inputs.len() * width;
         let (mut ids, mut mask, mut types) = (vec![self.pad_id; cells], vec![0; cells], vec![0; cells]);
         for (row, tokens) in inputs.iter().enumerate() {
@@ -93,6 +101,12 @@ impl Graph {
     }
 }
 
+/// A row's tokens with padding by these steps.
+pub(super) fn padded(longest: usize, steps: &Steps) -> usize {
+    let step = steps.iter().find(|(from, _)| longest >= *from);
+    longest.next_multiple_of(step.map_or(1, |(_, multiple)| *multiple))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,7 +128,7 @@ mod tests {
     fn rows_are_padded_and_masked() {
         let graph = Graph::new(&manifest(), 9, &names(&[IDS, MASK]), &names(&[HIDDEN])).unwrap();
         let (long, short) = (tokens(&[1, 2, 3]), tokens(&[4]));
-        let rows = graph.rows(&[&long, &short], 3);
+        let rows = graph.rows(&[&long, &short], &[]);
         let inputs: Vec<_> = graph.inputs(&rows).collect();
         assert_eq!(rows.shape, [2, 3]);
         assert_eq!(
@@ -125,6 +139,28 @@ mod tests {
         let vectors = graph.vectors(&[&long, &short], &[2, 2], &[3.0, 6.0, 3.0, 6.0]);
         assert_eq!(vectors.unwrap(), [[1.0, 2.0], [3.0, 6.0]]);
         assert!(graph.vectors(&[&long], &[1, 3], &[0.0; 3]).is_err());
+    }
+
+    #[test]
+    fn rows_are_padded_on_by_steps_but_not_beyond_what_the_model_takes() {
+        for (max_tokens, longest, width) in [
+            (510, 3, 3),
+            (510, 4, 4),
+            (510, 5, 8),
+            (510, 129, 144),
+            (500, 500, 500),
+            (510, 501, 510),
+            (510, 600, 600),
+        ] {
+            let manifest = Manifest {
+                max_tokens,
+                ..manifest()
+            };
+            let graph = Graph::new(&manifest, 9, &names(&[IDS, MASK]), &names(&[HIDDEN])).unwrap();
+            let text = tokens(&vec![1; longest]);
+            let rows = graph.rows(&[&text], &[(128, 16), (4, 4)]);
+            assert_eq!(rows.shape, [1, width], "{longest} of {max_tokens}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session, Sess
 use ort::value::TensorRef;
 
 use super::backend::{Backend, BackendError, Description};
-use super::graph::{Graph, POOLED, with_pooling};
+use super::graph::{Graph, POOLED, Steps, with_pooling};
 use super::library::Library;
 use super::manifest::Manifest;
 use super::tokenizer::Tokens;
@@ -62,8 +62,8 @@ impl Provider {
     }
 }
 
-/// Rows on a GPU are padded to a multiple of so many tokens: its kernels want that, and shapes come again.
-const GPU_WIDTH: usize = 8;
+/// Rows on a GPU are padded to a multiple of eight tokens: its kernels want that, and shapes come again.
+const GPU_STEPS: &Steps = &[(0, 8)];
 
 /// A model on the ONNX Runtime.
 pub struct OnnxBackend {
@@ -73,7 +73,6 @@ pub struct OnnxBackend {
     provider: Provider,
     threads: usize,
     graph: Graph,
-    max_tokens: usize,
 }
 
 /// What the session needs to know besides the model's bytes.
@@ -127,20 +126,18 @@ impl OnnxBackend {
             provider: options.provider,
             threads: options.threads,
             graph,
-            max_tokens: manifest.max_tokens,
         })
     }
 
     fn run(&mut self, inputs: &[&Tokens]) -> Result<Vec<Vec<f32>>, ort::Error> {
-        let longest = inputs.iter().map(|tokens| tokens.len()).max().unwrap_or(0);
-        if longest == 0 {
+        if inputs.iter().all(|tokens| tokens.is_empty()) {
             return Ok(Vec::new());
         }
-        let width = match self.provider {
-            Provider::Cpu => longest,
-            Provider::Cuda(_) => longest.next_multiple_of(GPU_WIDTH).min(self.max_tokens.max(longest)),
+        let steps = match self.provider {
+            Provider::Cpu => &[],
+            Provider::Cuda(_) => GPU_STEPS,
         };
-        let rows = self.graph.rows(inputs, width);
+        let rows = self.graph.rows(inputs, steps);
         let values = self.graph.inputs(&rows).map(|(name, values)| {
             let value = TensorRef::from_array_view((rows.shape, values))?;
             Ok((name, value.into()))

@@ -9,7 +9,7 @@ use super::proof::{Compile, Embed};
 use super::streams::{self, Stream};
 use super::{OpenVinoOptions, Precision};
 use crate::model::Manifest;
-use crate::model::graph::{Graph, POOLED, with_pooling};
+use crate::model::graph::{Graph, POOLED, Steps, with_pooling};
 use crate::model::tokenizer::Tokens;
 
 const CPU: DeviceType<'static> = DeviceType::CPU;
@@ -21,7 +21,7 @@ const KERNELS: (&str, &str) = ("CPU_RUNTIME_CACHE_CAPACITY", "32");
 /// Rows from so many tokens on are padded to a multiple of so many: a kernel is made for each new shape, and those that come again
 /// have theirs. Of texts of 100 to 250 tokens it computes 6 % more a second than of rows as wide as the longest. That is an eighth
 /// more than a batch's budget at most; with 32, and with short texts, it would be more than it gains.
-const WIDTHS: [(usize, usize); 2] = [(128, 16), (64, 8)];
+const STEPS: &Steps = &[(128, 16), (64, 8)];
 
 /// A wait has to have an end here. Who hangs is given up long before, by whoever called.
 const FOREVER_MS: i64 = 24 * 3600 * 1000;
@@ -31,7 +31,6 @@ pub(super) struct Compiler {
     core: Core,
     model: Model,
     graph: Graph,
-    max_tokens: usize,
 }
 
 /// A compiled model.
@@ -46,7 +45,6 @@ pub(super) struct Session {
 struct Request {
     request: InferRequest,
     graph: Graph,
-    max_tokens: usize,
 }
 
 fn said(error: InferenceError) -> String {
@@ -70,12 +68,7 @@ impl Compiler {
         let model = model.map_err(said)?;
         let (inputs, outputs) = names(&model).map_err(said)?;
         let graph = Graph::new(manifest, options.pad_id, &inputs, &outputs)?;
-        Ok(Self {
-            core,
-            model,
-            graph,
-            max_tokens: manifest.max_tokens,
-        })
+        Ok(Self { core, model, graph })
     }
 }
 
@@ -109,7 +102,6 @@ impl Compile for Compiler {
             Ok(Request {
                 request: compiled.create_infer_request().map_err(said)?,
                 graph: self.graph.clone(),
-                max_tokens: self.max_tokens,
             })
         };
         Ok(Session {
@@ -147,8 +139,7 @@ impl Embed for Session {
 
 impl Stream for Request {
     fn begin(&mut self, inputs: &[&Tokens]) -> Result<(), String> {
-        let longest = inputs.iter().map(|tokens| tokens.len()).max().unwrap_or(0);
-        let rows = self.graph.rows(inputs, width(longest, self.max_tokens));
+        let rows = self.graph.rows(inputs, STEPS);
         let shape = Shape::new(&rows.shape.map(|n| n as i64)).map_err(said)?;
         for (name, values) in self.graph.inputs(&rows) {
             let mut tensor = Tensor::new(ElementType::I64, &shape).map_err(said)?;
@@ -172,36 +163,16 @@ impl Stream for Request {
     }
 }
 
-/// Tokens of a row.
-fn width(longest: usize, max_tokens: usize) -> usize {
-    let step = WIDTHS.iter().find(|(from, _)| longest >= *from);
-    let width = longest.next_multiple_of(step.map_or(1, |(_, step)| *step));
-    width.min(max_tokens.max(longest))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::graph::padded;
 
     #[test]
-    fn rows_are_padded_by_an_eighth_at_most_and_not_beyond_what_the_model_takes() {
-        for (longest, padded) in [
-            (1, 1),
-            (63, 63),
-            (64, 64),
-            (65, 72),
-            (128, 128),
-            (129, 144),
-            (500, 500),
-            (501, 510),
-        ] {
-            assert_eq!(
-                width(longest, if longest == 500 { 500 } else { 510 }),
-                padded,
-                "{longest}"
-            );
+    fn rows_are_padded_by_an_eighth_at_most() {
+        for (longest, width) in [(1, 1), (63, 63), (64, 64), (65, 72), (128, 128), (129, 144), (501, 512)] {
+            assert_eq!(padded(longest, STEPS), width, "{longest}");
         }
-        assert!((1..2000).all(|longest| width(longest, 8192) - longest <= longest / 8));
-        assert_eq!(width(600, 510), 600, "it is refused elsewhere");
+        assert!((1..2000).all(|longest| padded(longest, STEPS) - longest <= longest / 8));
     }
 }

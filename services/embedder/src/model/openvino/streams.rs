@@ -14,11 +14,10 @@ pub(super) trait Stream {
 /// One vector per input, in order. Whatever happens, no stream is at work afterwards.
 pub(super) fn embed(streams: &mut [impl Stream], inputs: &[&Tokens]) -> Result<Vec<Vec<f32>>, String> {
     let parts = parts(inputs, streams.len());
-    let of_part = |part: &[usize]| part.iter().map(|&at| inputs[at]).collect::<Vec<_>>();
     let mut begun = Vec::new();
     let mut failed = None;
     for (stream, part) in streams.iter_mut().zip(parts) {
-        let texts = of_part(&part);
+        let texts: Vec<&Tokens> = part.iter().map(|&at| inputs[at]).collect();
         match stream.begin(&texts) {
             Ok(()) => begun.push((stream, part, texts)),
             Err(said) => {
@@ -70,6 +69,7 @@ mod tests {
         log: &'a Log,
         begins: Result<(), String>,
         ends: Result<(), String>,
+        leaves_out: usize,
     }
 
     impl Fake<'_> {
@@ -88,7 +88,8 @@ mod tests {
         fn end(&mut self, part: &[&Tokens]) -> Result<Vec<Vec<f32>>, String> {
             self.note("end", part);
             self.ends.clone()?;
-            Ok(part.iter().map(|tokens| vec![tokens.len() as f32]).collect())
+            let vectors = part.iter().map(|tokens| vec![tokens.len() as f32]);
+            Ok(vectors.skip(self.leaves_out).collect())
         }
     }
 
@@ -107,6 +108,7 @@ mod tests {
             log,
             begins: Ok(()),
             ends: Ok(()),
+            leaves_out: 0,
         };
         (0..count).map(stream).collect()
     }
@@ -156,5 +158,8 @@ mod tests {
         assert_eq!(run(&mut three, &[1, 2, 3]), Err("first".into()));
         let ended = log.borrow().iter().filter(|(what, ..)| *what == "end").count();
         assert_eq!(ended, 3);
+        let mut short = streams(&log, 2);
+        short[1].leaves_out = 1;
+        assert_eq!(run(&mut short, &[1, 2, 3]), Err("0 vectors for 1 texts".into()));
     }
 }
