@@ -2,8 +2,9 @@
 //!
 //! [`workload`] is what goes in and what must come out, [`stages`] what is measured, [`timer`] the simulated work. One
 //! file a figure: [`parallel`] (a), [`throughput`] (b), [`latency`] (c), [`slow`] (d), [`restart`] (e), [`memory`].
-//! [`pipeline`] and [`traces`] are of the whole pipeline, on stacks that [`whole`] makes, [`embed`] of the embedder alone. [`peers`] runs what others use on the same broker, [`child`] is this program in a process of its own, [`report`]
-//! what is shown.
+//! [`pipeline`] and [`traces`] are of the whole pipeline, on stacks that [`whole`] makes and with [`documents`], [`embed`] of
+//! the embedder alone. [`peers`] runs what others use on the same broker, [`child`] is this program in a process of its own,
+//! [`report`] what is shown.
 //!
 //! Figures are not judged: whether a target is met stands in the table. What is judged is the work: each bench reads
 //! its outputs back and fails when one lacks, stands there twice or out of its key's order.
@@ -18,6 +19,7 @@ use millrace_kafka::{Admin, KafkaConfig, NewTopic};
 use crate::output::Progress;
 
 pub mod child;
+mod documents;
 pub mod embed;
 mod latency;
 pub mod memory;

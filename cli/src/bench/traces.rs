@@ -1,7 +1,12 @@
 //! What traces cost, and whether they are whole: documents submitted as fast as they are taken, with traces and without in
-//! turn, on one stack with a model that costs nothing, whose services are started anew for each turn.
+//! turn, on one stack for each figure, whose services are started anew for each turn.
 //!
-//! One broker for all: two of them differ by more than traces cost, for as long as they live, since each compiles its own code
+//! | figure | documents | model |
+//! |---|---|---|
+//! | [`Figure::Prose`] | one chunk of prose each | the real one, as `millrace up` runs it |
+//! | [`Figure::Notes`] | one line each | one that costs nothing: all that is left are the services and the broker |
+//!
+//! One broker for all turns: two of them differ by more than traces cost, for as long as they live, since each compiles its own code
 //! while it runs. Each turn has an index of its own, which does not optimise: a large one costs more to write, and an
 //! optimisation falls into one turn and not into its pair. With traces every one is kept (sampling 1.0), and `up` receives them
 //! on the same cores. A receipt's trace is complete if it has every span of [`OF_A_DOCUMENT`]; since what `up` keeps is bounded,
@@ -23,14 +28,14 @@ use millrace_testkit::traces::OF_A_DOCUMENT;
 use millrace_testkit::{Client, ModelEndpoint, Stack, poll};
 use rustix::process::Signal;
 
+use super::documents::{Prose, note, notes};
 use super::report::{Row, Target, Unit};
 use super::whole::{self, AT_ONCE, INDEXED_WITHIN};
+use crate::demo::corpus::Document;
 use crate::output::Progress;
 use crate::stack::state::{Layout, write_whole};
 use crate::traces::{PART, store};
 
-/// Before the first turn: the broker's code is compiled.
-const FIRST: usize = 30_000;
 /// Before the clock of each turn: connections, schemas and caches are made.
 const WARM_UP: usize = 1000;
 /// Receipts whose traces are looked at.
@@ -38,64 +43,179 @@ const LOOKED_AT: usize = 10_000;
 /// Spans that were made are sent within a second.
 const RECEIVED_WITHIN: Duration = Duration::from_secs(30);
 
-/// One run.
-struct Ran {
-    documents_per_second: f64,
-    /// Of the receipts, those whose trace is complete.
-    complete: Option<usize>,
+/// One figure of `bench trace`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Figure {
+    /// One chunk of prose a document, the real model
+    Prose,
+    /// One line a document, a model that costs nothing
+    Notes,
 }
 
-/// Runs in pairs; which goes first alternates.
-pub async fn run(documents: usize, runs: usize, progress: &Progress) -> Result<Vec<Row>> {
-    let (mut with, mut without, mut complete) = (Vec::new(), Vec::new(), Vec::new());
-    let step = progress.step("traces");
-    let model = ModelEndpoint::start(whole::DIMENSIONS, None).await?;
-    whole::on_stack(model.environment(), true, async |stack| {
-        step.say("the broker warms up");
+/// All of them.
+pub const FIGURES: [Figure; 2] = [Figure::Prose, Figure::Notes];
+
+/// What is measured, and on what.
+#[derive(Debug)]
+pub struct Setup {
+    /// These.
+    pub figures: Vec<Figure>,
+    /// Documents of a run; none: as many as the figure has by itself.
+    pub documents: Option<usize>,
+    /// Text files; none: the crates of the cargo registry.
+    pub corpus: Option<PathBuf>,
+    /// Directory of the model whose tokenizer cuts the prose.
+    pub model: PathBuf,
+    /// How often each is run.
+    pub runs: usize,
+}
+
+/// Takes the figures.
+pub async fn run(setup: &Setup, progress: &Progress) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for figure in &setup.figures {
+        let work = Work::of(*figure, setup).await?;
+        rows.extend(work.rows(setup.runs, progress).await?);
+    }
+    Ok(rows)
+}
+
+/// What a figure submits.
+struct Work {
+    figure: Figure,
+    /// Texts of documents; none: notes.
+    chunks: Vec<String>,
+    /// Documents of a run.
+    documents: usize,
+    /// Before the first turn: the broker's code is compiled.
+    first: usize,
+}
+
+/// Of the receipts of a run, those whose trace is complete; and documents a second.
+#[derive(Default)]
+struct Ran {
+    with: Vec<f64>,
+    without: Vec<f64>,
+    complete: Vec<f64>,
+}
+
+impl Work {
+    async fn of(figure: Figure, setup: &Setup) -> Result<Self> {
+        let (documents, first) = match figure {
+            Figure::Prose => (250, 5000),
+            Figure::Notes => (10_000, 30_000),
+        };
+        let documents = setup.documents.unwrap_or(documents);
+        let chunks = match figure {
+            Figure::Notes => Vec::new(),
+            Figure::Prose => {
+                let (corpus, model) = (setup.corpus.clone(), setup.model.clone());
+                let gather = move || Prose::gather(corpus.as_deref(), &model, documents.div_ceil(Prose::LEAST_CHUNKS));
+                tokio::task::spawn_blocking(gather).await??.chunks
+            }
+        };
+        Ok(Self {
+            figure,
+            chunks,
+            documents,
+            first,
+        })
+    }
+
+    fn name(&self) -> String {
+        let what = match self.figure {
+            Figure::Prose => "documents of a chunk of prose, the real model",
+            Figure::Notes => "documents of a line, a model that costs nothing",
+        };
+        format!("{} {what}: submit to searchable, every trace kept", self.documents)
+    }
+
+    fn document(&self, name: &str, number: usize) -> Document {
+        let mut document = note(name, number);
+        if let Some(chunk) = self.chunks.get(number) {
+            document.text.clone_from(chunk);
+        }
+        document
+    }
+
+    async fn rows(&self, runs: usize, progress: &Progress) -> Result<[Row; 2]> {
+        let step = progress.step("traces");
+        let ran = match self.figure {
+            Figure::Prose => {
+                whole::on_stack(Vec::new(), true, async |stack| {
+                    self.turns(stack, runs, |what| step.say(what)).await
+                })
+                .await?
+            }
+            Figure::Notes => {
+                let model = ModelEndpoint::start(whole::DIMENSIONS, None).await?;
+                let turns = async |stack: &Stack| self.turns(stack, runs, |what| step.say(what)).await;
+                whole::on_stack(model.environment(), true, turns).await?
+            }
+        };
+        step.done("measured");
+        Ok([
+            Row {
+                figure: "traces",
+                name: self.name(),
+                unit: Unit::DocumentsPerSecond,
+                millrace: ran.with,
+                yardstick: "the same without traces",
+                beside: Ok(ran.without),
+                target: Target::AtLeastTimes(0.97),
+            },
+            Row {
+                figure: "traces",
+                name: "their receipts whose trace is complete".to_owned(),
+                unit: Unit::Percent,
+                millrace: ran.complete,
+                yardstick: "",
+                beside: Ok(Vec::new()),
+                target: Target::AtLeast(99.9),
+            },
+        ])
+    }
+
+    /// Runs in pairs; which goes first alternates.
+    async fn turns(&self, stack: &Stack, runs: usize, say: impl Fn(String)) -> Result<Ran> {
+        say("the broker warms up".to_owned());
         let client = Client::new(&stack.addresses, "bench")?;
-        searchable(stack, &client, "first", FIRST).await?;
+        searchable(stack, &client, notes("first", self.first)).await?;
         let services = Services::of(stack)?;
+        let mut ran = Ran::default();
         for run in 0..runs {
             for on in [run % 2 == 1, run % 2 == 0] {
                 let what = if on { "with" } else { "without" };
-                step.say(format!("{what} traces, run {} of {runs}", run + 1));
+                say(format!("{what} traces, run {} of {runs}", run + 1));
                 let name = format!("{what} {run}");
                 services.start_anew(stack, on, &name).await?;
-                let ran = measured(stack, &client, &name, documents, on).await;
-                let ran = ran.with_context(|| format!("{what} traces"))?;
-                match ran.complete {
-                    Some(count) => {
-                        with.push(ran.documents_per_second);
-                        complete.push(100.0 * count as f64 / documents.min(LOOKED_AT) as f64);
-                    }
-                    None => without.push(ran.documents_per_second),
-                }
+                let turn = self.turn(stack, &client, &name, on, &mut ran).await;
+                turn.with_context(|| format!("{what} traces"))?;
             }
         }
+        Ok(ran)
+    }
+
+    async fn turn(&self, stack: &Stack, client: &Client, name: &str, on: bool, ran: &mut Ran) -> Result<()> {
+        searchable(stack, client, notes(&format!("{name}, before"), WARM_UP)).await?;
+        let documents = (0..self.documents).map(|number| self.document(name, number)).collect();
+        let began = Instant::now();
+        let receipts = searchable(stack, client, documents).await?;
+        let rate = self.documents as f64 / began.elapsed().as_secs_f64();
+        // Not by a count alone.
+        for receipt in receipts.iter().step_by(self.documents.div_ceil(50)) {
+            client.reaches(receipt, &[DocumentState::Indexed]).await?;
+        }
+        if on {
+            let looked_at = &receipts[self.documents.saturating_sub(LOOKED_AT)..];
+            let complete = complete(stack.dir(), looked_at).await?;
+            ran.complete.push(100.0 * complete as f64 / looked_at.len() as f64);
+            ran.with.push(rate);
+        } else {
+            ran.without.push(rate);
+        }
         Ok(())
-    })
-    .await?;
-    step.done("measured");
-    Ok(vec![
-        Row {
-            figure: "traces",
-            name: format!("{documents} documents, submit to searchable, every trace kept"),
-            unit: Unit::DocumentsPerSecond,
-            millrace: with,
-            yardstick: "the same without traces",
-            beside: Ok(without),
-            target: Target::AtLeastTimes(0.97),
-        },
-        Row {
-            figure: "traces",
-            name: "receipts whose trace is complete".to_owned(),
-            unit: Unit::Percent,
-            millrace: complete,
-            yardstick: "",
-            beside: Ok(Vec::new()),
-            target: Target::AtLeast(99.9),
-        },
-    ])
+    }
 }
 
 /// The config files of a stack's services, with where to send traces.
@@ -138,34 +258,14 @@ impl Services {
     }
 }
 
-async fn measured(stack: &Stack, client: &Client, name: &str, documents: usize, on: bool) -> Result<Ran> {
-    searchable(stack, client, &format!("{name}, before"), WARM_UP).await?;
-    let began = Instant::now();
-    let receipts = searchable(stack, client, name, documents).await?;
-    let seconds = began.elapsed().as_secs_f64();
-    // Not by a count alone.
-    for receipt in receipts.iter().step_by(documents.div_ceil(50)) {
-        client.reaches(receipt, &[DocumentState::Indexed]).await?;
-    }
-    let complete = match on {
-        true => Some(complete(stack.dir(), &receipts[documents.saturating_sub(LOOKED_AT)..]).await?),
-        false => None,
-    };
-    Ok(Ran {
-        documents_per_second: documents as f64 / seconds,
-        complete,
-    })
-}
-
 /// Submits documents of one part each, [`AT_ONCE`], until all are indexed.
-async fn searchable(stack: &Stack, client: &Client, name: &str, documents: usize) -> Result<Vec<Receipt>> {
+async fn searchable(stack: &Stack, client: &Client, documents: Vec<Document>) -> Result<Vec<Receipt>> {
     let before = indexed(stack).await?;
-    let submits = (0..documents).map(|n| async move {
-        let text = format!("Note {n} of many: so it goes, and on.");
-        client.submit(&format!("{name}/{n}.md"), text).await
-    });
+    let all = i64::try_from(documents.len())?;
+    let submits = documents
+        .into_iter()
+        .map(|Document { id, text }| async move { client.submit(&id, text).await });
     let receipts = stream::iter(submits).buffer_unordered(AT_ONCE).try_collect().await?;
-    let all = i64::try_from(documents)?;
     poll::until("all documents to be indexed", INDEXED_WITHIN, async || {
         let done = indexed(stack).await? - before;
         Ok(if done >= all { Ok(()) } else { Err(done) })

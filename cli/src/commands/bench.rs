@@ -28,7 +28,8 @@ const EXAMPLES: &str = "Examples:
   millrace bench flow --bootstrap broker-1:9092        on that broker; topics millrace.bench.* come and go
   millrace bench flow --set linger.ms=0                what a setting of the client's does
   millrace bench memory --json                         one object on stdout
-  millrace bench trace                                 what traces cost, and whether each is complete; five minutes
+  millrace bench trace                                 what traces cost, and whether each is complete; ten minutes
+  millrace bench trace --only prose --runs 20          with the real model, as often as a noisy machine wants
   millrace bench pipeline                              submit to searchable on whole stacks; ten minutes
   millrace bench pipeline --only e --documents 3000    one figure, with more documents
   millrace bench pipeline --only b,g --backend cuda --max-batch-tokens 16384 --max-batch-texts 256 --prepared-batches 1 --onnxruntime /opt/onnxruntime/libonnxruntime.so
@@ -76,12 +77,18 @@ enum What {
         #[command(flatten)]
         common: Common,
     },
-    /// The whole pipeline with traces and without in turn, on a stack of its own with a model that costs nothing
+    /// The whole pipeline with traces and without in turn: the real model, and one that costs nothing; on stacks of its own
     #[command(after_help = EXAMPLES)]
     Trace {
-        /// How many documents a run submits
-        #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-        documents: u32,
+        /// Take only these
+        #[arg(long, value_enum, value_delimiter = ',', value_name = "prose,notes")]
+        only: Vec<traces::Figure>,
+        /// How many documents a run submits [default: prose 250, notes 10000]
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        documents: Option<u32>,
+        /// Text files to cut prose of [default: Markdown of the crates in the cargo registry]
+        #[arg(long, value_name = "DIR")]
+        corpus: Option<PathBuf>,
         /// How often each of both is run; the median counts
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]
         runs: u8,
@@ -250,12 +257,30 @@ pub async fn run(bench: Bench) -> Result<()> {
             })
             .await
         }
-        What::Trace { documents, runs, json } => {
+        What::Trace {
+            only,
+            documents,
+            corpus,
+            runs,
+            json,
+        } => {
             let (interrupt, machine, progress) = (on_signal()?, Machine::this(), Progress::stderr());
             progress.line(machine.line());
-            let (documents, runs) = (usize::try_from(documents)?, usize::from(runs));
-            let rows = unless_interrupted(traces::run(documents, runs, &progress).boxed_local(), &interrupt).await?;
-            report::show(&rows, runs, &machine, json);
+            let cache = Cache::of_user()?;
+            cache.fill(&progress).await?;
+            let setup = traces::Setup {
+                figures: if only.is_empty() {
+                    traces::FIGURES.to_vec()
+                } else {
+                    only
+                },
+                documents: documents.map(usize::try_from).transpose()?,
+                corpus,
+                model: cache.model(),
+                runs: usize::from(runs),
+            };
+            let rows = unless_interrupted(traces::run(&setup, &progress).boxed_local(), &interrupt).await?;
+            report::show(&rows, setup.runs, &machine, json);
             Ok(())
         }
         What::Pipeline {

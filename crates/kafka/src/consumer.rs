@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
@@ -52,8 +52,8 @@ pub(crate) struct Context {
     pub(crate) assignment: Arc<AtomicU64>,
     /// The assignment changed: what is paused must be told to librdkafka again.
     reassigned: AtomicBool,
-    /// A callback could not do its work: the session must be replaced.
-    broken: AtomicBool,
+    /// Why a callback could not do its work: the session must be replaced.
+    broken: OnceLock<String>,
     /// What the watch is told.
     pub(crate) seen: Arc<stalled::Seen>,
     /// What only the consumer thread touches, in `poll` and in its callbacks.
@@ -79,7 +79,7 @@ impl Context {
             events,
             assignment: Arc::default(),
             reassigned: AtomicBool::new(false),
-            broken: AtomicBool::new(false),
+            broken: OnceLock::new(),
             seen: Arc::default(),
             thread: Mutex::default(),
         }
@@ -117,16 +117,17 @@ impl Context {
         thread.batch.len() >= BATCH_RECORDS || thread.batch_bytes >= BATCH_BYTES
     }
 
-    fn assigned(&self, consumer: &Member, list: &TopicPartitionList) -> Result<(), KafkaError> {
+    fn assigned(&self, consumer: &Member, list: &TopicPartitionList) -> Result<(), Unchanged> {
         let assignment = self.assignment.fetch_add(1, Ordering::SeqCst) + 1;
-        let committed = committed(consumer, list)?;
-        let low = log_bounds(consumer, list, Offset::Beginning)?;
-        let high = log_bounds(consumer, list, Offset::End)?;
+        let committed = committed(consumer, list).map_err(Unchanged::Positions)?;
+        let low = log_bounds(consumer, list, Offset::Beginning).map_err(Unchanged::Bounds)?;
+        let high = log_bounds(consumer, list, Offset::End).map_err(Unchanged::Bounds)?;
         let mut start = TopicPartitionList::new();
         let (mut partitions, mut ends) = (Vec::new(), Vec::new());
         for element in committed.elements() {
             let partition = convert::partition_of(&element);
-            let (low, high) = (offset_of(&low, &partition)?, offset_of(&high, &partition)?);
+            let bound = |of| offset_of(of, &partition).map_err(Unchanged::Bounds);
+            let (low, high) = (bound(&low)?, bound(&high)?);
             let position = position(element.offset(), element.metadata(), low, high);
             let offset = position
                 .as_ref()
@@ -147,10 +148,10 @@ impl Context {
                 caught_up: None,
             }));
         }
-        consumer.incremental_assign(&start)
+        Ok(consumer.incremental_assign(&start)?)
     }
 
-    fn revoked(&self, consumer: &Member, list: &TopicPartitionList) -> Result<(), KafkaError> {
+    fn revoked(&self, consumer: &Member, list: &TopicPartitionList) -> Result<(), Unchanged> {
         let assignment = self.assignment.fetch_add(1, Ordering::SeqCst) + 1;
         let (done, ended) = oneshot::channel();
         let event = Event::Revoked {
@@ -163,8 +164,23 @@ impl Context {
             // The runner bounds its drain below the session timeout; its end drops the sender.
             let _ = ended.blocking_recv();
         }
-        consumer.incremental_unassign(list)
+        Ok(consumer.incremental_unassign(list)?)
     }
+}
+
+/// Why a change of assignment could not be carried out.
+#[derive(Debug, thiserror::Error)]
+enum Unchanged {
+    /// Kafka tells a position only once the transaction that writes it has ended.
+    #[error(
+        "committed positions of the consumer group could not be read ({0}); where this goes on and the broker is well, a \
+         transaction of the group has no end: look for it with kafka-transactions.sh find-hanging"
+    )]
+    Positions(KafkaError),
+    #[error("where partitions begin and end could not be asked ({0})")]
+    Bounds(KafkaError),
+    #[error("the client refused the partitions ({0})")]
+    Client(#[from] KafkaError),
 }
 
 /// The positions committed for partitions. An error of one partition is never taken for "nothing committed": that would
@@ -304,8 +320,10 @@ impl ConsumerContext for Context {
         };
         self.reassigned.store(true, Ordering::SeqCst);
         if let Err(error) = done {
-            tracing::warn!(%error, "a change of assignment could not be carried out");
-            self.broken.store(true, Ordering::SeqCst);
+            // The first one counts; the session ends with it, which is told.
+            let _ = self
+                .broken
+                .set(format!("a change of assignment could not be carried out: {error}"));
         }
     }
 }
@@ -336,8 +354,8 @@ pub(crate) fn poll(
         if closing.load(Ordering::SeqCst) {
             return;
         }
-        if context.broken.load(Ordering::SeqCst) {
-            break Event::Ended("a change of assignment could not be carried out".into());
+        if let Some(why) = context.broken.get() {
+            break Event::Ended(why.clone());
         }
         let reassigned = context.reassigned.swap(false, Ordering::SeqCst);
         if reassigned || wanted.has_changed().unwrap_or(false) {

@@ -6,11 +6,11 @@
 use anyhow::{Context, Result, ensure};
 use millrace_testkit::Client;
 
+use super::super::documents::{Prose, notes};
 use super::super::embed::bare::{Bare, Batches};
 use super::super::report::{Row, Target, Unit};
 use super::super::whole;
 use super::Setup;
-use super::documents::{Prose, notes};
 use super::searchable::{Searchable, found};
 use crate::output::Progress;
 

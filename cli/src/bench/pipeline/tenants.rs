@@ -14,11 +14,11 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::super::documents::{note, notes};
 use super::super::latency::irregular;
 use super::super::report::{Row, Target, Unit, median, percentile};
 use super::super::whole::{self, AT_ONCE, INDEXED_WITHIN};
 use super::Setup;
-use super::documents::{note, notes};
 use super::searchable::Searchable;
 use crate::output::Progress;
 

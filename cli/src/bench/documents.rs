@@ -1,5 +1,6 @@
 //! What benches submit.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
@@ -11,8 +12,6 @@ use crate::demo::corpus::{Corpus, Document};
 
 /// Files to choose from.
 const FILES: usize = 10_000;
-/// Chunks of a document of prose.
-const CHUNKS_OF_PROSE: std::ops::RangeInclusive<usize> = 20..=40;
 /// Chunks of a document of short ones.
 const SHORT_CHUNKS: usize = 30;
 
@@ -23,6 +22,10 @@ pub struct Prose {
 }
 
 impl Prose {
+    /// Of a document.
+    pub const LEAST_CHUNKS: usize = 20;
+    const CHUNKS: RangeInclusive<usize> = Self::LEAST_CHUNKS..=40;
+
     /// The first ones of a directory, or of the crates in the cargo registry. Blocking.
     pub fn gather(directory: Option<&Path>, model: &Path, documents: usize) -> Result<Self> {
         let corpus = Corpus::gather(directory, FILES)?;
@@ -39,7 +42,7 @@ impl Prose {
                 break;
             }
             let chunks = chunker.chunk(&document.text, MediaType::Markdown)?;
-            if CHUNKS_OF_PROSE.contains(&chunks.len()) {
+            if Self::CHUNKS.contains(&chunks.len()) {
                 let texts = chunks.into_iter().map(|chunk| document.text[chunk.range].to_owned());
                 prose.chunks.extend(texts);
                 prose.documents.push(document);
@@ -51,8 +54,8 @@ impl Prose {
              directory with --corpus DIR",
             corpus.source,
             prose.documents.len(),
-            CHUNKS_OF_PROSE.start(),
-            CHUNKS_OF_PROSE.end()
+            Self::CHUNKS.start(),
+            Self::CHUNKS.end()
         );
         Ok(prose)
     }
