@@ -92,6 +92,7 @@ const CASES: &[(&str, Case)] = cases![
     runtime::poison::a_poison_record_is_given_up_and_the_rest_comes_out,
     runtime::poison::kills_from_outside_give_nothing_up,
     runtime::transactions::a_fenced_producer_starts_again,
+    runtime::transactions::a_position_in_an_open_transaction_is_waited_for,
     runtime::transactions::a_step_without_an_answer_is_taken_once,
     runtime::transactions::a_step_that_is_answered_late_is_asked_for_again,
     runtime::transactions::a_zombie_commits_nothing,

@@ -29,6 +29,8 @@ const OFFSET_FETCH: Api = Api(9, 2, false);
 const LEAVE_GROUP: Api = Api(13, 3, false);
 const DELETE_RECORDS: Api = Api(21, 1, false);
 const INIT_PRODUCER_ID: Api = Api(22, 1, false);
+const ADD_OFFSETS_TO_TXN: Api = Api(25, 0, false);
+const TXN_OFFSET_COMMIT: Api = Api(28, 0, false);
 const DESCRIBE_TRANSACTIONS: Api = Api(65, 0, true);
 
 /// A position as it is committed.
@@ -133,13 +135,41 @@ impl Broker {
     /// Takes a transactional id, as another producer of the same name does: the one before is fenced, its open transaction
     /// aborted.
     pub async fn fence(&self, transactional_id: &str) -> Result<()> {
+        self.take(transactional_id, 15_000).await.map(|_| ())
+    }
+
+    /// Begins a transaction that commits a position for a group, and leaves it open: nobody is told the partition's position
+    /// until [`Broker::fence`] takes the transactional id, or the transaction has lasted a minute.
+    pub async fn hold_position(
+        &self,
+        transactional_id: &str,
+        (group, topic, partition): (&str, &str, i32),
+        offset: i64,
+    ) -> Result<()> {
+        let (producer, epoch) = self.take(transactional_id, 60_000).await?;
+        let mut body = Body::default();
+        body.string(transactional_id).int64(producer).int16(epoch).string(group);
+        let mut answer = self.call(ADD_OFFSETS_TO_TXN, body).await?;
+        none("add a group to a transaction", answer.skip(4)?.int16()?)?;
+        let mut body = Body::default();
+        body.string(transactional_id).string(group).int64(producer).int16(epoch);
+        body.int32(1).string(topic).int32(1).int32(partition);
+        body.int64(offset).string("");
+        let mut answer = self.call(TXN_OFFSET_COMMIT, body).await?;
+        answer.skip(4 + 4)?.string()?;
+        answer.skip(4 + 4)?;
+        none("commit a position in a transaction", answer.int16()?)
+    }
+
+    /// Producer id and epoch.
+    async fn take(&self, transactional_id: &str, timeout_ms: i32) -> Result<(i64, i16)> {
         poll::until(&format!("{transactional_id} to be taken"), SETTLED, async || {
             let mut body = Body::default();
-            body.string(transactional_id).int32(15_000);
+            body.string(transactional_id).int32(timeout_ms);
             let mut answer = self.call(INIT_PRODUCER_ID, body).await?;
             let code = answer.skip(4)?.int16()?;
             match code {
-                0 => Ok(Ok(())),
+                0 => Ok(Ok((answer.int64()?, answer.int16()?))),
                 code if FOR_NOW.contains(&code) => Ok(Err(code)),
                 code => bail!("the broker answers with code {code}"),
             }

@@ -10,6 +10,7 @@ use rustix::process::Signal;
 
 use super::bed::{Bed, SHORT_SESSION_MS, on_bed};
 use super::process::Process;
+use super::records::spread;
 use crate::running;
 use millrace_testkit::still::Still;
 
@@ -57,6 +58,31 @@ pub async fn a_fenced_producer_starts_again(stack: &mut Option<Stack>) -> Result
             flows(&mut a).await
         })
         .await?;
+        bed.finish([a]).await?.at_the_first_attempt()
+    })
+    .await
+}
+
+/// A position that somebody else's transaction is about to change is not known: it is waited for, and said why.
+pub async fn a_position_in_an_open_transaction_is_waited_for(stack: &mut Option<Stack>) -> Result<()> {
+    on_bed(running(stack)?, "held", 2, async |bed| {
+        let a = bed.start("a")?;
+        bed.send(&spread(50, 10, "ok")).await?;
+        bed.settled().await?;
+        a.leave().await?;
+        bed.broker.leave(&bed.group, "a").await?;
+        let (at, _) = bed.position(0).await?;
+        let partition = (bed.group.as_str(), bed.input.as_str(), 0);
+        bed.broker.hold_position("e2e.held.stranger", partition, at).await?;
+        let mut a = bed.start("a")?;
+        a.until("to say what it waits for", RECOVERED_WITHIN, |seen| {
+            seen.reason.contains("a transaction of the group has no end")
+        })
+        .await?;
+        bed.broker.fence("e2e.held.stranger").await?;
+        a.holds(2).await?;
+        bed.send(&spread(50, 10, "ok")).await?;
+        bed.settled().await?;
         bed.finish([a]).await?.at_the_first_attempt()
     })
     .await
