@@ -1,7 +1,7 @@
 //! The consumer thread: polls, always; hands over what happens; carries assignments in and out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,33 @@ const UNSTABLE_PAUSE: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_millis(500);
 const NOBODY_SAYS: Duration = Duration::from_secs(300);
 
+/// The client asks its group again after so long by itself: `max.poll.interval.ms`.
+const LONGEST_JOIN: Duration = Duration::from_secs(600);
+
 pub(crate) type Member = BaseConsumer<Context>;
+
+/// How many members in a row were given no assignment, not even an empty one, and were replaced. Cheap to clone.
+///
+/// A request to join waits at the broker for the other members, so the client gives it ten minutes; an answer that was lost
+/// meanwhile is waited for as long. Two sessions are enough for the others to come or to be missed. Who is replaced and is
+/// still not answered gets twice the time: a group that is merely slow gets through.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Unanswered(Arc<AtomicU32>);
+
+impl Unanswered {
+    fn patience(&self, session: Duration) -> Duration {
+        let doubled = 1_u32.checked_shl(self.0.load(Ordering::SeqCst) + 1);
+        session.saturating_mul(doubled.unwrap_or(u32::MAX)).min(LONGEST_JOIN)
+    }
+
+    fn answered(&self) {
+        self.0.store(0, Ordering::SeqCst);
+    }
+
+    fn given_up(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
 
 /// Who a consumer is in its group.
 pub(crate) struct Name {
@@ -42,6 +68,8 @@ pub(crate) struct Name {
     pub(crate) instance: String,
     /// For how long it may be silent.
     pub(crate) session: Duration,
+    /// Those of this name before it.
+    pub(crate) unanswered: Unanswered,
 }
 
 /// What the callbacks need. They run on the consumer thread, inside `poll`.
@@ -335,6 +363,7 @@ impl ConsumerContext for Context {
 /// | fenced | it is found out by whom ([`rival`]): by another process, and the stage ends; by itself, and a new session begins |
 /// | another fatal error, or a callback that failed | a new session |
 /// | nothing more of a partition whose log goes on ([`stalled`]) | a new session |
+/// | nothing, and no assignment ([`Unanswered`]) | a new session |
 /// | the position is out of the log's range | a new session, which finds out and stops that partition |
 /// | any other error | librdkafka goes on by itself |
 pub(crate) fn poll(
@@ -349,10 +378,23 @@ pub(crate) fn poll(
         AllBrokersDown, AutoOffsetReset, BrokerTransportFailure, FencedInstanceId, OffsetOutOfRange,
     };
     let context = consumer.context().clone();
-    let mut full = false;
+    let (mut full, began) = (false, Instant::now());
+    let patience = name.unanswered.patience(name.session);
+    let mut answered = false;
     let ended = loop {
         if closing.load(Ordering::SeqCst) {
             return;
+        }
+        if !answered && context.assignment.load(Ordering::SeqCst) > 0 {
+            answered = true;
+            name.unanswered.answered();
+        }
+        if !answered && began.elapsed() > patience {
+            name.unanswered.given_up();
+            let seconds = patience.as_secs();
+            break Event::Ended(format!(
+                "the consumer group has not answered a request to join for {seconds} s"
+            ));
         }
         if let Some(why) = context.broken.get() {
             break Event::Ended(why.clone());
@@ -474,6 +516,17 @@ fn pause(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_not_answered_gets_twice_the_time_until_it_is() {
+        let (unanswered, session) = (Unanswered::default(), Duration::from_secs(30));
+        let seconds = || unanswered.patience(session).as_secs();
+        let waits: Vec<u64> = (0..40).map(|_| (seconds(), unanswered.given_up()).0).collect();
+        assert_eq!(waits[..6], [60, 120, 240, 480, 600, 600]);
+        assert_eq!(waits.last(), Some(&600));
+        unanswered.answered();
+        assert_eq!(seconds(), 60);
+    }
 
     #[test]
     fn an_end_that_is_not_known_is_no_end() {

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use crate::config::{self, ConfigError, KafkaConfig};
-use crate::consumer::{self, Context, Member};
+use crate::consumer::{self, Context, Member, Unanswered};
 use crate::transactor::{self, Reports, TransactionalProducer};
 use crate::{partitioner, stalled};
 use millrace_failpoints::points;
@@ -143,9 +143,10 @@ where
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), StageError> {
         let stage = self.config.name;
         let mut marks = Marks::default();
-        let watch = stalled::Watch::default();
+        let (watch, unanswered) = (stalled::Watch::default(), Unanswered::default());
         while !shutdown.is_cancelled() {
-            let Some(session) = Session::open(&self.kafka, &self.config, &watch, &shutdown).await? else {
+            let Some(session) = Session::open(&self.kafka, &self.config, (&watch, &unanswered), &shutdown).await?
+            else {
                 continue;
             };
             let Session { link, threads } = session;
@@ -200,7 +201,7 @@ impl Session {
     async fn open(
         kafka: &KafkaConfig,
         config: &StageConfig,
-        watch: &stalled::Watch,
+        (watch, unanswered): (&stalled::Watch, &Unanswered),
         shutdown: &CancellationToken,
     ) -> Result<Option<Self>, StageError> {
         let stage = config.name;
@@ -255,6 +256,7 @@ impl Session {
             group: config.group.clone(),
             instance: name,
             session,
+            unanswered: unanswered.clone(),
         };
         let consumer = thread("consumer")
             .spawn(move || {

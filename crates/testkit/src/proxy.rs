@@ -32,6 +32,8 @@ pub enum Call {
     Metadata = 3,
     /// Where a group or a transactional id is coordinated.
     FindCoordinator = 10,
+    /// Become a member of a group.
+    JoinGroup = 11,
     /// Take a transactional id.
     InitProducerId = 22,
     /// Make partitions part of a transaction.

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use millrace_testkit::proxy::Call;
 use millrace_testkit::{Stack, poll};
 use tokio::process::Command;
 use tokio::time::timeout;
@@ -17,11 +18,33 @@ use crate::running;
 
 /// For a fenced process to find out: a heartbeat, and the end of its session.
 const FENCED_WITHIN: Duration = Duration::from_secs(60);
+/// For longer than a member with a short session is waited for.
+const HELD: Duration = Duration::from_secs(60);
 /// What a fenced process says.
 const SENTENCES: [&str; 2] = [
     "another process with the same instance name",
     "give every process an instance name of its own",
 ];
+
+/// The client itself would wait for ten minutes: a join waits for others, and this one's answer is late.
+pub async fn a_join_without_an_answer_is_made_anew(stack: &mut Option<Stack>) -> Result<()> {
+    on_bed(running(stack)?, "unanswered-join", 2, async |bed| {
+        let (proxy, mut spec) = bed.behind_a_proxy("a").await?;
+        spec.kafka.properties = bed.of_short_session("a").kafka.properties;
+        let held = proxy.hold_answer(Call::JoinGroup, HELD);
+        let joined = async {
+            let mut a = bed.start_as(&spec)?;
+            a.until("to join anew", HELD, |seen| seen.restarts == 1).await?;
+            a.holds(2).await?;
+            ensure!(a.told()?.contains("has not answered a request to join"));
+            anyhow::Ok(a)
+        };
+        let (a, ()) = tokio::try_join!(joined, held)?;
+        bed.send(&spread(50, 10, "ok")).await?;
+        bed.finish([a]).await?.at_the_first_attempt()
+    })
+    .await
+}
 
 /// Both members in turn: one of them leads the group, and the leader's return must not cost a rebalance either.
 pub async fn a_restart_within_the_session_leaves_the_generation(stack: &mut Option<Stack>) -> Result<()> {
