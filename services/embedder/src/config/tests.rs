@@ -97,6 +97,13 @@ fn openvino_needs_its_library_and_no_other() {
     assert!(toml::from_str::<Config>("model.openvino.precision = 'int8'").is_err());
 }
 
+/// Says the key.
+fn is_refused(written: &str, key: &str) {
+    let config: Config = toml::from_str(written).unwrap();
+    let error = config.check().unwrap_err().to_string();
+    assert!(error.contains(key), "{key}: {error}");
+}
+
 /// What the environment says is taken as it stands: a key of digits stays a text.
 #[test]
 fn an_endpoint_is_configured_by_the_environment() {
@@ -130,9 +137,7 @@ fn an_endpoint_that_cannot_work_is_named() {
         ("api_key", "timeout_ms = 0\napi_key", "model.endpoint.timeout_ms"),
         ("api_key", "timeout_ms = 300001\napi_key", "model.endpoint.timeout_ms"),
     ] {
-        let config: Config = toml::from_str(&format!("{WRITTEN}{}", REMOTE.replacen(from, to, 1))).unwrap();
-        let error = config.check().unwrap_err().to_string();
-        assert!(error.contains(key), "{key}: {error}");
+        is_refused(&format!("{WRITTEN}{}", REMOTE.replacen(from, to, 1)), key);
     }
 }
 
@@ -204,9 +209,7 @@ fn what_cannot_work_is_named() {
             "cache.memory_mib",
         ),
     ] {
-        let config: Config = toml::from_str(&WRITTEN.replacen(from, to, 1)).unwrap();
-        let error = config.check().unwrap_err().to_string();
-        assert!(error.contains(key), "{key}: {error}");
+        is_refused(&WRITTEN.replacen(from, to, 1), key);
     }
 }
 
