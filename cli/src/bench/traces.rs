@@ -91,7 +91,7 @@ struct Work {
     first: usize,
 }
 
-/// Of the receipts of a run, those whose trace is complete; and documents a second.
+/// Of each run, documents a second; of those with traces, the percentage of receipts whose trace is complete.
 #[derive(Default)]
 struct Ran {
     with: Vec<f64>,
@@ -140,19 +140,13 @@ impl Work {
 
     async fn rows(&self, runs: usize, progress: &Progress) -> Result<[Row; 2]> {
         let step = progress.step("traces");
-        let ran = match self.figure {
-            Figure::Prose => {
-                whole::on_stack(Vec::new(), true, async |stack| {
-                    self.turns(stack, runs, |what| step.say(what)).await
-                })
-                .await?
-            }
-            Figure::Notes => {
-                let model = ModelEndpoint::start(whole::DIMENSIONS, None).await?;
-                let turns = async |stack: &Stack| self.turns(stack, runs, |what| step.say(what)).await;
-                whole::on_stack(model.environment(), true, turns).await?
-            }
+        let free = match self.figure {
+            Figure::Prose => None,
+            Figure::Notes => Some(ModelEndpoint::start(whole::DIMENSIONS, None).await?),
         };
+        let environment = free.as_ref().map(ModelEndpoint::environment).unwrap_or_default();
+        let turns = async |stack: &Stack| self.turns(stack, runs, |what| step.say(what)).await;
+        let ran = whole::on_stack(environment, true, turns).await?;
         step.done("measured");
         Ok([
             Row {
@@ -166,7 +160,7 @@ impl Work {
             },
             Row {
                 figure: "traces",
-                name: "their receipts whose trace is complete".to_owned(),
+                name: format!("receipts of these {} whose trace is complete", self.documents),
                 unit: Unit::Percent,
                 millrace: ran.complete,
                 yardstick: "",

@@ -1,17 +1,17 @@
-//! `millrace bench`.
+//! `millrace bench`. [`model`] is what `pipeline` and `embed` are told of a model.
 
-use std::num::NonZeroUsize;
+mod model;
+
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use futures::FutureExt as _;
 use futures::future::LocalBoxFuture;
-use millrace_embedder::batch::BatchLimits;
 use millrace_embedder::model::Choice;
-use millrace_embedder::model::openvino::{OpenVino, Precision};
 use millrace_kafka::KafkaConfig;
 use tokio_util::sync::CancellationToken;
 
+use self::model::{OfModel, absolute, backend};
 use super::up::on_signal;
 use crate::bench::embed::bare::Model;
 use crate::bench::report::{self, Machine, Row};
@@ -162,78 +162,6 @@ struct Common {
     json: bool,
 }
 
-/// How a model is run, and in which batches.
-#[derive(Debug, clap::Args)]
-struct OfModel {
-    /// The ONNX Runtime's library [default: the local stack's]
-    #[arg(long, value_name = "FILE")]
-    onnxruntime: Option<PathBuf>,
-    /// OpenVINO's C library, for the backend openvino
-    #[arg(long, value_name = "FILE")]
-    openvino: Option<PathBuf>,
-    /// What it computes in: f32 or bf16
-    #[arg(long, value_name = "NAME", default_value = "f32", value_parser = precision)]
-    precision: Precision,
-    /// Parts of a batch that it computes at once [default: the embedder's]
-    #[arg(long, value_name = "N")]
-    streams: Option<NonZeroUsize>,
-    /// Largest batch: rows times longest row
-    #[arg(long, value_name = "N", default_value_t = BatchLimits::default().max_batch_tokens)]
-    max_batch_tokens: usize,
-    /// Largest batch in texts
-    #[arg(long, value_name = "N", default_value_t = BatchLimits::default().max_batch_texts)]
-    max_batch_texts: usize,
-    /// Full batches handed over while another one runs
-    #[arg(long, value_name = "N", default_value_t = BatchLimits::default().prepared_batches)]
-    prepared_batches: usize,
-    /// A GPU's session in the embedder's process, not in one of its own
-    #[arg(long)]
-    in_process: bool,
-}
-
-impl OfModel {
-    fn openvino(&self, backends: &[Choice]) -> Result<OpenVino> {
-        ensure!(
-            self.openvino.is_some() || !backends.contains(&Choice::OpenVino),
-            "the backend openvino needs --openvino FILE, its C library: of PyPI's wheel openvino, for example"
-        );
-        Ok(OpenVino {
-            library: absolute(self.openvino.as_ref())?.unwrap_or_default(),
-            precision: self.precision,
-            streams: self.streams.map(NonZeroUsize::get),
-        })
-    }
-
-    /// Limits that the embedder takes.
-    fn limits(&self) -> Result<BatchLimits> {
-        let defaults = BatchLimits::default();
-        let limits = BatchLimits {
-            max_batch_tokens: self.max_batch_tokens,
-            max_batch_texts: self.max_batch_texts,
-            prepared_batches: self.prepared_batches,
-            max_waiting_tokens: defaults.max_waiting_tokens.max(8 * self.max_batch_tokens),
-            ..defaults
-        };
-        limits.check().map_err(anyhow::Error::msg)?;
-        Ok(limits)
-    }
-}
-
-/// A stack's services have a working directory of their own.
-fn absolute(path: Option<&PathBuf>) -> Result<Option<PathBuf>> {
-    Ok(path.map(std::path::absolute).transpose()?)
-}
-
-fn backend(name: &str) -> Result<Choice, String> {
-    let known = [Choice::Cpu, Choice::Cuda, Choice::OpenVino];
-    let found = known.into_iter().find(|choice| choice.name() == name);
-    found.ok_or_else(|| "it is cpu, cuda or openvino".to_owned())
-}
-
-fn precision(name: &str) -> Result<Precision, String> {
-    Precision::named(name).ok_or_else(|| "it is f32 or bf16".to_owned())
-}
-
 /// Room that the backlogs of `bench memory` want, and more.
 const DATA_MIB: u64 = 8 << 10;
 
@@ -264,10 +192,9 @@ pub async fn run(bench: Bench) -> Result<()> {
             runs,
             json,
         } => {
-            let (interrupt, machine, progress) = (on_signal()?, Machine::this(), Progress::stderr());
-            progress.line(machine.line());
+            let bench = Measuring::begin()?;
             let cache = Cache::of_user()?;
-            cache.fill(&progress).await?;
+            cache.fill(&bench.progress).await?;
             let setup = traces::Setup {
                 figures: if only.is_empty() {
                     traces::FIGURES.to_vec()
@@ -279,9 +206,8 @@ pub async fn run(bench: Bench) -> Result<()> {
                 model: cache.model(),
                 runs: usize::from(runs),
             };
-            let rows = unless_interrupted(traces::run(&setup, &progress).boxed_local(), &interrupt).await?;
-            report::show(&rows, setup.runs, &machine, json);
-            Ok(())
+            let rows = traces::run(&setup, &bench.progress).boxed_local();
+            bench.show(rows, setup.runs, json).await
         }
         What::Pipeline {
             only,
@@ -292,12 +218,11 @@ pub async fn run(bench: Bench) -> Result<()> {
             runs,
             json,
         } => {
-            let (interrupt, machine, progress) = (on_signal()?, Machine::this(), Progress::stderr());
-            progress.line(machine.line());
+            let bench = Measuring::begin()?;
             let (limits, openvino) = (model.limits()?, model.openvino(&[backend])?);
             let onnxruntime = absolute(model.onnxruntime.as_ref())?;
             let cache = Cache::of_user()?;
-            cache.fill(&progress).await?;
+            cache.fill(&bench.progress).await?;
             let figures = if only.is_empty() {
                 pipeline::FIGURES.to_vec()
             } else {
@@ -317,9 +242,8 @@ pub async fn run(bench: Bench) -> Result<()> {
                 in_process: model.in_process,
                 limits,
             };
-            let rows = unless_interrupted(pipeline::run(&setup, &progress).boxed_local(), &interrupt).await?;
-            report::show(&rows, setup.runs, &machine, json);
-            Ok(())
+            let rows = pipeline::run(&setup, &bench.progress).boxed_local();
+            bench.show(rows, setup.runs, json).await
         }
         What::Embed {
             backends,
@@ -330,12 +254,11 @@ pub async fn run(bench: Bench) -> Result<()> {
             runs,
             json,
         } => {
-            let (interrupt, machine, progress) = (on_signal()?, Machine::this(), Progress::stderr());
-            progress.line(machine.line());
+            let bench = Measuring::begin()?;
             let cache = Cache::of_user()?;
             let (limits, openvino) = (model.limits()?, model.openvino(&backends)?);
             if model_dir.is_none() || model.onnxruntime.is_none() {
-                cache.fill(&progress).await?;
+                cache.fill(&bench.progress).await?;
             }
             let setup = embed::Setup {
                 model: model_dir.unwrap_or_else(|| cache.model()),
@@ -348,13 +271,38 @@ pub async fn run(bench: Bench) -> Result<()> {
                 runs: usize::from(runs),
                 seconds,
             };
-            let rows = unless_interrupted(embed::run(&setup, &progress).boxed_local(), &interrupt).await?;
-            report::show(&rows, setup.runs, &machine, json);
-            Ok(())
+            let rows = embed::run(&setup, &bench.progress).boxed_local();
+            bench.show(rows, setup.runs, json).await
         }
         What::Memory { runs, common } => {
             on_broker(&common, usize::from(runs), async |lab, _| memory::run(&lab).await).await
         }
+    }
+}
+
+/// A bench that has begun.
+struct Measuring {
+    interrupt: CancellationToken,
+    machine: Machine,
+    progress: Progress,
+}
+
+impl Measuring {
+    fn begin() -> Result<Self> {
+        let (interrupt, machine, progress) = (on_signal()?, Machine::this(), Progress::stderr());
+        progress.line(machine.line());
+        Ok(Self {
+            interrupt,
+            machine,
+            progress,
+        })
+    }
+
+    /// What was measured.
+    async fn show(&self, rows: LocalBoxFuture<'_, Result<Vec<Row>>>, runs: usize, json: bool) -> Result<()> {
+        let rows = unless_interrupted(rows, &self.interrupt).await?;
+        report::show(&rows, runs, &self.machine, json);
+        Ok(())
     }
 }
 
@@ -373,9 +321,14 @@ async fn on_broker(
     runs: usize,
     measure: impl AsyncFnOnce(Lab, &Cache) -> Result<Vec<Row>>,
 ) -> Result<()> {
-    let interrupt = on_signal()?;
-    let (progress, machine, cache) = (Progress::stderr(), Machine::this(), Cache::of_user()?);
-    progress.line(machine.line());
+    let (
+        Measuring {
+            interrupt,
+            machine,
+            progress,
+        },
+        cache,
+    ) = (Measuring::begin()?, Cache::of_user()?);
     let mut broker = None;
     let all = async {
         let bootstrap = match &common.bootstrap {
