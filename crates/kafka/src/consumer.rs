@@ -1,7 +1,7 @@
 //! The consumer thread: polls, always; hands over what happens; carries assignments in and out.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,53 +14,23 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::joining::JoinPatience;
+use crate::positions::{Offsets, REQUEST, committed, log_bounds, offset_of, position};
 use crate::{convert, rival, stalled, trace};
 use millrace_failpoints::points;
 use millrace_flow::log::Event;
-use millrace_flow::position::Position;
 use millrace_flow::{Delivery, TopicPartition};
 
 /// Longest time between two looks at what should be paused.
 const POLL: Duration = Duration::from_millis(20);
-/// One request for positions or watermarks.
-const REQUEST: Duration = Duration::from_secs(5);
 /// Records handed over at once, and their bytes; the channel holds a few of such batches.
 const BATCH_RECORDS: usize = 256;
 const BATCH_BYTES: usize = 1 << 20;
-/// How often positions are asked for while another owner's transaction is still being written down.
-const UNSTABLE_TRIES: u32 = 50;
-const UNSTABLE_PAUSE: Duration = Duration::from_millis(100);
 /// Between two looks at who holds the name of a member that was fenced, and how long nobody may say.
 const LOOK: Duration = Duration::from_millis(500);
 const NOBODY_SAYS: Duration = Duration::from_secs(300);
 
-/// The client asks its group again after so long by itself: `max.poll.interval.ms`.
-const LONGEST_JOIN: Duration = Duration::from_secs(600);
-
 pub(crate) type Member = BaseConsumer<Context>;
-
-/// How many members in a row were given no assignment, not even an empty one, and were replaced. Cheap to clone.
-///
-/// A request to join waits at the broker for the other members, so the client gives it ten minutes; an answer that was lost
-/// meanwhile is waited for as long. Two sessions are enough for the others to come or to be missed. Who is replaced and is
-/// still not answered gets twice the time: a group that is merely slow gets through.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Unanswered(Arc<AtomicU32>);
-
-impl Unanswered {
-    fn patience(&self, session: Duration) -> Duration {
-        let doubled = 1_u32.checked_shl(self.0.load(Ordering::SeqCst) + 1);
-        session.saturating_mul(doubled.unwrap_or(u32::MAX)).min(LONGEST_JOIN)
-    }
-
-    fn answered(&self) {
-        self.0.store(0, Ordering::SeqCst);
-    }
-
-    fn given_up(&self) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-}
 
 /// Who a consumer is in its group.
 pub(crate) struct Name {
@@ -68,8 +38,8 @@ pub(crate) struct Name {
     pub(crate) instance: String,
     /// For how long it may be silent.
     pub(crate) session: Duration,
-    /// Those of this name before it.
-    pub(crate) unanswered: Unanswered,
+    /// What it may take to be let in.
+    pub(crate) patience: JoinPatience,
 }
 
 /// What the callbacks need. They run on the consumer thread, inside `poll`.
@@ -145,22 +115,23 @@ impl Context {
         thread.batch.len() >= BATCH_RECORDS || thread.batch_bytes >= BATCH_BYTES
     }
 
-    fn assigned(&self, consumer: &Member, list: &TopicPartitionList) -> Result<(), Unchanged> {
+    fn assigned(&self, consumer: &Member, list: &TopicPartitionList) -> Result<(), AssignmentError> {
         let assignment = self.assignment.fetch_add(1, Ordering::SeqCst) + 1;
-        let committed = committed(consumer, list).map_err(Unchanged::Positions)?;
-        let low = log_bounds(consumer, list, Offset::Beginning).map_err(Unchanged::Bounds)?;
-        let high = log_bounds(consumer, list, Offset::End).map_err(Unchanged::Bounds)?;
+        let committed = committed(consumer, list).map_err(AssignmentError::Positions)?;
+        let low = log_bounds(consumer, list, Offset::Beginning).map_err(AssignmentError::Bounds)?;
+        let high = log_bounds(consumer, list, Offset::End).map_err(AssignmentError::Bounds)?;
         let mut start = TopicPartitionList::new();
         let (mut partitions, mut ends) = (Vec::new(), Vec::new());
         for element in committed.elements() {
             let partition = convert::partition_of(&element);
-            let bound = |of| offset_of(of, &partition).map_err(Unchanged::Bounds);
+            let bound = |of| offset_of(of, &partition).map_err(AssignmentError::Bounds);
             let (low, high) = (bound(&low)?, bound(&high)?);
             let position = position(element.offset(), element.metadata(), low, high);
             let offset = position
                 .as_ref()
                 .map_or(Offset::End, |position| Offset::Offset(position.offset));
-            start.add_partition_offset(&partition.topic, partition.partition, offset)?;
+            let added = start.add_partition_offset(&partition.topic, partition.partition, offset);
+            added.map_err(AssignmentError::Client)?;
             ends.push((partition.clone(), high));
             partitions.push((partition, position));
         }
@@ -176,10 +147,10 @@ impl Context {
                 caught_up: None,
             }));
         }
-        Ok(consumer.incremental_assign(&start)?)
+        consumer.incremental_assign(&start).map_err(AssignmentError::Client)
     }
 
-    fn revoked(&self, consumer: &Member, list: &TopicPartitionList) -> Result<(), Unchanged> {
+    fn revoked(&self, consumer: &Member, list: &TopicPartitionList) -> Result<(), AssignmentError> {
         let assignment = self.assignment.fetch_add(1, Ordering::SeqCst) + 1;
         let (done, ended) = oneshot::channel();
         let event = Event::Revoked {
@@ -192,13 +163,13 @@ impl Context {
             // The runner bounds its drain below the session timeout; its end drops the sender.
             let _ = ended.blocking_recv();
         }
-        Ok(consumer.incremental_unassign(list)?)
+        consumer.incremental_unassign(list).map_err(AssignmentError::Client)
     }
 }
 
 /// Why a change of assignment could not be carried out.
 #[derive(Debug, thiserror::Error)]
-enum Unchanged {
+enum AssignmentError {
     /// Kafka tells a position only once the transaction that writes it has ended.
     #[error(
         "committed positions of the consumer group could not be read ({0}); where this goes on and the broker is well, a \
@@ -208,90 +179,7 @@ enum Unchanged {
     #[error("where partitions begin and end could not be asked ({0})")]
     Bounds(KafkaError),
     #[error("the client refused the partitions ({0})")]
-    Client(#[from] KafkaError),
-}
-
-/// The positions committed for partitions. An error of one partition is never taken for "nothing committed": that would
-/// process it again from its beginning.
-fn committed(consumer: &Member, list: &TopicPartitionList) -> Result<TopicPartitionList, KafkaError> {
-    for _ in 0..UNSTABLE_TRIES {
-        let committed = consumer.committed_offsets(list.clone(), REQUEST)?;
-        let failed = committed.elements().iter().find_map(|element| element.error().err());
-        match failed {
-            None => return Ok(committed),
-            Some(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnstableOffsetCommit) => {
-                std::thread::sleep(UNSTABLE_PAUSE);
-            }
-            Some(error) => return Err(error),
-        }
-    }
-    Err(KafkaError::OffsetFetch(RDKafkaErrorCode::UnstableOffsetCommit))
-}
-
-/// By partition, an offset, or why its leader tells none.
-type Bounds = Vec<(TopicPartition, Result<i64, KafkaError>)>;
-
-/// Offsets by partition.
-pub(crate) type Offsets = BTreeMap<TopicPartition, i64>;
-
-/// The first, or the next stable, offset of partitions: one request to each of their leaders, however many they are.
-fn log_bounds(consumer: &Member, list: &TopicPartitionList, bound: Offset) -> Result<Offsets, KafkaError> {
-    // A change of assignment that gives nothing: the client takes an empty question for an error.
-    if list.count() == 0 {
-        return Ok(Offsets::new());
-    }
-    bounds(consumer, list, bound)?
-        .into_iter()
-        .map(|(partition, bound)| Ok((partition, bound?)))
-        .collect()
-}
-
-/// The same for whichever partitions can be told; −1 where a log has none.
-pub(crate) fn bounds<C: ConsumerContext>(
-    consumer: &BaseConsumer<C>,
-    list: &TopicPartitionList,
-    bound: Offset,
-) -> Result<Bounds, KafkaError> {
-    let mut asked = list.clone();
-    asked.set_all_offsets(bound)?;
-    let answered = consumer.offsets_for_times(asked, REQUEST)?;
-    let bounds = answered.elements().into_iter().map(|element| {
-        let offset = element.error().map(|()| element.offset().to_raw().unwrap_or(-1));
-        (convert::partition_of(&element), offset)
-    });
-    Ok(bounds.collect())
-}
-
-fn offset_of(offsets: &Offsets, partition: &TopicPartition) -> Result<i64, KafkaError> {
-    let known = offsets.get(partition).copied().filter(|offset| *offset >= 0);
-    known.ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition))
-}
-
-/// Where a partition starts.
-///
-/// | committed | log | start |
-/// |---|---|---|
-/// | nothing | any | its beginning |
-/// | within the log | any | there, with what its metadata says |
-/// | below the log's start | records are gone | stopped: `LOST_RANGE` |
-/// | above the log's end | the log was re-created | stopped: `LOG_RECREATED` |
-/// | unreadable metadata | any | stopped: guessing would repeat or skip records |
-fn position(committed: Offset, metadata: &str, low: i64, high: i64) -> Result<Position, String> {
-    match committed {
-        Offset::Offset(at) if at < low => Err(format!(
-            "LOST_RANGE: committed position {at} lies below the log's start {low}: {} records were deleted by retention \
-             before they were processed; reset the group's offset to {low} to go on without them",
-            low - at
-        )),
-        Offset::Offset(at) if at > high => Err(format!(
-            "LOG_RECREATED: committed position {at} lies above the log's end {high}: the topic was re-created; \
-             start the next epoch, or reset the group's offsets"
-        )),
-        Offset::Offset(at) => {
-            Position::parse(at, metadata).map_err(|error| format!("OFFSET_METADATA at offset {at}: {error}"))
-        }
-        _ => Ok(Position::at(low)),
-    }
+    Client(KafkaError),
 }
 
 /// Whether everything of a partition was fetched and handed over. None while its end is not known: the client says so
@@ -348,10 +236,11 @@ impl ConsumerContext for Context {
         };
         self.reassigned.store(true, Ordering::SeqCst);
         if let Err(error) = done {
-            // The first one counts; the session ends with it, which is told.
-            let _ = self
-                .broken
-                .set(format!("a change of assignment could not be carried out: {error}"));
+            let why = format!("a change of assignment could not be carried out: {error}");
+            // The first one ends the session, and is told then.
+            if let Err(another) = self.broken.set(why) {
+                tracing::warn!("{another}");
+            }
         }
     }
 }
@@ -363,7 +252,7 @@ impl ConsumerContext for Context {
 /// | fenced | it is found out by whom ([`rival`]): by another process, and the stage ends; by itself, and a new session begins |
 /// | another fatal error, or a callback that failed | a new session |
 /// | nothing more of a partition whose log goes on ([`stalled`]) | a new session |
-/// | nothing, and no assignment ([`Unanswered`]) | a new session |
+/// | nothing, and no assignment ([`crate::joining`]) | a new session |
 /// | the position is out of the log's range | a new session, which finds out and stops that partition |
 /// | any other error | librdkafka goes on by itself |
 pub(crate) fn poll(
@@ -378,23 +267,14 @@ pub(crate) fn poll(
         AllBrokersDown, AutoOffsetReset, BrokerTransportFailure, FencedInstanceId, OffsetOutOfRange,
     };
     let context = consumer.context().clone();
-    let (mut full, began) = (false, Instant::now());
-    let patience = name.unanswered.patience(name.session);
-    let mut answered = false;
+    let mut joining = name.patience.begin(name.session);
+    let mut full = false;
     let ended = loop {
         if closing.load(Ordering::SeqCst) {
             return;
         }
-        if !answered && context.assignment.load(Ordering::SeqCst) > 0 {
-            answered = true;
-            name.unanswered.answered();
-        }
-        if !answered && began.elapsed() > patience {
-            name.unanswered.given_up();
-            let seconds = patience.as_secs();
-            break Event::Ended(format!(
-                "the consumer group has not answered a request to join for {seconds} s"
-            ));
+        if let Some(why) = joining.given_up(|| context.assignment.load(Ordering::SeqCst) > 0) {
+            break Event::Ended(why);
         }
         if let Some(why) = context.broken.get() {
             break Event::Ended(why.clone());
@@ -518,17 +398,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_not_answered_gets_twice_the_time_until_it_is() {
-        let (unanswered, session) = (Unanswered::default(), Duration::from_secs(30));
-        let seconds = || unanswered.patience(session).as_secs();
-        let waits: Vec<u64> = (0..40).map(|_| (seconds(), unanswered.given_up()).0).collect();
-        assert_eq!(waits[..6], [60, 120, 240, 480, 600, 600]);
-        assert_eq!(waits.last(), Some(&600));
-        unanswered.answered();
-        assert_eq!(seconds(), 60);
-    }
-
-    #[test]
     fn an_end_that_is_not_known_is_no_end() {
         let seen = |partition, ls_offset, fetch_state: &str, fetchq_cnt, next_offset| statistics::Partition {
             partition,
@@ -549,28 +418,5 @@ mod tests {
         ] {
             assert_eq!(nothing_left(&seen), told, "{seen:?}");
         }
-    }
-
-    #[test]
-    fn each_row_of_the_table() {
-        assert_eq!(position(Offset::Invalid, "", 5, 9), Ok(Position::at(5)));
-        assert_eq!(position(Offset::Offset(7), "", 5, 9), Ok(Position::at(7)));
-        let with_bitmap = position(Offset::Offset(5), "1;s=0;o=;a=0;b=AQ", 5, 9).unwrap();
-        assert!(with_bitmap.finished.contains(&6) && !with_bitmap.finished.contains(&7));
-        assert!(
-            position(Offset::Offset(4), "", 5, 9)
-                .unwrap_err()
-                .starts_with("LOST_RANGE")
-        );
-        assert!(
-            position(Offset::Offset(10), "", 5, 9)
-                .unwrap_err()
-                .starts_with("LOG_RECREATED")
-        );
-        assert!(
-            position(Offset::Offset(7), "9;", 5, 9)
-                .unwrap_err()
-                .starts_with("OFFSET_METADATA")
-        );
     }
 }

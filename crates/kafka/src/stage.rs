@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use crate::config::{self, ConfigError, KafkaConfig};
-use crate::consumer::{self, Context, Member, Unanswered};
+use crate::consumer::{self, Context, Member};
+use crate::joining::JoinPatience;
 use crate::transactor::{self, Reports, TransactionalProducer};
 use crate::{partitioner, stalled};
 use millrace_failpoints::points;
@@ -143,10 +144,9 @@ where
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), StageError> {
         let stage = self.config.name;
         let mut marks = Marks::default();
-        let (watch, unanswered) = (stalled::Watch::default(), Unanswered::default());
+        let (watch, patience) = (stalled::Watch::default(), JoinPatience::default());
         while !shutdown.is_cancelled() {
-            let Some(session) = Session::open(&self.kafka, &self.config, (&watch, &unanswered), &shutdown).await?
-            else {
+            let Some(session) = Session::open(&self.kafka, &self.config, &watch, &patience, &shutdown).await? else {
                 continue;
             };
             let Session { link, threads } = session;
@@ -201,7 +201,8 @@ impl Session {
     async fn open(
         kafka: &KafkaConfig,
         config: &StageConfig,
-        (watch, unanswered): (&stalled::Watch, &Unanswered),
+        watch: &stalled::Watch,
+        patience: &JoinPatience,
         shutdown: &CancellationToken,
     ) -> Result<Option<Self>, StageError> {
         let stage = config.name;
@@ -256,7 +257,7 @@ impl Session {
             group: config.group.clone(),
             instance: name,
             session,
-            unanswered: unanswered.clone(),
+            patience: patience.clone(),
         };
         let consumer = thread("consumer")
             .spawn(move || {

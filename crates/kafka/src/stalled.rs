@@ -30,8 +30,8 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::statistics::{self, Statistics};
 use rdkafka::{ClientConfig, Offset};
 
-use crate::consumer::{Offsets, bounds};
 use crate::convert;
+use crate::positions::{Offsets, bounds};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(5);

@@ -139,14 +139,14 @@ impl Broker {
     }
 
     /// Begins a transaction that commits a position for a group, and leaves it open: nobody is told the partition's position
-    /// until [`Broker::fence`] takes the transactional id, or the transaction has lasted a minute.
+    /// until [`Broker::fence`] takes the transactional id, or the transaction has lasted two minutes.
     pub async fn hold_position(
         &self,
         transactional_id: &str,
         (group, topic, partition): (&str, &str, i32),
         offset: i64,
     ) -> Result<()> {
-        let (producer, epoch) = self.take(transactional_id, 60_000).await?;
+        let (producer, epoch) = self.take(transactional_id, 120_000).await?;
         let mut body = Body::default();
         body.string(transactional_id).int64(producer).int16(epoch).string(group);
         let mut answer = self.call(ADD_OFFSETS_TO_TXN, body).await?;
