@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// Where failures of records are made. gRPC refusals are another matter, with codes of their own.
 const SOURCES: [&str; 7] = [
     "crates/flow/src",
-    "crates/kafka/src/consumer.rs",
+    "crates/kafka/src/positions.rs",
     "crates/runtime/src/codec.rs",
     "services/embedder/src/pipeline",
     "services/indexer/src/pipeline",
