@@ -60,11 +60,23 @@ pub enum ConfigError {
 
 /// How long a member may be silent, where the operator does not say it.
 const SESSION_MS: u64 = 30_000;
+/// How long it may take between two polls, and the others of its group wait for it, where the operator does not say it.
+const POLL_INTERVAL_MS: u64 = 600_000;
 
-/// How long a member with these settings may be silent. What is no number the client has refused.
+/// How long a member with these settings may be silent.
 pub(crate) fn session(member: &ClientConfig) -> Duration {
-    let told = member.get("session.timeout.ms").and_then(|ms| ms.parse().ok());
-    Duration::from_millis(told.unwrap_or(SESSION_MS))
+    milliseconds(member, "session.timeout.ms", SESSION_MS)
+}
+
+/// How long a member with these settings may take between two polls.
+pub(crate) fn poll_interval(member: &ClientConfig) -> Duration {
+    milliseconds(member, "max.poll.interval.ms", POLL_INTERVAL_MS)
+}
+
+/// What is no number the client has refused.
+fn milliseconds(client: &ClientConfig, property: &str, otherwise: u64) -> Duration {
+    let told = client.get(property).and_then(|ms| ms.parse().ok());
+    Duration::from_millis(told.unwrap_or(otherwise))
 }
 
 const RESERVED: [&str; 17] = [
@@ -186,7 +198,7 @@ impl KafkaConfig {
             .set("group.instance.id", instance)
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("session.timeout.ms", SESSION_MS.to_string())
-            .set("max.poll.interval.ms", "600000")
+            .set("max.poll.interval.ms", POLL_INTERVAL_MS.to_string())
             .set("auto.offset.reset", "error")
             .set("statistics.interval.ms", "1000");
         self.with_properties(client)

@@ -14,7 +14,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::joining::JoinPatience;
+use crate::joining::Joining;
 use crate::positions::{Offsets, REQUEST, committed, log_bounds, offset_of, position};
 use crate::{convert, rival, stalled, trace};
 use millrace_failpoints::points;
@@ -38,8 +38,6 @@ pub(crate) struct Name {
     pub(crate) instance: String,
     /// For how long it may be silent.
     pub(crate) session: Duration,
-    /// What it may take to be let in.
-    pub(crate) patience: JoinPatience,
 }
 
 /// What the callbacks need. They run on the consumer thread, inside `poll`.
@@ -58,7 +56,6 @@ pub(crate) struct Context {
     thread: Mutex<Thread>,
 }
 
-#[derive(Default)]
 struct Thread {
     /// Polled and not handed over yet. Handed over before anything else is told: order matters.
     batch: Vec<Delivery>,
@@ -68,10 +65,11 @@ struct Thread {
     paused: BTreeSet<TopicPartition>,
     /// By partition, where fetching stood when the client's statistics last said that nothing was left.
     ends: Offsets,
+    joining: Joining,
 }
 
 impl Context {
-    pub(crate) fn new(group: String, events: mpsc::Sender<Event>) -> Self {
+    pub(crate) fn new(group: String, joining: Joining, events: mpsc::Sender<Event>) -> Self {
         Self {
             group,
             events,
@@ -79,7 +77,14 @@ impl Context {
             reassigned: AtomicBool::new(false),
             broken: OnceLock::new(),
             seen: Arc::default(),
-            thread: Mutex::default(),
+            thread: Mutex::new(Thread {
+                batch: Vec::new(),
+                batch_bytes: 0,
+                topic: None,
+                paused: BTreeSet::new(),
+                ends: Offsets::new(),
+                joining,
+            }),
         }
     }
 
@@ -117,7 +122,7 @@ impl Context {
 
     fn assigned(&self, consumer: &Member, list: &TopicPartitionList) -> Result<(), AssignmentError> {
         let assignment = self.assignment.fetch_add(1, Ordering::SeqCst) + 1;
-        let committed = committed(consumer, list).map_err(AssignmentError::Positions)?;
+        let committed = committed(consumer, list).map_err(AssignmentError::of_positions)?;
         let low = log_bounds(consumer, list, Offset::Beginning).map_err(AssignmentError::Bounds)?;
         let high = log_bounds(consumer, list, Offset::End).map_err(AssignmentError::Bounds)?;
         let mut start = TopicPartitionList::new();
@@ -170,16 +175,28 @@ impl Context {
 /// Why a change of assignment could not be carried out.
 #[derive(Debug, thiserror::Error)]
 enum AssignmentError {
+    #[error("committed positions of the consumer group could not be read ({0})")]
+    Positions(KafkaError),
     /// Kafka tells a position only once the transaction that writes it has ended.
     #[error(
         "committed positions of the consumer group could not be read ({0}); where this goes on and the broker is well, a \
-         transaction of the group has no end: look for it with kafka-transactions.sh find-hanging"
+         transaction of the group has no end: look for it with kafka-transactions.sh find-hanging --topic __consumer_offsets"
     )]
-    Positions(KafkaError),
+    Unstable(KafkaError),
     #[error("where partitions begin and end could not be asked ({0})")]
     Bounds(KafkaError),
     #[error("the client refused the partitions ({0})")]
     Client(KafkaError),
+}
+
+impl AssignmentError {
+    /// The client asks again for a position that is not settled, until its time is over.
+    fn of_positions(error: KafkaError) -> Self {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::UnstableOffsetCommit) => Self::Unstable(error),
+            _ => Self::Positions(error),
+        }
+    }
 }
 
 /// Whether everything of a partition was fetched and handed over. None while its end is not known: the client says so
@@ -196,6 +213,9 @@ impl ClientContext for Context {
     fn stats(&self, statistics: Statistics) {
         let mut ends = Vec::new();
         let mut thread = self.thread();
+        if let Some(group) = &statistics.cgrp {
+            thread.joining.learn(group);
+        }
         self.seen
             .learn(&statistics, |partition| !thread.paused.contains(partition));
         for topic in statistics.topics.values() {
@@ -225,13 +245,17 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::warn!(%error, reason, "kafka client");
+        self.thread().joining.said(format_args!("{error} ({reason})"));
     }
 }
 
 impl ConsumerContext for Context {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let done = match err {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assigned(consumer, list),
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                self.thread().joining.let_in();
+                self.assigned(consumer, list)
+            }
             _ => self.revoked(consumer, list),
         };
         self.reassigned.store(true, Ordering::SeqCst);
@@ -252,7 +276,7 @@ impl ConsumerContext for Context {
 /// | fenced | it is found out by whom ([`rival`]): by another process, and the stage ends; by itself, and a new session begins |
 /// | another fatal error, or a callback that failed | a new session |
 /// | nothing more of a partition whose log goes on ([`stalled`]) | a new session |
-/// | nothing, and no assignment ([`crate::joining`]) | a new session |
+/// | nothing, and the group does not let it in ([`crate::joining`]) | a new session |
 /// | the position is out of the log's range | a new session, which finds out and stops that partition |
 /// | any other error | librdkafka goes on by itself |
 pub(crate) fn poll(
@@ -267,13 +291,12 @@ pub(crate) fn poll(
         AllBrokersDown, AutoOffsetReset, BrokerTransportFailure, FencedInstanceId, OffsetOutOfRange,
     };
     let context = consumer.context().clone();
-    let mut joining = name.patience.begin(name.session);
     let mut full = false;
     let ended = loop {
         if closing.load(Ordering::SeqCst) {
             return;
         }
-        if let Some(why) = joining.given_up(|| context.assignment.load(Ordering::SeqCst) > 0) {
+        if let Some(why) = context.thread().joining.given_up() {
             break Event::Ended(why);
         }
         if let Some(why) = context.broken.get() {
@@ -325,6 +348,7 @@ pub(crate) fn poll(
             Some(Err(MessageConsumption(AllBrokersDown | BrokerTransportFailure))) => false,
             Some(Err(error)) => {
                 tracing::warn!(%error, "the consumer goes on after an error");
+                context.thread().joining.said(&error);
                 false
             }
         };

@@ -1,45 +1,41 @@
-//! How long a member that was given no assignment yet, not even an empty one, waits for its group.
+//! How long a member that its group does not let in waits.
 //!
 //! A request to join waits at the broker for the other members, so the client gives it as long as they may take between two
 //! polls: ten minutes. An answer that was lost meanwhile is waited for as long. Two sessions are enough for the others to come
-//! or to be missed. Who is replaced and is still given nothing gets twice the time, as who is [`crate::stalled`] does: a group
+//! or to be missed. Who is replaced and is not let in either gets twice the time, as who is [`crate::stalled`] does: a group
 //! that is merely slow gets through.
 //!
-//! Only the first assignment of a session is waited for: a later join is left to the client.
+//! | the member | then |
+//! |---|---|
+//! | was given an assignment, were it an empty one, and holds or keeps it | in |
+//! | joins, for the first time or again, and holds no partition meanwhile | out: waited for |
+//! | joins again and holds partitions | in: it works on, and its group finds out if it should not |
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// What the client's own patience is, unless an operator sets `max.poll.interval.ms`.
-const LONGEST: Duration = Duration::from_secs(600);
+use rdkafka::statistics::ConsumerGroup;
 
-/// How many members of a name, one after another, were replaced without an assignment. Cheap to clone.
+/// How many members of a name, one after another, were replaced without being let in. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct JoinPatience(Arc<AtomicU32>);
 
 impl JoinPatience {
-    fn of(&self, session: Duration) -> Duration {
+    fn of(&self, session: Duration, longest: Duration) -> Duration {
         let doubled = 1_u32.checked_shl(self.0.load(Ordering::SeqCst) + 1);
-        session.saturating_mul(doubled.unwrap_or(u32::MAX)).min(LONGEST)
+        session.saturating_mul(doubled.unwrap_or(u32::MAX)).min(longest)
     }
 
-    /// A member joins that is missed after `session`.
-    pub(crate) fn begin(&self, session: Duration) -> Joining {
+    /// A member joins that is missed after `session`, and for which its client has as much patience as `longest`.
+    pub(crate) fn begin(&self, session: Duration, longest: Duration) -> Joining {
         Joining {
             replaced: self.clone(),
-            patience: self.of(session),
-            began: Instant::now(),
-            assigned: false,
+            session,
+            longest,
+            out_since: Some(Instant::now()),
+            said: None,
         }
-    }
-
-    fn let_in(&self) {
-        self.0.store(0, Ordering::SeqCst);
-    }
-
-    fn given_up(&self) {
-        self.0.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -47,29 +43,47 @@ impl JoinPatience {
 #[derive(Debug)]
 pub(crate) struct Joining {
     replaced: JoinPatience,
-    patience: Duration,
-    began: Instant,
-    assigned: bool,
+    session: Duration,
+    longest: Duration,
+    /// None while it is in.
+    out_since: Option<Instant>,
+    /// What its client said last while it was out.
+    said: Option<String>,
 }
 
 impl Joining {
-    /// Why the member is to be replaced, if it is. `is_assigned`: whether it was given an assignment; asked until it was.
-    pub(crate) fn given_up(&mut self, is_assigned: impl FnOnce() -> bool) -> Option<String> {
-        if self.assigned {
+    /// It was given an assignment.
+    pub(crate) fn let_in(&mut self) {
+        self.replaced.0.store(0, Ordering::SeqCst);
+        (self.out_since, self.said) = (None, None);
+    }
+
+    /// What the client's statistics say of it.
+    pub(crate) fn learn(&mut self, group: &ConsumerGroup) {
+        if group.assignment_size > 0 || group.join_state == "steady" {
+            self.let_in();
+        } else if self.out_since.is_none() {
+            self.out_since = Some(Instant::now());
+        }
+    }
+
+    /// What its client says meanwhile, which may be why.
+    pub(crate) fn said(&mut self, error: impl ToString) {
+        self.said = self.out_since.map(|_| error.to_string());
+    }
+
+    /// Why the member is to be replaced, if it is.
+    pub(crate) fn given_up(&mut self) -> Option<String> {
+        let patience = self.replaced.of(self.session, self.longest);
+        if self.out_since?.elapsed() <= patience {
             return None;
         }
-        if is_assigned() {
-            self.assigned = true;
-            self.replaced.let_in();
-            return None;
-        }
-        if self.began.elapsed() <= self.patience {
-            return None;
-        }
-        self.replaced.given_up();
-        let seconds = self.patience.as_secs();
+        self.replaced.0.fetch_add(1, Ordering::SeqCst);
+        let said = self.said.take().map(|said| format!("; the client said last: {said}"));
         Some(format!(
-            "the consumer group has not answered a request to join for {seconds} s"
+            "the consumer group has not let this member in for {} s{}",
+            patience.as_secs(),
+            said.unwrap_or_default()
         ))
     }
 }
@@ -78,29 +92,73 @@ impl Joining {
 mod tests {
     use super::*;
 
-    #[test]
-    fn who_is_not_answered_gets_twice_the_time_until_it_is() {
-        let (replaced, session) = (JoinPatience::default(), Duration::from_secs(30));
-        let seconds = || replaced.of(session).as_secs();
-        let waits: Vec<u64> = (0..40).map(|_| (seconds(), replaced.given_up()).0).collect();
-        assert_eq!(waits[..6], [60, 120, 240, 480, 600, 600]);
-        assert_eq!(waits.last(), Some(&600));
-        replaced.let_in();
-        assert_eq!(seconds(), 60);
+    const SESSION: Duration = Duration::from_secs(30);
+    const LONGEST: Duration = Duration::from_secs(600);
+
+    fn group(join_state: &str, assignment_size: i32) -> ConsumerGroup {
+        ConsumerGroup {
+            join_state: join_state.into(),
+            assignment_size,
+            ..ConsumerGroup::default()
+        }
     }
 
     #[test]
-    fn an_assignment_ends_the_wait_for_good() {
+    fn who_is_not_let_in_gets_twice_the_time_until_it_is() {
         let replaced = JoinPatience::default();
-        assert!(replaced.begin(Duration::ZERO).given_up(|| false).is_some());
-        let mut joining = replaced.begin(Duration::ZERO);
-        assert_eq!(joining.given_up(|| true), None);
-        assert_eq!(joining.given_up(|| false), None);
-        assert_eq!(
-            replaced.of(Duration::from_secs(1)).as_secs(),
-            2,
-            "the next one begins anew"
+        let seconds = || replaced.of(SESSION, LONGEST).as_secs();
+        let given_up = || replaced.begin(Duration::ZERO, Duration::ZERO).given_up();
+        let waits: Vec<u64> = (0..40).map(|_| (seconds(), given_up()).0).collect();
+        assert_eq!(waits[..6], [60, 120, 240, 480, 600, 600]);
+        assert_eq!(waits.last(), Some(&600));
+        replaced.begin(SESSION, LONGEST).let_in();
+        assert_eq!(seconds(), 60, "the next one begins anew");
+    }
+
+    #[test]
+    fn out_is_who_joins_and_holds_nothing() {
+        for (state, partitions, is_out) in [
+            ("init", 0, true),
+            ("wait-join", 0, true),
+            ("wait-sync", 0, true),
+            ("steady", 0, false),
+            ("steady", 2, false),
+            ("wait-join", 2, false),
+        ] {
+            // No patience at all: out is given up at once.
+            let mut joining = JoinPatience::default().begin(Duration::ZERO, Duration::ZERO);
+            joining.let_in();
+            assert_eq!(joining.given_up(), None);
+            joining.learn(&group(state, partitions));
+            assert_eq!(joining.given_up().is_some(), is_out, "{state}, {partitions}");
+            joining.let_in();
+            assert_eq!(joining.given_up(), None, "{state}, {partitions}: let in again");
+        }
+    }
+
+    #[test]
+    fn what_says_out_again_and_again_does_not_begin_the_wait_anew() {
+        let mut joining = JoinPatience::default().begin(SESSION, LONGEST);
+        let began = joining.out_since;
+        joining.learn(&group("wait-join", 0));
+        assert_eq!(joining.out_since, began);
+        assert_eq!(joining.given_up(), None, "in time");
+    }
+
+    #[test]
+    fn what_the_client_said_while_it_was_out_is_told() {
+        let mut joining = JoinPatience::default().begin(Duration::ZERO, Duration::ZERO);
+        joining.said("before");
+        joining.let_in();
+        joining.said("while it was in");
+        joining.learn(&group("wait-join", 0));
+        assert!(!joining.given_up().unwrap().contains("said"));
+        joining.said("no such topic");
+        assert!(
+            joining
+                .given_up()
+                .unwrap()
+                .ends_with("the client said last: no such topic")
         );
-        assert_eq!(replaced.begin(Duration::from_secs(60)).given_up(|| false), None);
     }
 }

@@ -234,11 +234,12 @@ impl Session {
         let (events_sender, events) = mpsc::channel::<Event>(EVENTS);
         let (commits, mut commits_receiver) = mpsc::channel(1);
         let (paused, paused_receiver) = watch::channel(BTreeSet::new());
-        let context = Context::new(config.group.clone(), events_sender);
-        let assignment = context.assignment.clone();
         let name = member_name(&config.instance, &config.topics);
         let settings = kafka.member(&config.group, &name).map_err(config_error)?;
         let session = config::session(&settings);
+        let joining = patience.begin(session, config::poll_interval(&settings));
+        let context = Context::new(config.group.clone(), joining, events_sender);
+        let assignment = context.assignment.clone();
         let seen = context.seen.clone();
         let member: Member = settings.create_with_context(context).map_err(client_error)?;
         let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
@@ -257,7 +258,6 @@ impl Session {
             group: config.group.clone(),
             instance: name,
             session,
-            patience: patience.clone(),
         };
         let consumer = thread("consumer")
             .spawn(move || {

@@ -26,6 +26,9 @@ const SENTENCES: [&str; 2] = [
     "give every process an instance name of its own",
 ];
 
+/// What a member says that is replaced because its group does not let it in.
+const NOT_LET_IN: &str = "the consumer group has not let this member in";
+
 /// The client itself would wait for ten minutes: a join waits for others, and this one's answer is late.
 pub async fn a_join_without_an_answer_is_made_anew(stack: &mut Option<Stack>) -> Result<()> {
     on_bed(running(stack)?, "unanswered-join", 2, async |bed| {
@@ -36,12 +39,40 @@ pub async fn a_join_without_an_answer_is_made_anew(stack: &mut Option<Stack>) ->
             let mut a = bed.start_as(&spec)?;
             a.until("to join anew", HELD, |seen| seen.restarts == 1).await?;
             a.holds(2).await?;
-            ensure!(a.told()?.contains("has not answered a request to join"));
+            ensure!(a.told()?.contains(NOT_LET_IN));
             anyhow::Ok(a)
         };
         let (a, ()) = tokio::try_join!(joined, held)?;
         bed.send(&spread(50, 10, "ok")).await?;
         bed.finish([a]).await?.at_the_first_attempt()
+    })
+    .await
+}
+
+/// As above, of a member that was let in and given nothing, once it joins again for what another leaves.
+pub async fn a_later_join_without_an_answer_is_made_anew(stack: &mut Option<Stack>) -> Result<()> {
+    on_bed(running(stack)?, "unanswered-rejoin", 1, async |bed| {
+        let mut a = bed.start_as(&bed.of_short_session("a"))?;
+        a.holds(1).await?;
+        let (proxy, mut spec) = bed.behind_a_proxy("b").await?;
+        spec.kafka.properties = bed.of_short_session("b").kafka.properties;
+        let mut b = bed.start_as(&spec)?;
+        poll::until("two members", HELD, async || {
+            let members = bed.membership().await?.members;
+            Ok(if members.len() == 2 { Ok(()) } else { Err(members) })
+        })
+        .await?;
+        let held = proxy.hold_answer(Call::JoinGroup, HELD);
+        let joined = async {
+            a.leave().await?;
+            b.until("to join anew", HELD, |seen| seen.restarts == 1).await?;
+            b.holds(1).await?;
+            ensure!(b.told()?.contains(NOT_LET_IN));
+            anyhow::Ok(())
+        };
+        tokio::try_join!(joined, held)?;
+        bed.send(&spread(50, 10, "ok")).await?;
+        bed.finish([b]).await?.at_the_first_attempt()
     })
     .await
 }
