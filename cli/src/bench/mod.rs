@@ -3,8 +3,8 @@
 //! [`workload`] is what goes in and what must come out, [`stages`] what is measured, [`timer`] the simulated work. One
 //! file a figure: [`parallel`] (a), [`throughput`] (b), [`latency`] (c), [`slow`] (d), [`restart`] (e), [`memory`].
 //! [`pipeline`] and [`traces`] are of the whole pipeline, on stacks that [`whole`] makes and with [`documents`], [`embed`] of
-//! the embedder alone. [`peers`] runs what others use on the same broker, [`child`] is this program in a process of its own,
-//! [`report`] what is shown.
+//! the embedder alone. [`processor`] is who has used the cores, [`peers`] runs what others use on the same broker, [`child`]
+//! is this program in a process of its own, [`report`] what is shown.
 //!
 //! Figures are not judged: whether a target is met stands in the table. What is judged is the work: each bench reads
 //! its outputs back and fails when one lacks, stands there twice or out of its key's order.
@@ -26,6 +26,7 @@ pub mod memory;
 mod parallel;
 mod peers;
 pub mod pipeline;
+mod processor;
 pub mod report;
 mod restart;
 mod slow;

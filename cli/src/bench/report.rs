@@ -30,9 +30,11 @@ impl Unit {
         match self {
             Self::Seconds => format!("{figure:.3} s"),
             Self::Milliseconds => format!("{figure:.1} ms"),
-            Self::RecordsPerSecond => format!("{figure:.0}/s"),
             Self::Mebibytes => format!("{figure:.0} MiB"),
-            Self::DocumentsPerSecond | Self::ChunksPerSecond => format!("{figure:.0}/s"),
+            Self::RecordsPerSecond | Self::DocumentsPerSecond | Self::ChunksPerSecond if figure < 100.0 => {
+                format!("{figure:.1}/s")
+            }
+            Self::RecordsPerSecond | Self::DocumentsPerSecond | Self::ChunksPerSecond => format!("{figure:.0}/s"),
             Self::Percent => format!("{figure:.2} %"),
         }
     }
@@ -311,6 +313,12 @@ mod tests {
             ..row(Unit::Seconds, &[0.4], &[], Target::TimesFaster(3.0))
         };
         assert_eq!((skipped.met(), skipped.ratio()), (None, None));
+    }
+
+    #[test]
+    fn a_low_rate_has_a_decimal() {
+        let shown = [99.96, 100.4, 41.62].map(|rate| Unit::ChunksPerSecond.show(rate));
+        assert_eq!(shown, ["100.0/s", "100/s", "41.6/s"]);
     }
 
     #[test]

@@ -29,6 +29,7 @@ use millrace_testkit::{Client, ModelEndpoint, Stack, poll};
 use rustix::process::Signal;
 
 use super::documents::{Prose, note, notes};
+use super::processor;
 use super::report::{Row, Target, Unit};
 use super::whole::{self, AT_ONCE, INDEXED_WITHIN};
 use crate::demo::corpus::Document;
@@ -40,6 +41,11 @@ use crate::traces::{PART, store};
 const WARM_UP: usize = 1000;
 /// Receipts whose traces are looked at.
 const LOOKED_AT: usize = 10_000;
+const SERVICES: [&str; 3] = ["ingest", "embedder", "indexer"];
+/// What the other side of each pair is.
+const WITHOUT: &str = "the same without traces";
+/// Documents that become searchable within [`INDEXED_WITHIN`], at the least.
+const AT_LEAST: u32 = 10_000;
 /// Spans that were made are sent within a second.
 const RECEIVED_WITHIN: Duration = Duration::from_secs(30);
 
@@ -91,18 +97,28 @@ struct Work {
     first: usize,
 }
 
-/// Of each run, documents a second; of those with traces, the percentage of receipts whose trace is complete.
+/// Both sides of the pairs.
 #[derive(Default)]
 struct Ran {
-    with: Vec<f64>,
-    without: Vec<f64>,
+    with: Side,
+    without: Side,
+    /// Percentage of receipts whose trace is complete.
     complete: Vec<f64>,
+}
+
+/// Of each run.
+#[derive(Default)]
+struct Side {
+    /// Documents a second.
+    rates: Vec<f64>,
+    /// Seconds that the services have used, all cores together, for a thousand documents.
+    used: Vec<f64>,
 }
 
 impl Work {
     async fn of(figure: Figure, setup: &Setup) -> Result<Self> {
         let (documents, first) = match figure {
-            Figure::Prose => (250, 5000),
+            Figure::Prose => (2000, 5000),
             Figure::Notes => (10_000, 30_000),
         };
         let documents = setup.documents.unwrap_or(documents);
@@ -138,7 +154,7 @@ impl Work {
         document
     }
 
-    async fn rows(&self, runs: usize, progress: &Progress) -> Result<[Row; 2]> {
+    async fn rows(&self, runs: usize, progress: &Progress) -> Result<[Row; 3]> {
         let step = progress.step("traces");
         let free = match self.figure {
             Figure::Prose => None,
@@ -153,10 +169,22 @@ impl Work {
                 figure: "traces",
                 name: self.name(),
                 unit: Unit::DocumentsPerSecond,
-                millrace: ran.with,
-                yardstick: "the same without traces",
-                beside: Ok(ran.without),
+                millrace: ran.with.rates,
+                yardstick: WITHOUT,
+                beside: Ok(ran.without.rates),
                 target: Target::AtLeastTimes(0.97),
+            },
+            Row {
+                figure: "traces",
+                name: format!(
+                    "processor time of the three services for 1,000 of these {}",
+                    self.documents
+                ),
+                unit: Unit::Seconds,
+                millrace: ran.with.used,
+                yardstick: WITHOUT,
+                beside: Ok(ran.without.used),
+                target: Target::None,
             },
             Row {
                 figure: "traces",
@@ -193,9 +221,12 @@ impl Work {
     async fn turn(&self, stack: &Stack, client: &Client, name: &str, on: bool, ran: &mut Ran) -> Result<()> {
         searchable(stack, client, notes(&format!("{name}, before"), WARM_UP)).await?;
         let documents = (0..self.documents).map(|number| self.document(name, number)).collect();
-        let began = Instant::now();
+        let (began, before) = (Instant::now(), used(stack)?);
         let receipts = searchable(stack, client, documents).await?;
         let rate = self.documents as f64 / began.elapsed().as_secs_f64();
+        let side = if on { &mut ran.with } else { &mut ran.without };
+        side.rates.push(rate);
+        side.used.push(1000.0 * (used(stack)? - before) / self.documents as f64);
         // Not by a count alone.
         for receipt in receipts.iter().step_by(self.documents.div_ceil(50)) {
             client.reaches(receipt, &[DocumentState::Indexed]).await?;
@@ -204,12 +235,14 @@ impl Work {
             let looked_at = &receipts[self.documents.saturating_sub(LOOKED_AT)..];
             let complete = complete(stack.dir(), looked_at).await?;
             ran.complete.push(100.0 * complete as f64 / looked_at.len() as f64);
-            ran.with.push(rate);
-        } else {
-            ran.without.push(rate);
         }
         Ok(())
     }
+}
+
+/// Seconds that the services have used since they were started.
+fn used(stack: &Stack) -> Result<f64> {
+    SERVICES.iter().map(|service| processor::of_part(stack, service)).sum()
 }
 
 /// The config files of a stack's services, with where to send traces.
@@ -218,8 +251,6 @@ struct Services {
 }
 
 impl Services {
-    const ALL: [&str; 3] = ["ingest", "embedder", "indexer"];
-
     fn of(stack: &Stack) -> Result<Self> {
         let layout = Layout::new(stack.dir())?;
         let read = |service: &'static str| {
@@ -227,7 +258,7 @@ impl Services {
             let config = fs::read_to_string(&path)?.parse()?;
             Ok((service, path, config))
         };
-        let files = Self::ALL.into_iter().map(read).collect::<Result<_>>()?;
+        let files = SERVICES.into_iter().map(read).collect::<Result<_>>()?;
         Ok(Self { files })
     }
 
@@ -246,8 +277,8 @@ impl Services {
             }
             write_whole(path, &config.to_string())?;
         }
-        try_join_all(Self::ALL.map(|service| stack.kill(service, Signal::TERM))).await?;
-        try_join_all(Self::ALL.map(|service| stack.serving(service))).await?;
+        try_join_all(SERVICES.map(|service| stack.kill(service, Signal::TERM))).await?;
+        try_join_all(SERVICES.map(|service| stack.serving(service))).await?;
         Ok(())
     }
 }
@@ -256,11 +287,12 @@ impl Services {
 async fn searchable(stack: &Stack, client: &Client, documents: Vec<Document>) -> Result<Vec<Receipt>> {
     let before = indexed(stack).await?;
     let all = i64::try_from(documents.len())?;
+    let limit = INDEXED_WITHIN * u32::try_from(documents.len())?.div_ceil(AT_LEAST);
     let submits = documents
         .into_iter()
         .map(|Document { id, text }| async move { client.submit(&id, text).await });
     let receipts = stream::iter(submits).buffer_unordered(AT_ONCE).try_collect().await?;
-    poll::until("all documents to be indexed", INDEXED_WITHIN, async || {
+    poll::until("all documents to be indexed", limit, async || {
         let done = indexed(stack).await? - before;
         Ok(if done >= all { Ok(()) } else { Err(done) })
     })

@@ -4,10 +4,11 @@ use anyhow::{Context, Result};
 use millrace_testkit::{Client, ModelEndpoint, Stack};
 
 use super::super::documents::of_short_chunks;
+use super::super::processor;
 use super::super::report::{Row, Target, Unit};
 use super::super::whole;
+use super::Setup;
 use super::searchable::{Passed, Searchable, found};
-use super::{Setup, processor};
 use crate::output::Progress;
 
 /// Of a run.

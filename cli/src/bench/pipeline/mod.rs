@@ -1,13 +1,12 @@
 //! `millrace bench pipeline`: from Submit to searchable, on whole stacks of its own.
 //!
 //! One file a figure: [`model`] (b), [`free`] (e), [`tenants`] (g). [`super::documents`] is what goes in, [`searchable`] what has
-//! come out, [`processor`] who has used the cores. Services make no traces: what those cost is `bench trace`'s to say.
+//! come out, [`super::processor`] who has used the cores. Services make no traces: what those cost is `bench trace`'s to say.
 //!
 //! Each document is to become searchable once, and some of them are searched for.
 
 mod free;
 mod model;
-mod processor;
 mod searchable;
 mod tenants;
 

@@ -83,7 +83,7 @@ enum What {
         /// Take only these
         #[arg(long, value_enum, value_delimiter = ',', value_name = "prose,notes")]
         only: Vec<traces::Figure>,
-        /// How many documents a run submits [default: prose 250, notes 10000]
+        /// How many documents a run submits [default: prose 2000, notes 10000]
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         documents: Option<u32>,
         /// Text files to cut prose of [default: Markdown of the crates in the cargo registry]

@@ -13,12 +13,17 @@ const OURS: &str = "the bench itself with its stub";
 /// Seconds that each process has used since it began, its threads and the system on its behalf included.
 pub fn used(stack: &Stack) -> Result<Vec<(String, f64)>> {
     let of_part = |part: String| {
-        let seconds = seconds(stack.pid(&part)?)?;
+        let seconds = of_part(stack, &part)?;
         Ok((part, seconds))
     };
     let mut used: Vec<_> = stack.size.parts().into_iter().map(of_part).collect::<Result<_>>()?;
     used.push((OURS.to_owned(), seconds(getpid())?));
     Ok(used)
+}
+
+/// The same of one part of a stack.
+pub fn of_part(stack: &Stack, part: &str) -> Result<f64> {
+    seconds(stack.pid(part)?)
 }
 
 fn seconds(pid: Pid) -> Result<f64> {
