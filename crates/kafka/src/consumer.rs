@@ -15,7 +15,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::joining::Joining;
-use crate::positions::{Offsets, REQUEST, committed, log_bounds, offset_of, position};
+use crate::positions::{AssignmentError, Offsets, REQUEST, committed, log_bounds, offset_of, position};
 use crate::{convert, rival, stalled, trace};
 use millrace_failpoints::points;
 use millrace_flow::log::Event;
@@ -169,33 +169,6 @@ impl Context {
             let _ = ended.blocking_recv();
         }
         consumer.incremental_unassign(list).map_err(AssignmentError::Client)
-    }
-}
-
-/// Why a change of assignment could not be carried out.
-#[derive(Debug, thiserror::Error)]
-enum AssignmentError {
-    #[error("committed positions of the consumer group could not be read ({0})")]
-    Positions(KafkaError),
-    /// Kafka tells a position only once the transaction that writes it has ended.
-    #[error(
-        "committed positions of the consumer group could not be read ({0}); where this goes on and the broker is well, a \
-         transaction of the group has no end: look for it with kafka-transactions.sh find-hanging --topic __consumer_offsets"
-    )]
-    Unstable(KafkaError),
-    #[error("where partitions begin and end could not be asked ({0})")]
-    Bounds(KafkaError),
-    #[error("the client refused the partitions ({0})")]
-    Client(KafkaError),
-}
-
-impl AssignmentError {
-    /// The client asks again for a position that is not settled, until its time is over.
-    fn of_positions(error: KafkaError) -> Self {
-        match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::UnstableOffsetCommit) => Self::Unstable(error),
-            _ => Self::Positions(error),
-        }
     }
 }
 

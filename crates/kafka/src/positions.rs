@@ -35,6 +35,33 @@ pub(crate) fn committed(consumer: &Member, list: &TopicPartitionList) -> Result<
     Err(KafkaError::OffsetFetch(RDKafkaErrorCode::UnstableOffsetCommit))
 }
 
+/// Why a change of assignment could not be carried out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AssignmentError {
+    #[error("committed positions of the consumer group could not be read ({0})")]
+    Positions(KafkaError),
+    /// Kafka tells a position only once the transaction that writes it has ended.
+    #[error(
+        "committed positions of the consumer group could not be read ({0}); where this goes on and the broker is well, a \
+         transaction of the group has no end: look for it with kafka-transactions.sh find-hanging --topic __consumer_offsets"
+    )]
+    Unstable(KafkaError),
+    #[error("where partitions begin and end could not be asked ({0})")]
+    Bounds(KafkaError),
+    #[error("the client refused the partitions ({0})")]
+    Client(KafkaError),
+}
+
+impl AssignmentError {
+    /// The client asks again for a position that is not settled, until its time is over.
+    pub(crate) fn of_positions(error: KafkaError) -> Self {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::UnstableOffsetCommit) => Self::Unstable(error),
+            _ => Self::Positions(error),
+        }
+    }
+}
+
 /// By partition, an offset, or why its leader tells none.
 type Bounds = Vec<(TopicPartition, Result<i64, KafkaError>)>;
 
