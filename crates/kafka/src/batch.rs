@@ -14,6 +14,7 @@
 //! | the name was taken, or the transaction expired | [`BatchError::Fenced`]: nothing of it stands, the writer is over |
 //! | not known, or the producer is broken | [`BatchError::Over`]: it stands whole or not at all, the writer is over |
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::error::KafkaError;
@@ -21,7 +22,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{ConfigError, KafkaConfig};
-use crate::transactor::{self, Reports, TransactionalProducer, Written};
+use crate::reports::{self, Reports, TransactionalProducer};
+use crate::transactor::{self, Written};
 use millrace_flow::Output;
 use millrace_flow::log::Outcome;
 use millrace_telemetry::Span;
@@ -64,6 +66,8 @@ impl BatchWriter {
             .transactional_producer(name)?
             .create_with_context(Reports::default())
             .map_err(ConfigError::Client)?;
+        let producer = Arc::new(producer);
+        reports::serve(&producer, name).map_err(BatchError::Thread)?;
         let (batches, receiver) = mpsc::channel(1);
         let (ready, initialised) = oneshot::channel();
         let leaving = CancellationToken::new();

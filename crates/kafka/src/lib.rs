@@ -27,6 +27,7 @@ mod joining;
 pub mod partitioner;
 mod positions;
 pub mod producer;
+mod reports;
 mod rival;
 pub mod stage;
 mod stalled;

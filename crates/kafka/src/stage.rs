@@ -14,8 +14,8 @@ use tower::Service;
 use crate::config::{self, ConfigError, KafkaConfig};
 use crate::consumer::{self, Context, Member};
 use crate::joining::JoinPatience;
-use crate::transactor::{self, Reports, TransactionalProducer};
-use crate::{partitioner, stalled};
+use crate::reports::{self, Reports, TransactionalProducer};
+use crate::{partitioner, stalled, transactor};
 use millrace_failpoints::points;
 use millrace_flow::fair::Sharing;
 use millrace_flow::log::{Event, Link};
@@ -214,13 +214,16 @@ impl Session {
             .map_err(config_error)?
             .create_with_context(Reports::default())
             .map_err(client_error)?;
+        let producer = Arc::new(producer);
+        let thread_error = |source| StageError::Thread { stage, source };
+        reports::serve(&producer, stage).map_err(thread_error)?;
         // Without a broker this waits as long as it takes. On a plain thread: the process can end without it.
         let (ready, initialised) = oneshot::channel();
         let (waiting, leaving) = (producer.clone(), shutdown.clone());
         std::thread::Builder::new()
             .name(format!("{stage}-init"))
             .spawn(move || ready.send(transactor::init(&waiting, &leaving)))
-            .map_err(|source| StageError::Thread { stage, source })?;
+            .map_err(thread_error)?;
         match shutdown.run_until_cancelled(initialised).await {
             Some(Ok(Ok(()))) => {}
             Some(Ok(Err(error))) => {
@@ -251,7 +254,6 @@ impl Session {
         let member = Arc::new(member);
         let closing = Arc::new(AtomicBool::new(false));
 
-        let thread_error = |source| StageError::Thread { stage, source };
         let thread = |role: &str| std::thread::Builder::new().name(format!("{stage}-{role}"));
         let (watched, close) = (Arc::downgrade(&member), closing.clone());
         let name = consumer::Name {

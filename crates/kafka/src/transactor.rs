@@ -14,21 +14,20 @@
 //! | fatal, another one | this producer is over: a new session starts from committed positions |
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
-use rdkafka::client::ClientContext;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer as _};
 use rdkafka::topic_partition_list::Offset;
 use rdkafka::util::Timeout;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::consumer::Member;
+use crate::reports::TransactionalProducer;
 use crate::{convert, trace};
 use millrace_failpoints::{ACTIVE, mutants, points};
 use millrace_flow::Output;
@@ -36,54 +35,12 @@ use millrace_flow::core::Transaction;
 use millrace_flow::log::{Commit, Outcome};
 use millrace_telemetry::Span;
 
-/// A poll thread of its own serves delivery reports.
-pub(crate) type TransactionalProducer = ThreadedProducer<Reports>;
-
 const REQUEST: Duration = Duration::from_secs(10);
 /// Until a full queue of the client is tried again.
 const FULL: Duration = Duration::from_millis(1);
 
 /// Between two looks whether records are still under way.
 const UNDER_WAY: Duration = Duration::from_micros(100);
-
-/// What became of the records of a transaction: reports come of those only that were not delivered.
-#[derive(Default)]
-pub(crate) struct Reports {
-    /// Why the first one was not delivered. What a commit says of it is only that one was not.
-    failed: Mutex<Option<KafkaError>>,
-}
-
-impl Reports {
-    fn reported(&self, failed: Option<KafkaError>) {
-        // Those that an abort throws away were not refused by anybody.
-        let purged = [RDKafkaErrorCode::PurgeQueue, RDKafkaErrorCode::PurgeInflight].map(Some);
-        let failed = failed.filter(|error| !purged.contains(&error.rdkafka_error_code()));
-        let mut first = self.first();
-        *first = first.take().or(failed);
-    }
-
-    fn take_failed(&self) -> Option<KafkaError> {
-        self.first().take()
-    }
-
-    fn first(&self) -> MutexGuard<'_, Option<KafkaError>> {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl ClientContext for Reports {
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, "kafka producer");
-    }
-}
-
-impl ProducerContext for Reports {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        self.reported(result.as_ref().err().map(|(error, _)| error.clone()));
-    }
-}
 
 /// Why a transaction did not commit.
 pub(crate) enum Stop {
@@ -395,20 +352,5 @@ mod tests {
             stop(&KafkaError::MessageProduction(Code::Fatal)),
             Stop::Fatal(_)
         ));
-    }
-
-    #[test]
-    fn the_first_refusal_is_kept_and_what_an_abort_throws_away_is_none() {
-        let reports = Reports::default();
-        for code in [
-            RDKafkaErrorCode::PurgeQueue,
-            RDKafkaErrorCode::InvalidRecord,
-            RDKafkaErrorCode::MessageTimedOut,
-        ] {
-            reports.reported(Some(KafkaError::MessageProduction(code)));
-        }
-        let kept = reports.take_failed().and_then(|error| error.rdkafka_error_code());
-        assert_eq!(kept, Some(RDKafkaErrorCode::InvalidRecord));
-        assert!(reports.take_failed().is_none());
     }
 }
