@@ -41,6 +41,7 @@ use crate::traces::{PART, store};
 const WARM_UP: usize = 1000;
 /// Receipts whose traces are looked at.
 const LOOKED_AT: usize = 10_000;
+/// Whose traces, and whose processor time.
 const SERVICES: [&str; 3] = ["ingest", "embedder", "indexer"];
 /// What the other side of each pair is.
 const WITHOUT: &str = "the same without traces";

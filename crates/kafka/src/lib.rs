@@ -4,7 +4,7 @@
 //! - **Exactly once, log to log.** Outputs and positions are committed in one transaction; a commit happens only under
 //!   the assignment under which it was cut ([`transactor`]).
 //! - **Polling never stops.** Work, full windows and transactions wait elsewhere; only the revoke callback waits, within
-//!   a bound, while heartbeats go on ([`consumer`]).
+//!   a bound, while heartbeats go on ([`consumer`], [`member`]).
 //! - **Outages are waited for.** A broker that is away ends no stage: a session that cannot go on is replaced by a new
 //!   one from committed positions ([`stage`]).
 //! - **A client that stands still is replaced.** A partition that its client has lost without a word is found by what the
@@ -24,6 +24,7 @@ pub mod config;
 mod consumer;
 mod convert;
 mod joining;
+mod member;
 pub mod partitioner;
 mod positions;
 pub mod producer;

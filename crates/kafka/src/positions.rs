@@ -7,8 +7,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::consumer::Member;
 use crate::convert;
+use crate::member::Member;
 use millrace_flow::TopicPartition;
 use millrace_flow::position::Position;
 

@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use crate::config::{self, ConfigError, KafkaConfig};
-use crate::consumer::{self, Context, Member};
 use crate::joining::JoinPatience;
+use crate::member::{Context, Member};
 use crate::reports::{self, Reports, TransactionalProducer};
-use crate::{partitioner, stalled, transactor};
+use crate::{consumer, partitioner, stalled, transactor};
 use millrace_failpoints::points;
 use millrace_flow::fair::Sharing;
 use millrace_flow::log::{Event, Link};

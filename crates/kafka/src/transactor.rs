@@ -26,7 +26,7 @@ use rdkafka::util::Timeout;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::consumer::Member;
+use crate::member::Member;
 use crate::reports::TransactionalProducer;
 use crate::{convert, trace};
 use millrace_failpoints::{ACTIVE, mutants, points};

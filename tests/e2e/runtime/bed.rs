@@ -379,10 +379,9 @@ impl Bed {
         undecided(&self.broker, &held.collect::<Vec<_>>(), true).await
     }
 
-    /// What a stage of this name is told that reaches the broker through a proxy of its own.
-    pub async fn behind_a_proxy(&self, instance: &str) -> Result<(Proxy, Spec)> {
+    /// The same, of a stage that reaches the broker through a proxy of its own.
+    pub async fn behind_a_proxy(&self, mut spec: Spec) -> Result<(Proxy, Spec)> {
         let proxy = Proxy::before(&self.kafka.bootstrap_servers).await?;
-        let mut spec = self.spec(instance);
         spec.kafka.bootstrap_servers.clone_from(&proxy.address);
         Ok((proxy, spec))
     }

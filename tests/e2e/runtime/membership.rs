@@ -32,8 +32,7 @@ const NOT_LET_IN: &str = "the consumer group has not let this member in";
 /// The client itself would wait for ten minutes: a join waits for others, and this one's answer is late.
 pub async fn a_join_without_an_answer_is_made_anew(stack: &mut Option<Stack>) -> Result<()> {
     on_bed(running(stack)?, "unanswered-join", 2, async |bed| {
-        let (proxy, mut spec) = bed.behind_a_proxy("a").await?;
-        spec.kafka.properties = bed.of_short_session("a").kafka.properties;
+        let (proxy, spec) = bed.behind_a_proxy(bed.of_short_session("a")).await?;
         let held = proxy.hold_answer(Call::JoinGroup, HELD);
         let joined = async {
             let mut a = bed.start_as(&spec)?;
@@ -54,8 +53,7 @@ pub async fn a_later_join_without_an_answer_is_made_anew(stack: &mut Option<Stac
     on_bed(running(stack)?, "unanswered-rejoin", 1, async |bed| {
         let mut a = bed.start_as(&bed.of_short_session("a"))?;
         a.holds(1).await?;
-        let (proxy, mut spec) = bed.behind_a_proxy("b").await?;
-        spec.kafka.properties = bed.of_short_session("b").kafka.properties;
+        let (proxy, spec) = bed.behind_a_proxy(bed.of_short_session("b")).await?;
         let mut b = bed.start_as(&spec)?;
         poll::until("two members", HELD, async || {
             let members = bed.membership().await?.members;

@@ -91,7 +91,7 @@ pub async fn a_position_in_an_open_transaction_is_waited_for(stack: &mut Option<
 /// Whatever step of a transaction has no answer: the broker has done it, and the stage cannot know.
 pub async fn a_step_without_an_answer_is_taken_once(stack: &mut Option<Stack>) -> Result<()> {
     on_bed(running(stack)?, "unanswered", 4, async |bed| {
-        let (proxy, spec) = bed.behind_a_proxy("a").await?;
+        let (proxy, spec) = bed.behind_a_proxy(bed.spec("a")).await?;
         let first = proxy.lose_answer(Call::InitProducerId);
         let (mut a, ()) = tokio::try_join!(async { bed.start_as(&spec) }, first)?;
         bed.under_load(WORK, async || {
@@ -112,7 +112,7 @@ pub async fn a_step_without_an_answer_is_taken_once(stack: &mut Option<Stack>) -
 /// meanwhile; then the transaction is aborted, and leaves again from memory.
 pub async fn a_step_that_is_answered_late_is_asked_for_again(stack: &mut Option<Stack>) -> Result<()> {
     on_bed(running(stack)?, "late", 4, async |bed| {
-        let (proxy, spec) = bed.behind_a_proxy("a").await?;
+        let (proxy, spec) = bed.behind_a_proxy(bed.spec("a")).await?;
         let mut a = bed.start_as(&spec)?;
         bed.under_load(WORK, async || {
             flows(&mut a).await?;
