@@ -178,7 +178,7 @@ impl Work {
             Row {
                 figure: "traces",
                 name: format!(
-                    "processor time of the three services for 1,000 of these {}",
+                    "processor time of the three services for each 1,000 documents, {} a run",
                     self.documents
                 ),
                 unit: Unit::Seconds,

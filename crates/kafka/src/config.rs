@@ -73,7 +73,7 @@ pub(crate) fn poll_interval(member: &ClientConfig) -> Duration {
     milliseconds(member, "max.poll.interval.ms", POLL_INTERVAL_MS)
 }
 
-/// What is no number the client has refused.
+/// What is no number the client will refuse.
 fn milliseconds(client: &ClientConfig, property: &str, otherwise: u64) -> Duration {
     let told = client.get(property).and_then(|ms| ms.parse().ok());
     Duration::from_millis(told.unwrap_or(otherwise))

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | was given an assignment, were it an empty one, and holds or keeps it | in |
 //! | joins, for the first time or again, and holds no partition meanwhile | out: waited for |
-//! | joins again and holds partitions | in: it works on, and its group finds out if it should not |
+//! | joins again and holds partitions | in: it works on; should its group have gone on without it, its commits are refused until the client joins |
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -75,7 +75,7 @@ impl Joining {
     /// Why the member is to be replaced, if it is.
     pub(crate) fn given_up(&mut self) -> Option<String> {
         let patience = self.replaced.of(self.session, self.longest);
-        if self.out_since?.elapsed() <= patience {
+        if self.out_since?.elapsed() < patience {
             return None;
         }
         self.replaced.0.fetch_add(1, Ordering::SeqCst);

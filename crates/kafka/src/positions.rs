@@ -154,4 +154,17 @@ mod tests {
                 .starts_with("OFFSET_METADATA")
         );
     }
+
+    #[test]
+    fn a_transaction_is_blamed_for_what_it_may_hold_back_alone() {
+        for (code, blamed) in [
+            (RDKafkaErrorCode::OperationTimedOut, true),
+            (RDKafkaErrorCode::UnstableOffsetCommit, true),
+            (RDKafkaErrorCode::GroupAuthorizationFailed, false),
+            (RDKafkaErrorCode::AllBrokersDown, false),
+        ] {
+            let error = AssignmentError::of_positions(KafkaError::MetadataFetch(code));
+            assert_eq!(matches!(error, AssignmentError::Unstable(_)), blamed, "{code}");
+        }
+    }
 }
