@@ -1,8 +1,8 @@
 //! What became of the records of a transaction, and the thread that asks for it.
 //!
 //! The thread stands in for rust-rdkafka's `ThreadedProducer`, whose poll of 100 ms waits for whole milliseconds and asks
-//! through the last one without a pause: four producers that had nothing to do, that of receipts among them, took 1.5 % of two cores. That of receipts
-//! ([`crate::producer`]) still does its part of it: its futures are the library's.
+//! through the last one without a pause: four producers that had nothing to do, that of receipts ([`crate::producer`])
+//! among them, took 1.5 % of two cores. That one still takes its part: its futures are the library's.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
