@@ -70,6 +70,7 @@ const CASES: &[(&str, Case)] = cases![
     runtime::membership::a_restart_within_the_session_leaves_the_generation,
     runtime::membership::a_join_without_an_answer_is_made_anew,
     runtime::membership::a_later_join_without_an_answer_is_made_anew,
+    runtime::membership::a_join_without_an_answer_at_work_is_made_anew,
     runtime::membership::a_second_process_of_the_name_fences_the_first,
     runtime::membership::a_second_process_of_the_name_fences_the_first_at_work,
     runtime::membership::a_second_embedder_of_the_name_fences_the_first,

@@ -2,14 +2,15 @@
 //!
 //! A request to join waits at the broker for the other members, so the client gives it as long as they may take between two
 //! polls: ten minutes. An answer that was lost meanwhile is waited for as long. Two sessions are enough for the others to come
-//! or to be missed. Who is replaced and is not let in either gets twice the time, as who is [`crate::stalled`] does: a group
-//! that is merely slow gets through.
+//! or to be missed: a member that must give partitions back does so within one, unless it waits for the end of a transaction.
+//! Who is replaced and is not let in either gets twice the time, as who is [`crate::stalled`] does: a group that is merely slow
+//! gets through.
 //!
 //! | the member | then |
 //! |---|---|
-//! | was given an assignment, were it an empty one, and holds or keeps it | in |
-//! | joins, for the first time or again, and holds no partition meanwhile | out: waited for |
-//! | joins again and holds partitions | in: it works on; should its group have gone on without it, its commits are refused until the client joins |
+//! | was given an assignment, were it an empty one, or is asked to give partitions back | in |
+//! | joins, for the first time or again | out: waited for. It works on with what partitions it holds, but should its group have gone on without it, each of its commits is refused |
+//! | is out, and the client does not reach the group's coordinator | out, from now on: nobody could have let it in |
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -52,7 +53,7 @@ pub(crate) struct Joining {
 }
 
 impl Joining {
-    /// It was given an assignment.
+    /// It was given an assignment, or is asked to give some of its own back.
     pub(crate) fn let_in(&mut self) {
         self.replaced.0.store(0, Ordering::SeqCst);
         (self.out_since, self.said) = (None, None);
@@ -60,10 +61,12 @@ impl Joining {
 
     /// What the client's statistics say of it.
     pub(crate) fn learn(&mut self, group: &ConsumerGroup) {
-        if group.assignment_size > 0 || group.join_state == "steady" {
-            self.let_in();
-        } else if self.out_since.is_none() {
-            self.out_since = Some(Instant::now());
+        let reached = group.state == "up";
+        match self.out_since {
+            _ if reached && group.join_state == "steady" => self.let_in(),
+            None if reached => self.out_since = Some(Instant::now()),
+            Some(_) if !reached => self.out_since = Some(Instant::now()),
+            _ => {}
         }
     }
 
@@ -95,10 +98,10 @@ mod tests {
     const SESSION: Duration = Duration::from_secs(30);
     const LONGEST: Duration = Duration::from_secs(600);
 
-    fn group(join_state: &str, assignment_size: i32) -> ConsumerGroup {
+    fn group(state: &str, join_state: &str) -> ConsumerGroup {
         ConsumerGroup {
+            state: state.into(),
             join_state: join_state.into(),
-            assignment_size,
             ..ConsumerGroup::default()
         }
     }
@@ -116,23 +119,23 @@ mod tests {
     }
 
     #[test]
-    fn out_is_who_joins_and_holds_nothing() {
-        for (state, partitions, is_out) in [
-            ("init", 0, true),
-            ("wait-join", 0, true),
-            ("wait-sync", 0, true),
-            ("steady", 0, false),
-            ("steady", 2, false),
-            ("wait-join", 2, false),
+    fn out_is_who_joins_at_a_coordinator_within_reach() {
+        for (state, join_state, is_out) in [
+            ("up", "init", true),
+            ("up", "wait-join", true),
+            ("up", "wait-sync", true),
+            ("up", "steady", false),
+            ("wait-coord", "steady", false),
+            ("wait-broker-transport", "wait-join", false),
         ] {
             // No patience at all: out is given up at once.
             let mut joining = JoinPatience::default().begin(Duration::ZERO, Duration::ZERO);
             joining.let_in();
             assert_eq!(joining.given_up(), None);
-            joining.learn(&group(state, partitions));
-            assert_eq!(joining.given_up().is_some(), is_out, "{state}, {partitions}");
+            joining.learn(&group(state, join_state));
+            assert_eq!(joining.given_up().is_some(), is_out, "{state}, {join_state}");
             joining.let_in();
-            assert_eq!(joining.given_up(), None, "{state}, {partitions}: let in again");
+            assert_eq!(joining.given_up(), None, "{state}, {join_state}: let in again");
         }
     }
 
@@ -140,9 +143,20 @@ mod tests {
     fn what_says_out_again_and_again_does_not_begin_the_wait_anew() {
         let mut joining = JoinPatience::default().begin(SESSION, LONGEST);
         let began = joining.out_since;
-        joining.learn(&group("wait-join", 0));
+        joining.learn(&group("up", "wait-join"));
         assert_eq!(joining.out_since, began);
         assert_eq!(joining.given_up(), None, "in time");
+    }
+
+    #[test]
+    fn the_time_without_a_coordinator_does_not_count() {
+        let mut joining = JoinPatience::default().begin(SESSION, LONGEST);
+        let began = joining.out_since.unwrap();
+        joining.learn(&group("query-coord", "wait-join"));
+        assert!(joining.out_since.unwrap() > began, "waits anew");
+        joining.let_in();
+        joining.learn(&group("query-coord", "wait-join"));
+        assert_eq!(joining.out_since, None, "who was let in stays so");
     }
 
     #[test]
@@ -151,7 +165,7 @@ mod tests {
         joining.said("before");
         joining.let_in();
         joining.said("while it was in");
-        joining.learn(&group("wait-join", 0));
+        joining.learn(&group("up", "wait-join"));
         assert!(!joining.given_up().unwrap().contains("said"));
         joining.said("no such topic");
         assert!(

@@ -215,7 +215,13 @@ impl ConsumerContext for Context {
                 self.thread().joining.let_in();
                 self.assigned(consumer, list)
             }
-            _ => self.revoked(consumer, list),
+            _ => {
+                // Until what is given back has drained, no assignment can come.
+                if !consumer.assignment_lost() {
+                    self.thread().joining.let_in();
+                }
+                self.revoked(consumer, list)
+            }
         };
         self.reassigned.store(true, Ordering::SeqCst);
         if let Err(error) = done {

@@ -75,6 +75,29 @@ pub async fn a_later_join_without_an_answer_is_made_anew(stack: &mut Option<Stac
     .await
 }
 
+/// As above, of a member that holds partitions. It has heard nothing of the generation that its group goes on with: each of its
+/// commits is refused.
+pub async fn a_join_without_an_answer_at_work_is_made_anew(stack: &mut Option<Stack>) -> Result<()> {
+    on_bed(running(stack)?, "unanswered-at-work", 2, async |bed| {
+        let (proxy, spec) = bed.behind_a_proxy(bed.of_short_session("b")).await?;
+        let mut b = bed.start_as(&spec)?;
+        b.holds(2).await?;
+        let held = proxy.hold_answer(Call::JoinGroup, HELD);
+        let joined = async {
+            let mut a = bed.start_as(&bed.of_short_session("a"))?;
+            bed.send(&spread(50, 10, "ok")).await?;
+            b.until("to join anew", HELD, |seen| seen.restarts == 1).await?;
+            ensure!(b.told()?.contains(NOT_LET_IN));
+            a.holds(1).await?;
+            b.holds(1).await?;
+            anyhow::Ok(a)
+        };
+        let (a, ()) = tokio::try_join!(joined, held)?;
+        bed.finish([a, b]).await?.at_the_first_attempt()
+    })
+    .await
+}
+
 /// Both members in turn: one of them leads the group, and the leader's return must not cost a rebalance either.
 pub async fn a_restart_within_the_session_leaves_the_generation(stack: &mut Option<Stack>) -> Result<()> {
     on_bed(running(stack)?, "restart", 4, async |bed| {
